@@ -1,0 +1,1 @@
+"""The product: plan, cap, measure, reconcile, publish. Knows nothing of Prefect; README.md maps the rooms."""

@@ -1,0 +1,251 @@
+"""Every error that a user may see, in one tree.
+
+::
+
+    SwathError                       exit 1
+    ├── UsageError                   exit 2    bad usage or unusable input, known before any work
+    │   ├── SettingsError                      a setting, with its layer and key
+    │   ├── SourceError                        the source is missing, of the wrong kind, damaged in its header
+    │   ├── DestinationError                   the destination exists, is the source, cannot be written
+    │   └── HostLimitError                     an explicit limit above what the host leaves
+    ├── Refused                                said beforehand, nothing written
+    │   ├── MemoryRefused            exit 137  the limit is too small; carries the smallest that would do
+    │   ├── DiskRefused              exit 1    the disk is too small
+    │   └── DestinationBusy          exit 1    another job is writing this destination
+    ├── Exceeded                     exit 137
+    │   ├── MemoryExceeded                     the cap, the watchdog or an allocator said no
+    │   └── DriftExceeded                      memory grew past its threshold and its projection
+    ├── JobFailed                    exit 1    failed under way
+    │   ├── DataError                          a block, a row or a page does not decode
+    │   ├── OutputError                        writing failed: a full disk, a file-size limit
+    │   ├── FunctionError                      the user's own function raised
+    │   ├── VerificationFailed                 the output is not what the plan expected
+    │   ├── ChildDied                          a signal or an exit code without evidence of memory
+    │   ├── ChildStalled                       no progress before the stall deadline
+    │   └── TimedOut                           the user's own --timeout
+    └── Cancelled
+        ├── Interrupted              exit 130  SIGINT
+        └── Terminated               exit 143  SIGTERM, or a cancelled flow run
+
+Errors carry their facts as attributes, survive pickling and cross the child's pipe as JSON (`to_record`,
+`from_record`). What libraries raise is translated where it is raised, not here.
+"""
+
+from typing import Any, ClassVar, Self
+
+__all__ = [
+    "Cancelled",
+    "ChildDied",
+    "ChildStalled",
+    "DataError",
+    "DestinationBusy",
+    "DestinationError",
+    "DiskRefused",
+    "DriftExceeded",
+    "Exceeded",
+    "FunctionError",
+    "HostLimitError",
+    "Interrupted",
+    "JobFailed",
+    "MemoryExceeded",
+    "MemoryRefused",
+    "OutputError",
+    "Refused",
+    "SettingsError",
+    "SourceError",
+    "SwathError",
+    "Terminated",
+    "TimedOut",
+    "UsageError",
+    "VerificationFailed",
+    "from_record",
+]
+
+
+class SwathError(Exception):
+    """Base of the tree: one line of what is wrong, a hint of what to do, facts as attributes.
+
+    Args:
+        message: what is wrong and with which file or setting, one line.
+        hint: what to do about it, one line.
+        **facts: JSON-able values, each an attribute of the error.
+    """
+
+    status: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = 1
+    default_hint: ClassVar[str] = "run again with --debug for the traceback"
+
+    def __init__(self, message: str, *, hint: str | None = None, **facts: Any) -> None:
+        self.message = " ".join(message.split())
+        self.hint = hint or self.default_hint
+        self.facts = facts
+        super().__init__(self.message)
+
+    def __getattr__(self, name: str) -> Any:
+        facts = self.__dict__.get("facts", {})
+        if name in facts:
+            return facts[name]
+        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self).__name__, self.message, self.hint, self.facts)
+
+    def to_record(self) -> dict[str, Any]:
+        """The error as a JSON object: type, message, hint, facts."""
+        return {"type": type(self).__name__, "message": self.message, "hint": self.hint, "facts": self.facts}
+
+    @classmethod
+    def known(cls) -> dict[str, type[Self]]:
+        """This class and all below it, by name."""
+        found: dict[str, type[Self]] = {cls.__name__: cls}
+        for sub in cls.__subclasses__():
+            found |= sub.known()
+        return found
+
+
+class UsageError(SwathError):
+    """Bad usage or unusable input, known before any work."""
+
+    exit_code = 2
+    default_hint = "see `swath COMMAND --help`"
+
+
+class SettingsError(UsageError):
+    """A setting that cannot be used; facts `layer` and `key` name it."""
+
+    default_hint = "`swath config` shows every setting, its value and where it came from"
+
+
+class SourceError(UsageError):
+    """The source is missing, of the wrong kind, or damaged in a way that its header shows."""
+
+    default_hint = "check the path and that GDAL can open it (`gdalinfo` or `ogrinfo`)"
+
+
+class DestinationError(UsageError):
+    """The destination exists, equals the source, or cannot be written."""
+
+    default_hint = "choose another destination, or pass --overwrite to replace it"
+
+
+class HostLimitError(UsageError):
+    """An explicit limit above what the host leaves."""
+
+    default_hint = "lower the limit, or run it on a larger host"
+
+
+class Refused(SwathError):
+    """Said beforehand; nothing was written."""
+
+    status = "refused"
+
+
+class MemoryRefused(Refused):
+    """The limit is too small; fact `smallest_limit_bytes` is the smallest that would do."""
+
+    exit_code = 137
+    default_hint = "raise the memory limit"
+
+
+class DiskRefused(Refused):
+    """The disk is too small for the output and its temporary files."""
+
+    default_hint = "free space there, or choose a destination on another disk"
+
+
+class DestinationBusy(Refused):
+    """Another job is writing this destination."""
+
+    default_hint = "wait for the other job, or choose another destination"
+
+
+class Exceeded(SwathError):
+    """Memory went past its limit under way; the job was stopped."""
+
+    status = "exceeded"
+    exit_code = 137
+    default_hint = "raise the memory limit; `swath plan` shows what the job needs"
+
+
+class MemoryExceeded(Exceeded):
+    """The cap, the watchdog or an allocator said no."""
+
+
+class DriftExceeded(Exceeded):
+    """Memory grew past its threshold and past its projection."""
+
+    default_hint = "the report's top allocators name the lines that hold the memory"
+
+
+class JobFailed(SwathError):
+    """Failed under way; nothing was published."""
+
+
+class DataError(JobFailed):
+    """A block, a row or a page of the source does not decode."""
+
+    default_hint = "the source is damaged: fetch or export it again"
+
+
+class OutputError(JobFailed):
+    """Writing the output failed."""
+
+    default_hint = "check free space, quota and file-size limits at the destination"
+
+
+class FunctionError(JobFailed):
+    """The user's own function raised."""
+
+    default_hint = "run again with --debug for the function's traceback"
+
+
+class VerificationFailed(JobFailed):
+    """The output is not what the plan expected; it was not published."""
+
+    default_hint = "the report's verification names the check that failed"
+
+
+class ChildDied(JobFailed):
+    """The child ended by a signal or an exit code, without evidence of memory."""
+
+    default_hint = "not a matter of memory: see the child's last words in the report"
+
+
+class ChildStalled(JobFailed):
+    """No progress before the stall deadline."""
+
+    default_hint = "raise stall_seconds if the source is that slow"
+
+
+class TimedOut(JobFailed):
+    """The user's own time limit passed."""
+
+    default_hint = "raise --timeout"
+
+
+class Cancelled(SwathError):
+    """Stopped by somebody."""
+
+    status = "cancelled"
+    default_hint = "run it again; nothing half-written was published"
+
+
+class Interrupted(Cancelled):
+    """SIGINT: Ctrl-C in a terminal."""
+
+    exit_code = 130
+
+
+class Terminated(Cancelled):
+    """SIGTERM, or a cancelled flow run."""
+
+    exit_code = 143
+
+
+def from_record(record: dict[str, Any]) -> SwathError:
+    """The error that `to_record` described; an unknown type becomes a plain `SwathError`."""
+    return _rebuild(record["type"], record["message"], record.get("hint"), record.get("facts") or {})
+
+
+def _rebuild(name: str, message: str, hint: str | None, facts: dict[str, Any]) -> SwathError:
+    return SwathError.known().get(name, SwathError)(message, hint=hint, **facts)

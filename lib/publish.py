@@ -1,0 +1,260 @@
+"""The one publisher: a staging folder beside the destination, an owner's lock, then fsync and rename.
+
+Needs no GIS library. The folder `.<name>.swath/` belongs to whoever holds the lock on its `owner` file; the lock dies with its
+holder, so a folder whose lock can be had is a dead owner's and is swept. Another host's folder (a shared disk) is left alone:
+its lock cannot be seen from here with certainty; `clean` removes it by age.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lib.errors import DestinationBusy, DestinationError, OutputError, SourceError
+
+__all__ = ["Leftover", "Staging", "check_destination", "find_leftovers", "is_local", "remove_leftover", "staging"]
+
+_OWNER = "owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """A staging folder that this process owns.
+
+    Attributes:
+        folder: the folder beside the destination.
+        path: where the child writes; same name, hence same extension, as the destination.
+        destination: what `publish` replaces.
+        overwrite: whether an existing destination may be replaced.
+    """
+
+    folder: Path
+    path: Path
+    destination: Path
+    overwrite: bool
+
+    def publish(self) -> int:
+        """Move the staged file to the destination: fsync, mode, rename, fsync of the folder.
+
+        Returns:
+            The size of what was published, bytes.
+
+        Raises:
+            OutputError: where the staged file is gone or the disk refuses.
+            DestinationError: where somebody else created the destination meanwhile.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR)
+            try:
+                os.fchmod(descriptor, _mode(self.destination))
+                os.fsync(descriptor)
+                size = os.fstat(descriptor).st_size
+            finally:
+                os.close(descriptor)
+            if self.overwrite:
+                self.path.replace(self.destination)
+            else:
+                _rename_new(self.path, self.destination)
+            folder = os.open(self.destination.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except FileExistsError as error:
+            raise DestinationError(f"destination {self.destination} appeared while the job ran") from error
+        except OSError as error:
+            raise OutputError(f"cannot publish {self.destination}: {error.strerror}") from error
+        return size
+
+
+def is_local(name: str) -> bool:
+    """True for a plain path; False for a URL or one of GDAL's virtual file systems."""
+    return not name.startswith("/vsi") and len(urlsplit(name).scheme) < 2  # noqa: PLR2004 - a drive letter is one
+
+
+def check_destination(destination: str, source: str | None, *, overwrite: bool) -> Path:
+    """The destination as an absolute path, known to be usable.
+
+    Raises:
+        SourceError: the source is a local path that does not exist.
+        DestinationError: it exists without `overwrite`, is a folder, equals the source, or its folder is missing or not writable.
+    """
+    if not is_local(destination):
+        raise DestinationError(f"destination {destination} is not a local path", hint="write to a local path, then copy it")
+    path = Path(os.path.abspath(destination))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
+    if source is not None and is_local(source):
+        if not Path(source).exists():
+            raise SourceError(f"source {source} does not exist", hint="check the path")
+        if path.exists() and path.samefile(source):
+            raise DestinationError(f"destination {destination} is the source itself", hint="write to another path")
+    if path.is_dir():
+        raise DestinationError(f"destination {destination} is a folder", hint="name a file in it")
+    if path.exists() and not overwrite:
+        raise DestinationError(f"destination {destination} exists", hint="pass --overwrite to replace it")
+    if not path.parent.is_dir():
+        raise DestinationError(f"folder {path.parent} of the destination does not exist", hint="create the folder first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DestinationError(f"folder {path.parent} of the destination is not writable", hint="choose a folder that is")
+    return path
+
+
+@contextlib.contextmanager
+def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
+    """Own the staging folder of a destination; it is removed on the way out, whatever happened.
+
+    Raises:
+        DestinationBusy: another job holds it.
+        DestinationError: the folder cannot be made.
+    """
+    folder = destination.parent / f".{destination.name}.swath"
+    try:
+        descriptor = _own(folder)
+    except OSError as error:
+        raise DestinationError(f"cannot stage in {folder}: {error.strerror}") from error
+    try:
+        yield Staging(folder, folder / destination.name, destination, overwrite)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _own(folder: Path) -> int:
+    """Lock the folder's owner file, sweep what a dead owner left, and write who we are; the lock's descriptor."""
+    while True:
+        folder.mkdir(exist_ok=True)
+        owner = folder / _OWNER
+        try:
+            descriptor = os.open(owner, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            continue  # its last owner removed the folder between our two calls
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _read_owner(owner)
+            os.close(descriptor)
+            raise DestinationBusy(
+                f"another job (pid {holder.get('pid', '?')} on {holder.get('host', '?')}) is writing to {folder.parent}/"
+                f"{folder.name.removeprefix('.').removesuffix('.swath')}"
+            ) from error
+        if not _same_file(descriptor, owner):
+            os.close(descriptor)
+            continue  # removed while we waited for nothing
+        previous = _read_owner(owner)
+        if previous and previous.get("host") != socket.gethostname():
+            os.close(descriptor)
+            raise DestinationBusy(
+                f"{folder} was left by a job on host {previous.get('host')}, which may still run",
+                hint=f"if it does not, run `swath clean {folder.parent} --older-than 0`",
+            )
+        for entry in folder.iterdir():
+            if entry.name != _OWNER:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(_identity()).encode(), 0)
+        return descriptor
+
+
+def _identity() -> dict[str, Any]:
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return {"host": socket.gethostname(), "boot": boot, "pid": os.getpid()}
+    return {"host": socket.gethostname(), "boot": None, "pid": os.getpid()}
+
+
+def _read_owner(owner: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(owner.read_text(encoding="utf-8") or "{}")
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _mode(destination: Path) -> int:
+    """The mode of the file being replaced, else what the umask leaves of 0666."""
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_IMODE(destination.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _rename_new(staged: Path, destination: Path) -> None:
+    """Rename without replacing; a hard link does that atomically where the file system has them."""
+    try:
+        os.link(staged, destination)
+    except FileExistsError:
+        raise
+    except OSError:
+        if destination.exists():
+            raise FileExistsError(destination) from None
+        staged.rename(destination)
+    else:
+        staged.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A staging folder found on disk: whose it is, whether that owner is dead, its size in bytes and age in seconds."""
+
+    folder: Path
+    owner: dict[str, Any]
+    dead: bool
+    bytes: int
+    age_seconds: float
+
+
+def find_leftovers(folder: Path) -> list[Leftover]:
+    """Staging folders below `folder`. Dead means: made on this host, and its lock can be had."""
+    return [_leftover(found) for found in sorted(folder.rglob(".*.swath")) if found.is_dir()]
+
+
+def remove_leftover(leftover: Leftover) -> None:
+    """Remove a leftover, holding its lock meanwhile where there is one."""
+    with contextlib.suppress(OSError), (leftover.folder / _OWNER).open("r+b") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(leftover.folder)
+        return
+    if leftover.folder.is_dir() and not (leftover.folder / _OWNER).exists():
+        shutil.rmtree(leftover.folder)
+
+
+def _leftover(folder: Path) -> Leftover:
+    owner_path = folder / _OWNER
+    owner = _read_owner(owner_path)
+    files = [entry.stat() for entry in folder.rglob("*") if entry.is_file()]
+    newest = max([folder.stat().st_mtime, *(entry.st_mtime for entry in files)])
+    same_host = owner.get("host", socket.gethostname()) == socket.gethostname()
+    return Leftover(
+        folder,
+        owner,
+        dead=same_host and not _is_locked(owner_path),
+        bytes=sum(entry.st_size for entry in files),
+        age_seconds=max(0.0, time.time() - newest),
+    )
+
+
+def _is_locked(owner: Path) -> bool:
+    try:
+        with owner.open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
