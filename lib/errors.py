@@ -74,6 +74,8 @@ class SwathError(Exception):
     status: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = 1
     default_hint: ClassVar[str] = "run again with --debug for the traceback"
+    # Where a job's error leaves a flow: the job's Report. Not a fact, so in neither record nor pickle.
+    report: Any = None
 
     def __init__(self, message: str, *, hint: str | None = None, **facts: Any) -> None:
         self.message = " ".join(message.split())

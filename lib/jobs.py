@@ -58,7 +58,9 @@ class Resources(_Model):
     cgroup_parent: Path | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, limit_bytes: int, limit_origin: str, chunk_rows_fixed: bool) -> "Resources":
+    def from_settings(
+        cls, settings: Settings, *, limit_bytes: int, limit_origin: str, chunk_rows_fixed: bool
+    ) -> "Resources":
         """Settings as a job's resources; the limit is what the host's budget granted."""
         return cls(
             limit_bytes=limit_bytes,

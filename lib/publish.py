@@ -21,7 +21,15 @@ from urllib.parse import urlsplit
 
 from lib.errors import DestinationBusy, DestinationError, OutputError, SourceError
 
-__all__ = ["Leftover", "Staging", "check_destination", "find_leftovers", "is_local", "remove_leftover", "staging"]
+__all__ = [
+    "Leftover",
+    "Staging",
+    "check_destination",
+    "find_leftovers",
+    "is_local",
+    "remove_leftover",
+    "staging",
+]
 
 _OWNER = "owner"
 
@@ -89,7 +97,9 @@ def check_destination(destination: str, source: str | None, *, overwrite: bool) 
         DestinationError: it exists without `overwrite`, is a folder, equals the source, or its folder is missing or not writable.
     """
     if not is_local(destination):
-        raise DestinationError(f"destination {destination} is not a local path", hint="write to a local path, then copy it")
+        raise DestinationError(
+            f"destination {destination} is not a local path", hint="write to a local path, then copy it"
+        )
     path = Path(os.path.abspath(destination))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
     if source is not None and is_local(source):
         if not Path(source).exists():
@@ -101,9 +111,13 @@ def check_destination(destination: str, source: str | None, *, overwrite: bool) 
     if path.exists() and not overwrite:
         raise DestinationError(f"destination {destination} exists", hint="pass --overwrite to replace it")
     if not path.parent.is_dir():
-        raise DestinationError(f"folder {path.parent} of the destination does not exist", hint="create the folder first")
+        raise DestinationError(
+            f"folder {path.parent} of the destination does not exist", hint="create the folder first"
+        )
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise DestinationError(f"folder {path.parent} of the destination is not writable", hint="choose a folder that is")
+        raise DestinationError(
+            f"folder {path.parent} of the destination is not writable", hint="choose a folder that is"
+        )
     return path
 
 

@@ -11,7 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from lib.errors import SwathError
 from lib.units import mib
 
-__all__ = ["Attempt", "Check", "ErrorRecord", "MemoryRecord", "Outcome", "Output", "Plan", "Report", "Verification"]
+__all__ = [
+    "Attempt",
+    "Check",
+    "ErrorRecord",
+    "MemoryRecord",
+    "Outcome",
+    "Output",
+    "Plan",
+    "Report",
+    "Verification",
+]
 
 Status = Literal["completed", "planned", "refused", "exceeded", "failed", "cancelled"]
 
@@ -187,10 +197,15 @@ class Report(_Record):
     def with_error(self, error: SwathError) -> "Report":
         """This report, ended by an error that came after it (a verification, a publication)."""
         return self.model_copy(
-            update={"status": error.status, "exit_code": error.exit_code, "error": ErrorRecord.of(error), "output": None}
+            update={
+                "status": error.status,
+                "exit_code": error.exit_code,
+                "error": ErrorRecord.of(error),
+                "output": None,
+            }
         )
 
     @classmethod
     def of_error(cls, error: SwathError, job: dict[str, Any] | None = None) -> "Report":
         """A report of a job that never got as far as a child."""
-        return cls(status=error.status, exit_code=error.exit_code, error=ErrorRecord.of(error), job=job or {})  # type: ignore[arg-type]
+        return cls(status=error.status, exit_code=error.exit_code, error=ErrorRecord.of(error), job=job or {})

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lib.errors import SettingsError
-from lib.units import MIB, parse_gdal_cachemax, parse_mib, parse_threads
+from lib.units import parse_gdal_cachemax, parse_mib, parse_threads
 
 __all__ = ["Origin", "Settings", "SettingsLayers", "load_settings"]
 
@@ -30,14 +30,15 @@ def _whole_mib(value: Any) -> Any:
     if isinstance(value, str):
         return parse_mib(value)
     if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a whole number of MiB")  # noqa: TRY004 - pydantic reports ValueError
+        raise ValueError(f"{value!r} is not a whole number of MiB")
     return value
 
 
 def _cachemax(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"{value!r} is not a cache size")
-    return parse_gdal_cachemax(str(value), psutil.virtual_memory().total)
+    parse_gdal_cachemax(str(value), psutil.virtual_memory().total)
+    return int(value) if str(value).strip().isdigit() else str(value)
 
 
 def _threads(value: Any) -> Any:
@@ -48,7 +49,7 @@ def _threads(value: Any) -> Any:
 
 MiB = Annotated[int, BeforeValidator(_whole_mib), Field(gt=0)]
 MiBOrZero = Annotated[int, BeforeValidator(_whole_mib), Field(ge=0)]
-CacheBytes = Annotated[int, BeforeValidator(_cachemax)]
+GdalCache = Annotated[int | str, BeforeValidator(_cachemax)]
 Threads = Annotated[int, BeforeValidator(_threads)]
 
 
@@ -64,11 +65,12 @@ class Settings(BaseModel):
     max_chunk_mb: MiB | None = Field(None, description="upper bound of one chunk's buffers, MiB; unset: planned")
     chunk_rows: Annotated[int, Field(gt=0)] = Field(10000, description="upper bound of a vector batch, rows")
     threads: Threads | None = Field(None, description="threads of a job; unset: planned, at most gdal_num_threads")
-    gdal_cachemax: CacheBytes = Field(
+    gdal_cachemax: GdalCache = Field(
         512, description="upper bound of GDAL's block cache, in GDAL's syntax: MB, 5%, bytes from 100000 on"
     )
     gdal_num_threads: Threads = Field(
-        "ALL_CPUS", description="upper bound of threads, in GDAL's syntax: a number or ALL_CPUS"
+        default_factory=lambda: os.cpu_count() or 1,
+        description="upper bound of threads, in GDAL's syntax: a number or ALL_CPUS",
     )
     drift_threshold_mb: MiB = Field(100, description="growth over the baseline that is an error if unplanned, MiB")
     residual_tolerance_mb: MiBOrZero = Field(20, description="growth left after release that is worth a warning, MiB")
@@ -95,7 +97,7 @@ class Settings(BaseModel):
     @property
     def gdal_cache_bytes(self) -> int:
         """The bound of GDAL's block cache, bytes."""
-        return self.gdal_cachemax
+        return parse_gdal_cachemax(str(self.gdal_cachemax), psutil.virtual_memory().total)
 
 
 class Origin(NamedTuple):
@@ -184,7 +186,9 @@ def _from_file(config: str | Path | None) -> list[tuple[Origin, str, Any]]:
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it does not parse"
         raise SettingsError(
-            f"settings file {config} is not YAML{where}: {problem}", hint="write lines such as `memory_limit_mb: 1024`", layer="file"
+            f"settings file {config} is not YAML{where}: {problem}",
+            hint="write lines such as `memory_limit_mb: 1024`",
+            layer="file",
         ) from error
     if content is None:
         return []
@@ -222,8 +226,3 @@ def _checked(origin: Origin, key: str, value: Any) -> Any:
         problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         shown = "" if repr(value) in problem else f" (it is {value!r})"
         raise SettingsError(f"{origin}: {key}: {problem}{shown}", layer=origin.layer, key=key) from error
-
-
-def limit_bytes(settings: Settings) -> int:
-    """The limit as bytes."""
-    return settings.memory_limit_mb * MIB

@@ -74,7 +74,10 @@ def grant_limit(layers: SettingsLayers, host: HostMemory | None = None) -> Grant
 def host_memory(root: Path = Path("/")) -> HostMemory:
     """The tightest of physical memory and the cgroups that this process is in."""
     physical = _physical(root)
-    return min([physical, *_cgroup_v2(root), *_cgroup_v1(root)], key=lambda bound: (bound.total_bytes, bound.available_bytes))
+    return min(
+        [physical, *_cgroup_v2(root), *_cgroup_v1(root)],
+        key=lambda bound: (bound.total_bytes, bound.available_bytes),
+    )
 
 
 def _physical(root: Path) -> HostMemory:
@@ -101,7 +104,11 @@ def _cgroup_v1(root: Path) -> list[HostMemory]:
     return [
         bound
         for folder in _lineage(mount, _cgroup_path(root, "memory"))
-        if (bound := _bound(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "cgroup v1"))
+        if (
+            bound := _bound(
+                folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "cgroup v1"
+            )
+        )
     ]
 
 

@@ -18,9 +18,11 @@ from lib.units import MIB
 __all__ = [
     "STARTUP_CEILING_BYTES",
     "apply_address_space_cap",
+    "apply_startup_ceiling",
     "die_with_parent",
     "enter_leaf",
     "lift_address_space_cap",
+    "limit_leaf",
     "trim",
 ]
 
@@ -75,9 +77,10 @@ def _set_soft(cap: int) -> bool:
     return True
 
 
-def enter_leaf(leaf: Path) -> None:
-    """Move this process into its cgroup v2 leaf, before anything is imported and so charged elsewhere."""
-    (leaf / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+def enter_leaf(leaf: str | None) -> None:
+    """Move this process into its cgroup v2 leaf, if it gets one, before anything is imported and so charged elsewhere."""
+    if leaf:
+        Path(leaf, "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
 
 
 def limit_leaf(leaf: Path, limit_bytes: int) -> None:

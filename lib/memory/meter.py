@@ -1,4 +1,4 @@
-"""The meter: baseline, drift chunk by chunk, peak, residual, samples and top allocators, from inside the child.
+"""The meter: baseline, drift chunk by chunk, peak, residual, slope and top allocators, from inside the child.
 
 It reads `/proc` and tracemalloc and knows nothing of pixels or features. Releasing happens here too, at chunk boundaries
 and at most every few seconds: `gc.collect` costs milliseconds and a chunk may take as little.
@@ -35,17 +35,19 @@ class Meter:
     """
 
     def __init__(
-        self, send: Callable[[dict[str, Any]], None], *, drift_threshold_bytes: int, residual_tolerance_bytes: int
+        self,
+        send: Callable[[dict[str, Any]], None],
+        *,
+        drift_threshold_bytes: int,
+        residual_tolerance_bytes: int,
     ) -> None:
         self._send = send
         self._drift_threshold_bytes = drift_threshold_bytes
         self._residual_tolerance_bytes = residual_tolerance_bytes
         self._projected_bytes = 0
-        self._began = time.monotonic()
-        self._released = self._beat = self._began
+        self._released = self._beat = time.monotonic()
         self._reported_peak_bytes = 0
         self._chunks = self._of_chunks = 0
-        self._samples: list[tuple[float, int]] = []
         self._chunk_samples: list[tuple[int, int]] = []
         self._stride = 1
         self.baseline_bytes: int | None = None
@@ -105,12 +107,13 @@ class Meter:
         self.residual_bytes = self.final_bytes - (self.baseline_bytes or self.final_bytes)
         if self.residual_bytes > self._residual_tolerance_bytes:
             self.warnings.append(
-                f"{format_bytes(self.residual_bytes)} more than the baseline of {format_bytes(self.baseline_bytes or 0)} stayed after "
-                f"release (tolerance {format_bytes(self._residual_tolerance_bytes)})"
+                f"{format_bytes(self.residual_bytes)} more than the baseline of "
+                f"{format_bytes(self.baseline_bytes or 0)} stayed after release "
+                f"(tolerance {format_bytes(self._residual_tolerance_bytes)})"
             )
 
     def record(self) -> dict[str, Any]:
-        """What was measured, as `reports.MemoryRecord` has it."""
+        """What was measured, as `reports.MemoryRecord` has it; its samples over time are the parent's."""
         now = process_memory()
         return {
             "baseline_bytes": self.baseline_bytes,
@@ -118,7 +121,6 @@ class Meter:
             "final_bytes": self.final_bytes if self.final_bytes is not None else now.resident_bytes,
             "residual_bytes": self.residual_bytes,
             "max_drift_bytes": self.max_drift_bytes,
-            "samples": self._samples,
             "slope_bytes_per_chunk": self._slope(),
             "top_allocators": self.top,
         }
@@ -133,9 +135,9 @@ class Meter:
         self.top = top_allocators()
         where = ", ".join(f"{each['location']} {format_bytes(each['size_bytes'])}" for each in self.top[:1])
         raise DriftExceeded(
-            f"memory drifted by {format_bytes(resident - baseline)} over its baseline after {self._chunks} chunks, past the threshold of "
-            f"{format_bytes(self._drift_threshold_bytes)} and the projected {format_bytes(self._projected_bytes)}"
-            + (f"; most of it at {where}" if where else ""),
+            f"memory drifted by {format_bytes(resident - baseline)} over its baseline after {self._chunks} chunks, past "
+            f"the threshold of {format_bytes(self._drift_threshold_bytes)} and the projected "
+            f"{format_bytes(self._projected_bytes)}" + (f"; most of it at {where}" if where else ""),
             drift_bytes=resident - baseline,
             chunks=self._chunks,
         )
@@ -143,30 +145,31 @@ class Meter:
     def _sample(self) -> int:
         resident = process_memory().resident_bytes
         if self._chunks % self._stride == 0:
-            self._samples.append((round(time.monotonic() - self._began, 3), resident))
             self._chunk_samples.append((self._chunks, resident))
-            if len(self._samples) > _MOST_SAMPLES:
-                del self._samples[1::2], self._chunk_samples[1::2]
+            if len(self._chunk_samples) > _MOST_SAMPLES:
+                del self._chunk_samples[1::2]
                 self._stride *= 2
         return resident
 
     def _slope(self) -> float | None:
         """Theil-Sen slope of resident size over chunks, bytes per chunk; the first quarter is warm-up."""
         points = self._chunk_samples[len(self._chunk_samples) // 4 :]
-        slopes = [
-            (b[1] - a[1]) / (b[0] - a[0]) for i, a in enumerate(points) for b in points[i + 1 :] if b[0] > a[0]
-        ]
+        slopes = [(b[1] - a[1]) / (b[0] - a[0]) for i, a in enumerate(points) for b in points[i + 1 :] if b[0] > a[0]]
         return round(median(slopes), 1) if len(points) >= _SLOPE_NEEDS and slopes else None
 
 
 def top_allocators(most: int = 5) -> list[dict[str, Any]]:
-    """tracemalloc's largest lines, as `reports.Allocator` has them; empty where it does not trace."""
+    """Tracemalloc's largest lines, as `reports.Allocator` has them; empty where it does not trace."""
     if not tracemalloc.is_tracing():
         return []
     snapshot = tracemalloc.take_snapshot().filter_traces(
         (tracemalloc.Filter(inclusive=False, filename_pattern=tracemalloc.__file__),)
     )
     return [
-        {"location": f"{stat.traceback[0].filename}:{stat.traceback[0].lineno}", "size_bytes": stat.size, "blocks": stat.count}
+        {
+            "location": f"{stat.traceback[0].filename}:{stat.traceback[0].lineno}",
+            "size_bytes": stat.size,
+            "blocks": stat.count,
+        }
         for stat in snapshot.statistics("lineno")[:most]
     ]

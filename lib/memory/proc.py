@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import psutil
 
-__all__ = ["ProcessMemory", "process_memory", "tree", "tree_held_bytes"]
+__all__ = ["ProcessMemory", "cpu_seconds", "process_memory", "tree", "tree_held_bytes"]
 
 _HAS_PROC = Path("/proc/self/status").exists()
 
@@ -35,7 +35,9 @@ def process_memory(pid: int | None = None) -> ProcessMemory:
         status = Path(f"/proc/{pid or 'self'}/status").read_bytes()
     except OSError:
         return _GONE
-    return ProcessMemory(*(_kib(status, field) * 1024 for field in (b"\nVmRSS:", b"\nVmHWM:", b"\nVmSwap:", b"\nVmSize:")))
+    return ProcessMemory(
+        *(_kib(status, field) * 1024 for field in (b"\nVmRSS:", b"\nVmHWM:", b"\nVmSwap:", b"\nVmSize:"))
+    )
 
 
 def _kib(status: bytes, field: bytes) -> int:
@@ -71,3 +73,11 @@ def tree_held_bytes(pid: int) -> tuple[int, int]:
         memory = process_memory(child)
         held += memory.resident_bytes + memory.swapped_bytes
     return held, root.virtual_bytes
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used, seconds; 0 where it is gone."""
+    with contextlib.suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return 0.0

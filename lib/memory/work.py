@@ -58,7 +58,7 @@ class Bench:
     send: Callable[[dict[str, Any]], None]
     checks: list[Check] = field(default_factory=list)
 
-    def check(self, name: str, passed: bool, detail: str) -> Check:  # noqa: FBT001
+    def check(self, name: str, passed: bool, detail: str) -> Check:
         """Record one check of a verification, as an event too."""
         made = Check(name, bool(passed), detail)
         self.checks.append(made)
@@ -83,7 +83,7 @@ class Engine(Protocol):
 
 def load_engine(kind: str) -> Engine:
     """Import the engine of a job kind; only the child does."""
-    return importlib.import_module(ENGINES[kind])  # type: ignore[return-value]
+    return importlib.import_module(ENGINES[kind])
 
 
 def load_function(name: str) -> Callable[..., Any]:
@@ -101,7 +101,9 @@ def load_function(name: str) -> Callable[..., Any]:
     except MemoryError:
         raise
     except Exception as error:
-        raise UsageError(f"function {name} cannot be imported: {error}", hint="write module:name, importable from here") from error
+        raise UsageError(
+            f"function {name} cannot be imported: {error}", hint="write module:name, importable from here"
+        ) from error
     if not callable(found):
         raise UsageError(f"function {name} is not callable", hint="name a function")
     return found  # type: ignore[no-any-return]

@@ -1,0 +1,596 @@
+"""The terminal's door: `swath COMMAND …`. Direct by default; `--flow` runs the same thing as a Prefect flow run.
+
+Commands turn flags into a job (lib/request.py), run it (lib/run.py or a flow) and show the report (terminal.py). Prefect, and
+what else `--help` does not need, is imported where it is used.
+"""
+
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from flows import terminal
+from lib import request
+from lib.errors import Interrupted, SwathError, Terminated, UsageError
+from lib.memory.process import AnyJob, run_job
+from lib.publish import Leftover, find_leftovers, remove_leftover
+from lib.reports import Report
+from lib.run import run_published
+from lib.units import format_bytes, format_seconds
+
+__all__ = ["main"]
+
+app = App(
+    name="swath",
+    help="GIS batch jobs inside a memory limit: planned, capped, measured, verified, published whole or not at all.",
+    version_flags=["--version"],
+    default_parameter=Parameter(negative=()),
+)
+plan_app = App(name="plan", help="Show what a job would do and cost; nothing is written.")
+app.command(plan_app)
+
+_Signed = Parameter(allow_leading_hyphen=True)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Flags of every command."""
+
+    memory_limit_mb: Annotated[str | None, _Signed] = None
+    "Resident memory that the job may use, everything included, MiB (setting memory_limit_mb, default 2048)."
+    memory_limit_max_mb: Annotated[str | None, _Signed] = None
+    "How far the limit may be raised after a death of memory, MiB (default: not at all)."
+    threads: Annotated[str | None, _Signed] = None
+    "Threads of the job (default: planned)."
+    timeout: Annotated[float | None, _Signed] = None
+    "Time limit of the whole job, seconds (default: none)."
+    config: str | None = None
+    "A YAML file of settings."
+    json: bool = False
+    "Print exactly one JSON object on stdout, errors included."
+    debug: bool = False
+    "Show tracebacks."
+
+    def choices(self, *, max_chunk_mb: str | None = None, chunk_rows: str | None = None) -> request.Choices:
+        """The choices that become a job's resources."""
+        return request.Choices(
+            config=self.config,
+            memory_limit_mb=self.memory_limit_mb,
+            memory_limit_max_mb=self.memory_limit_max_mb,
+            max_chunk_mb=max_chunk_mb,
+            chunk_rows=chunk_rows,
+            threads=self.threads,
+            timeout=self.timeout,
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """Flags of commands that write an output."""
+
+    overwrite: bool = False
+    "Replace an existing destination."
+    verify: Literal["none", "basic", "full"] | None = None
+    "How thoroughly the output is checked before it is published (default: basic; full with --flow)."
+    flow: bool = False
+    "Run as a Prefect flow run: on the server in PREFECT_API_URL, or on an embedded one."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RasterFlags:
+    """Flags of a raster job."""
+
+    operation: Literal["normalise", "rescale", "custom"] = "normalise"
+    "What is done to the pixels."
+    scale: Annotated[float | None, _Signed] = None
+    "normalise: what a pixel is divided by (default 10000)."
+    clip: Annotated[tuple[float, float] | None, _Signed] = None
+    "normalise: lowest and highest value kept (default 0 1)."
+    multiply: Annotated[float | None, _Signed] = None
+    "rescale: factor (default 1)."
+    add: Annotated[float | None, _Signed] = None
+    "rescale: added after the factor (default 0)."
+    function: str | None = None
+    "custom: your function, module:name."
+    bands: str | None = None
+    "Bands by number, in the order wanted: 4,3,2 (default: all)."
+    compress: Literal["none", "lzw", "deflate", "zstd"] | None = None
+    "Codec of the output (default zstd)."
+    block_size: Annotated[int | None, _Signed] = None
+    "Edge of an output tile, pixels (default: planned, 512 where it fits)."
+    nodata: Annotated[str | None, _Signed] = None
+    "Nodata value of the output (default nan)."
+    max_chunk_mb: Annotated[str | None, _Signed] = None
+    "Upper bound of one window's buffers, MiB (default: planned)."
+
+    def parameters(self) -> dict[str, Any]:
+        """The operation's own parameters."""
+        return {name: getattr(self, name) for name in ("scale", "clip", "multiply", "add", "function")}
+
+    def output(self) -> dict[str, Any]:
+        """The job's other fields."""
+        return {
+            "bands": _bands(self.bands),
+            "compress": self.compress,
+            "block_size": self.block_size,
+            "nodata": _nodata(self.nodata),
+        }
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class VectorFlags:
+    """Flags of a vector job."""
+
+    layer: str | None = None
+    "The layer, where the source has several."
+    min_area_sqm: Annotated[float | None, _Signed] = None
+    "Keep features of at least this true area, square metres."
+    max_area_sqm: Annotated[float | None, _Signed] = None
+    "Keep features of at most this true area, square metres."
+    area: Literal["auto", "geodesic", "planar"] = "auto"
+    "How area is measured (auto: by the layer's CRS)."
+    function: str | None = None
+    "Your own filter, module:name."
+    chunk_rows: Annotated[str | None, _Signed] = None
+    "Upper bound of a batch, rows (setting chunk_rows, default 10000)."
+
+    def output(self) -> dict[str, Any]:
+        """The job's fields."""
+        names = ("layer", "min_area_sqm", "max_area_sqm", "area", "function")
+        return {name: getattr(self, name) for name in names}
+
+
+_COMMON, _WRITING, _RASTER, _VECTOR = Common(), Writing(), RasterFlags(), VectorFlags()
+
+
+@app.command
+def raster(
+    source: str,
+    destination: str,
+    /,
+    *,
+    flags: RasterFlags = _RASTER,
+    writing: Writing = _WRITING,
+    common: Common = _COMMON,
+) -> int:
+    """Transform a raster window by window into a tiled, compressed GeoTIFF.
+
+    Args:
+        source: the raster to read, anything that GDAL opens.
+        destination: the GeoTIFF to write.
+    """
+    if writing.flow:
+        from flows.transform_raster import transform_raster
+
+        given = flags.parameters() | flags.output()
+        return _flow(
+            transform_raster,
+            source,
+            destination,
+            common,
+            writing,
+            given | {"operation": flags.operation, "max_chunk_mb": _whole(flags.max_chunk_mb)},
+        )
+    job = request.raster_job(
+        source,
+        destination,
+        choices=common.choices(max_chunk_mb=flags.max_chunk_mb),
+        operation=flags.operation,
+        parameters=flags.parameters(),
+        overwrite=writing.overwrite,
+        verify=writing.verify,
+        **flags.output(),
+    )
+    return _published(job, common)
+
+
+@app.command
+def vector(
+    source: str,
+    destination: str,
+    /,
+    *,
+    flags: VectorFlags = _VECTOR,
+    writing: Writing = _WRITING,
+    common: Common = _COMMON,
+) -> int:
+    """Filter a vector layer batch by batch, in one pass.
+
+    Args:
+        source: the dataset to read, anything that OGR opens.
+        destination: the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write.
+    """
+    if writing.flow:
+        from flows.filter_vector import filter_vector
+
+        given = flags.output() | {"chunk_rows": _whole(flags.chunk_rows)}
+        return _flow(filter_vector, source, destination, common, writing, given)
+    job = request.vector_job(
+        source,
+        destination,
+        choices=common.choices(chunk_rows=flags.chunk_rows),
+        overwrite=writing.overwrite,
+        verify=writing.verify,
+        **flags.output(),
+    )
+    return _published(job, common)
+
+
+@app.command
+def verify(
+    source: str,
+    output: str,
+    /,
+    *,
+    level: Literal["basic", "full"] = "full",
+    report: str | None = None,
+    common: Common = _COMMON,
+) -> int:
+    """Check an output against its source.
+
+    Args:
+        source: what the output was made from.
+        output: the output.
+        level: how thoroughly.
+        report: a report (--json) of the job that wrote it; without one the output's own metadata is read.
+    """
+    said = _read_report(report) if report else None
+    result = _run(request.verify_job(source, output, choices=common.choices(), level=level, report=said), common)
+    if not common.json and result.verification:
+        rows = [
+            [check.name, "passed" if check.passed else "FAILED", check.detail] for check in result.verification.checks
+        ]
+        terminal.show_table(f"{Path(output).name} against {Path(source).name}", ["check", "", "detail"], rows)
+    return _ended(result, common)
+
+
+@app.command
+def profile(source: str, /, *, layer: str | None = None, chunks: int = 32, common: Common = _COMMON) -> int:
+    """Measure what reading a source chunk by chunk takes, and suggest a limit.
+
+    Args:
+        source: a raster or a vector dataset.
+        layer: the layer, where a vector source has several.
+        chunks: how many chunks are read, spread over the source.
+    """
+    job = request.profile_job(source, choices=common.choices(), layer=layer, sample_chunks=chunks)
+    result = _run(job, common)
+    if not common.json and result.memory.top_allocators:
+        rows = [
+            [each.location, format_bytes(each.size_bytes), str(each.blocks)] for each in result.memory.top_allocators
+        ]
+        terminal.show_table("top allocators", ["line", "size", "blocks"], rows)
+    return _ended(result, common)
+
+
+@app.command
+def drivers(*names: str, common: Common = _COMMON) -> int:
+    """What this build can read and write; exit 1 if a named driver cannot.
+
+    Args:
+        names: drivers by GDAL's short names (default: the common ones).
+    """
+    result = _run(request.drivers_job(names, choices=common.choices()), common)
+    if not common.json and result.result.get("drivers"):
+        rows = [
+            [each["name"], each["kind"], _yes(each["reads"]), _yes(each["creates"]), str(each["detail"])]
+            for each in result.result["drivers"]
+        ]
+        terminal.show_table("drivers", ["driver", "kind", "reads", "creates", "detail"], rows)
+        result.result = {}
+    return _ended(result, common)
+
+
+@plan_app.command(name="raster")
+def plan_raster(
+    source: str,
+    destination: str = "planned.tif",
+    /,
+    *,
+    flags: RasterFlags = _RASTER,
+    common: Common = _COMMON,
+) -> int:
+    """Plan a raster job.
+
+    Args:
+        source: the raster.
+        destination: where it would be written.
+    """
+    job = request.raster_job(
+        source,
+        destination,
+        choices=common.choices(max_chunk_mb=flags.max_chunk_mb),
+        operation=flags.operation,
+        parameters=flags.parameters(),
+        overwrite=True,
+        **flags.output(),
+    )
+    return _planned(job, common)
+
+
+@plan_app.command(name="vector")
+def plan_vector(
+    source: str,
+    destination: str = "planned.gpkg",
+    /,
+    *,
+    flags: VectorFlags = _VECTOR,
+    common: Common = _COMMON,
+) -> int:
+    """Plan a vector job.
+
+    Args:
+        source: the dataset.
+        destination: where it would be written.
+    """
+    choices = common.choices(chunk_rows=flags.chunk_rows)
+    return _planned(request.vector_job(source, destination, choices=choices, overwrite=True, **flags.output()), common)
+
+
+@app.command
+def config(*, common: Common = _COMMON) -> int:
+    """Every setting with its value and where it came from."""
+    layers = common.choices().settings()
+    shown = {
+        key: {
+            "value": value,
+            "origin": str(layers.origins[key]),
+            "description": type(layers.settings).model_fields[key].description,
+        }
+        for key, value in layers.settings.model_dump(mode="json").items()
+    }
+    if common.json:
+        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "settings": shown})
+    else:
+        rows = [
+            [
+                key,
+                "unset" if each["value"] is None else str(each["value"]),
+                each["origin"],
+                each["description"],
+            ]
+            for key, each in shown.items()
+        ]
+        terminal.show_table("settings", ["key", "value", "from", "what it is"], rows)
+    return 0
+
+
+@app.command
+def clean(folder: str, /, *, older_than: str | None = None, dry_run: bool = False, common: Common = _COMMON) -> int:
+    """List and remove staged leftovers of jobs that died.
+
+    Args:
+        folder: where to look, subfolders included.
+        older_than: remove other hosts' leftovers too, if untouched for so long: 90s, 30m, 24h, 7d.
+        dry_run: list only.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(f"{folder} is not a folder", hint="name the folder of the destinations")
+    age = None if older_than is None else _seconds(older_than)
+    found = find_leftovers(root)
+    removable = [each for each in found if _is_removable(each, age)]
+    if not dry_run:
+        for each in removable:
+            remove_leftover(each)
+    gone = {each.folder for each in removable if not each.folder.exists()}
+    rows: list[dict[str, Any]] = [
+        {
+            "path": str(each.folder),
+            "bytes": each.bytes,
+            "age_seconds": round(each.age_seconds),
+            "host": each.owner.get("host"),
+            "pid": each.owner.get("pid"),
+            "state": "dead" if each.dead else "alive or of another host",
+            "removed": each.folder in gone,
+        }
+        for each in found
+    ]
+    if common.json:
+        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "leftovers": rows})
+    else:
+        terminal.show_table(
+            f"{len(found)} leftover(s), {len(gone)} removed",
+            ["folder", "size", "age", "owner", "removed"],
+            [
+                [
+                    r["path"],
+                    format_bytes(r["bytes"]),
+                    format_seconds(r["age_seconds"]),
+                    f"pid {r['pid']} on {r['host']}: {r['state']}",
+                    _yes(r["removed"]),
+                ]
+                for r in rows
+            ],
+        )
+    return 0
+
+
+@app.command
+def demo(*, folder: str = ".demo", common: Common = _COMMON) -> int:
+    """Real data, end to end, as a flow under 256 MiB.
+
+    Args:
+        folder: where the sample data and the outputs go.
+    """
+    from flows.demo import run_demo
+
+    limit = 256 if common.memory_limit_mb is None else common.choices().settings().settings.memory_limit_mb
+    record = run_demo(folder=folder, memory_limit_mb=limit, quiet=common.json)
+    if common.json:
+        terminal.write_json(record)
+    return int(record["exit_code"])
+
+
+def main() -> None:
+    """Entry point: parse, run, show, exit with the report's code."""
+    tokens = sys.argv[1:]
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, _terminate)
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except _Termination:
+        code = _failed(Terminated("stopped by a signal; nothing was published"), tokens)
+    except KeyboardInterrupt:
+        code = _failed(Interrupted("interrupted; nothing was published"), tokens)
+    except SwathError as error:
+        code = _failed(error, tokens)
+    except CycloptsError as error:
+        code = _failed(UsageError(_plain(str(error)), hint=f"see `swath {_command(tokens)} --help`"), tokens)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+class _Termination(KeyboardInterrupt):
+    """SIGTERM or SIGHUP; passes everything that Ctrl-C passes."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise _Termination
+
+
+def _failed(error: SwathError, tokens: list[str]) -> int:
+    """Show an error that no report carries yet."""
+    report = Report.of_error(error)
+    if "--json" in tokens:
+        terminal.write_json(report.model_dump(mode="json"))
+    else:
+        terminal.show_error(report, debug="--debug" in tokens)
+    return report.exit_code
+
+
+def _published(job: Any, common: Common) -> int:
+    with terminal.progress(job.label, quiet=common.json) as hear:
+        report = run_published(job, hear)
+    return _ended(report, common)
+
+
+def _run(job: AnyJob, common: Common) -> Report:
+    with terminal.progress(job.label, quiet=common.json) as hear:
+        return run_job(job, on_event=hear)
+
+
+def _planned(job: AnyJob, common: Common) -> int:
+    report = run_job(job, plan_only=True)
+    if report.ok and not common.json:
+        terminal.show_plan(report)
+        return 0
+    return _ended(report, common)
+
+
+def _ended(report: Report, common: Common) -> int:
+    if common.json:
+        terminal.write_json(report.model_dump(mode="json"))
+    elif report.ok:
+        terminal.show_report(report)
+    else:
+        terminal.show_error(report, debug=common.debug)
+    return report.exit_code
+
+
+def _flow(
+    flow: Callable[..., Any],
+    source: str,
+    destination: str,
+    common: Common,
+    writing: Writing,
+    given: dict[str, Any],
+) -> int:
+    """Run a flow with the same words; its report comes back through the run's state."""
+    from tasks.capped import report_of
+
+    shared = {
+        "memory_limit_mb": _whole(common.memory_limit_mb),
+        "memory_limit_max_mb": _whole(common.memory_limit_max_mb),
+        "threads": _whole(common.threads),
+        "timeout": common.timeout,
+        "config": common.config,
+        "overwrite": writing.overwrite,
+        "verify": writing.verify or "full",
+    }
+    state = flow(source=source, destination=destination, return_state=True, **shared, **given)
+    return _ended(report_of(state), common)
+
+
+def _whole(text: str | None) -> int | None:
+    """A flag's MiB or count for a flow's typed parameter."""
+    from lib.units import parse_mib
+
+    try:
+        return None if text is None else parse_mib(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _read_report(path: str) -> dict[str, Any]:
+    import json
+
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"report {path} cannot be read: {error}", hint="--report names the output of --json"
+        ) from error
+    if not isinstance(record, dict):
+        raise UsageError(f"report {path} is not a JSON object", hint="--report names the output of --json")
+    return record
+
+
+def _bands(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(each) for each in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--bands {text!r} is not a list of band numbers", hint="write --bands 4,3,2") from error
+
+
+def _nodata(text: str | None) -> float | str | None:
+    if text is None or text.lower() == "nan":
+        return None if text is None else "nan"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"--nodata {text!r} is not a number", hint="write a number, or nan") from error
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if not match:
+        raise UsageError(f"--older-than {text!r} is not a duration", hint="write 90s, 30m, 24h or 7d")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _is_removable(leftover: Leftover, age: float | None) -> bool:
+    import socket
+
+    elsewhere = leftover.owner.get("host") not in {None, socket.gethostname()}
+    if elsewhere:
+        return age is not None and leftover.age_seconds >= age
+    return leftover.dead and (age is None or leftover.age_seconds >= age)
+
+
+def _yes(value: object) -> str:
+    return "yes" if value else "no"
+
+
+def _command(tokens: list[str]) -> str:
+    return next((token for token in tokens if not token.startswith("-")), "")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("│", " ").split())
+
+
+if __name__ == "__main__":
+    main()

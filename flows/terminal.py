@@ -1,0 +1,148 @@
+"""What the terminal shows: progress on stderr, one summary or one JSON object on stdout, one line for an error."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lib.memory.process import OnEvent
+from lib.reports import Report
+from lib.units import format_bytes, format_seconds
+
+__all__ = ["err", "out", "progress", "show_plan", "show_report", "show_table", "write_json"]
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def write_json(record: Mapping[str, Any]) -> None:
+    """Exactly one JSON object on stdout."""
+    sys.stdout.write(json.dumps(record, indent=2, default=str) + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def progress(label: str, *, quiet: bool) -> Iterator[OnEvent]:
+    """A progress bar on stderr, fed by a child's events; nothing where stderr is no terminal."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=quiet or not err.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(label, total=None, detail="starting")
+        yield lambda event: _hear(event, bar, task)
+
+
+def _hear(event: dict[str, Any], bar: Progress, task: TaskID) -> None:
+    match event["event"]:
+        case "planned":
+            bar.update(task, detail=f"planned {format_bytes(event['plan']['projected_bytes'])}")
+        case "baseline":
+            bar.update(task, total=event["chunks"] or None, completed=0)
+        case "chunk":
+            bar.update(task, completed=event["done"], detail=f"{format_bytes(event['resident_bytes'])} resident")
+        case "phase":
+            bar.update(task, detail=event["name"])
+        case "attempt":
+            limit = format_bytes(event["limit_bytes"])
+            err.print(f"memory ran out: attempt {event['number']}, {event['fraction']:.0%} of {limit}")
+        case "stderr":
+            err.print(event["text"], markup=False)
+
+
+def show_error(report: Report, *, debug: bool) -> None:
+    """One line of what is wrong and what to do; the traceback only with `--debug`."""
+    error = report.error
+    if error is None:
+        return
+    smallest = f" (smallest limit that would do: {error.smallest_limit_mb} MiB)" if error.smallest_limit_mb else ""
+    err.print(f"swath: {report.status}: {error.message}{smallest}; {error.hint}", markup=False)
+    if debug and error.facts.get("traceback"):
+        err.print(error.facts["traceback"], markup=False)
+
+
+def show_report(report: Report) -> None:
+    """The summary of a report that ended well."""
+    lines = Table.grid(padding=(0, 2))
+    if report.output:
+        lines.add_row("wrote", f"{report.output.path} ({format_bytes(report.output.bytes)}, {report.output.driver})")
+    facts = {key: value for key, value in report.result.items() if isinstance(value, (int, float, str, bool))}
+    if facts:
+        lines.add_row("result", ", ".join(f"{name.replace('_', ' ')} {_shown(name, v)}" for name, v in facts.items()))
+    if report.plan and report.memory.cap:
+        lines.add_row(
+            "memory",
+            f"peak {_size(report.memory.peak_bytes)}, projected {format_bytes(report.plan['projected_bytes'])}, "
+            f"limit {format_bytes(report.memory.cap.bytes)} held by {report.memory.cap.mechanism}",
+        )
+    if report.verification:
+        checks = report.verification.checks
+        passed = sum(check.passed for check in checks)
+        lines.add_row("verified", f"{report.verification.level}: {passed} of {len(checks)} checks passed")
+    if len(report.attempts) > 1:
+        lines.add_row(
+            "attempts",
+            ", ".join(f"{each.outcome} at {format_bytes(each.limit_bytes)}" for each in report.attempts),
+        )
+    seconds = report.seconds
+    lines.add_row(
+        "time",
+        f"{format_seconds(seconds.total)} (start-up {format_seconds(seconds.startup)}, work {format_seconds(seconds.work)}, "
+        f"full verification {format_seconds(seconds.verify)})",
+    )
+    out.print(lines)
+    for warning in report.warnings:
+        err.print(f"swath: warning: {warning}", markup=False)
+
+
+def show_plan(report: Report) -> None:
+    """A plan as a table of its terms, and what the limit leaves over."""
+    plan = report.plan or {}
+    table = Table("term", "size", title=f"plan for {Path(report.job['source']).name}", title_justify="left")
+    table.columns[1].justify = "right"
+    for name, size in sorted(plan["terms"].items(), key=lambda term: -term[1]):
+        table.add_row(name.replace("_", " "), format_bytes(size))
+    table.add_section()
+    table.add_row("projected peak", format_bytes(plan["projected_bytes"]))
+    table.add_row("limit", format_bytes(plan["limit_bytes"]))
+    table.add_row("left over", format_bytes(plan["limit_bytes"] - plan["projected_bytes"]))
+    table.add_row("smallest limit that would do", format_bytes(plan["smallest_limit_bytes"]))
+    table.add_row("disk, at most", format_bytes(plan["disk_bytes"]))
+    out.print(table)
+    chunk = (
+        f"windows of {plan['window'][0]} x {plan['window'][1]} px"
+        if plan["window"]
+        else f"batches of {plan['batch_rows']} rows"
+    )
+    cache = format_bytes(plan["gdal_cache_bytes"])
+    out.print(f"{chunk}, {plan['threads']} thread(s), GDAL cache {cache}, {plan['chunks'] or 'unknown'} chunks")
+    out.print(f"to lower the peak: {plan['lower_by'] or 'nothing that a setting could change'}", markup=False)
+
+
+def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A plain table on stdout."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _size(size_bytes: int | None) -> str:
+    return "unknown" if size_bytes is None else format_bytes(size_bytes)
+
+
+def _shown(name: str, value: Any) -> str:
+    if name.endswith("_bytes"):
+        return format_bytes(int(value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

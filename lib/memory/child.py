@@ -1,0 +1,132 @@
+"""The capped child: `python -P -m lib.memory.child KIND LABEL FD`. Jobs as JSON lines on stdin, events on the pipe FD.
+
+Order matters here. The death signal and the start-up ceiling come before any import that could be slow or large; the
+engine (and with it GDAL) is imported before the size is taken from which the job is planned; the cap comes after the plan and
+before the first read. Standard output is sent to standard error, so that a user function's `print` harms nothing.
+"""
+
+import os
+import sys
+
+from lib.memory import cap
+
+if __name__ == "__main__":  # before everything else: see the module's docstring
+    cap.die_with_parent(int(os.environ["SWATH_PARENT_PID"]))
+    cap.apply_startup_ceiling()
+    cap.enter_leaf(os.environ.get("SWATH_CGROUP_LEAF"))
+
+import gc
+import json
+import time
+import traceback
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lib.errors import SwathError
+from lib.jobs import parse_job
+from lib.memory.evidence import explain_exception
+from lib.memory.meter import Meter, top_allocators
+from lib.memory.proc import process_memory
+from lib.memory.work import Bench, Engine, Room, load_engine
+
+__all__ = ["main"]
+
+Send = Callable[[dict[str, Any]], None]
+
+
+def main(kind: str, descriptor: int) -> None:
+    """Take jobs of one kind until end of file."""
+    leaf = Path(os.environ["SWATH_CGROUP_LEAF"]) if "SWATH_CGROUP_LEAF" in os.environ else None
+    os.dup2(2, 1)
+    with os.fdopen(descriptor, "w", encoding="utf-8", buffering=1) as pipe:
+
+        def send(event: dict[str, Any]) -> None:
+            pipe.write(json.dumps(event) + "\n")
+
+        engine = load_engine(kind)
+        gc.collect()
+        gc.freeze()  # what imports made lives for ever: later collections need not walk it
+        send({"event": "ready", "resident_bytes": process_memory().resident_bytes})
+        for line in sys.stdin:
+            _take(json.loads(line), engine, send, leaf)
+
+
+def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None) -> None:
+    """One job, to its `done` or `error` event."""
+    job = parse_job(request["job"])
+    meter = Meter(
+        send,
+        drift_threshold_bytes=job.resources.drift_threshold_bytes,
+        residual_tolerance_bytes=job.resources.residual_tolerance_bytes,
+    )
+    cap.lift_address_space_cap()
+    cap.apply_startup_ceiling()
+    _forget_peak()
+    tracemalloc.start(1)
+    try:
+        _work(request, job, engine, meter, send, leaf)
+    except BaseException as error:
+        cap.lift_address_space_cap()
+        send(_error_event(error, job.label, meter))
+        if not isinstance(error, Exception):
+            raise
+    finally:
+        cap.lift_address_space_cap()
+        tracemalloc.stop()
+
+
+def _work(request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send: Send, leaf: Path | None) -> None:
+    limit_bytes = job.resources.limit_bytes
+    staged = Path(request["staged"]) if request.get("staged") else None
+    room = Room(
+        limit_bytes=limit_bytes,
+        budget_bytes=int(limit_bytes * request.get("budget_fraction", 1.0)),
+        baseline_bytes=process_memory().resident_bytes,
+        folder=staged.parent if staged else None,
+    )
+    plan = engine.plan(job, room)
+    send({"event": "planned", "plan": plan.to_record()})
+    if request.get("plan_only"):
+        send({"event": "done", "outcome": None, "memory": meter.record()})
+        return
+    address_space = cap.apply_address_space_cap(limit_bytes, plan.threads)
+    if leaf:
+        cap.limit_leaf(leaf, limit_bytes)
+    send({"event": "capped", "address_space_bytes": address_space, "leaf": str(leaf) if leaf else None})
+    meter.expect(plan.projected_bytes)
+    bench = Bench(staged=staged, meter=meter, send=send)
+    began = time.monotonic()
+    outcome = engine.run(job, plan, bench)
+    send(
+        {
+            "event": "done",
+            "outcome": {
+                "result": outcome.result,
+                "driver": outcome.driver,
+                "warnings": [*outcome.warnings, *meter.warnings],
+            },
+            "memory": meter.record(),
+            "seconds": time.monotonic() - began,
+        }
+    )
+
+
+def _error_event(error: BaseException, label: str, meter: Meter) -> dict[str, Any]:
+    explained: SwathError = explain_exception(error, label)
+    meter.top = meter.top or top_allocators()
+    record = explained.to_record()
+    record["facts"]["traceback"] = "".join(traceback.format_exception(error))
+    return {"event": "error", "error": json.loads(json.dumps(record, default=str)), "memory": meter.record()}
+
+
+def _forget_peak() -> None:
+    """Set VmHWM back to the size now, so that each job in turn has its own peak (proc(5), clear_refs)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[3]))

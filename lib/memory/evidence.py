@@ -1,0 +1,147 @@
+"""How did a child die? Memory only on evidence; anything else is a failure with its signal. Pure.
+
+A tight limit surfaces as "Write failed", as a thread that cannot start, as SIGSEGV, SIGABRT or a hang, so words, sizes and
+counters are all looked at; without any of them a death is not called memory.
+"""
+
+import errno
+import re
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from lib.errors import (
+    ChildDied,
+    ChildStalled,
+    DataError,
+    FunctionError,
+    JobFailed,
+    MemoryExceeded,
+    OutputError,
+    SwathError,
+)
+from lib.units import MIB, format_bytes, format_seconds
+
+__all__ = ["Death", "classify", "explain_exception", "speaks_of_memory"]
+
+_NEAR_LIMIT = 0.9
+_NEAR_ADDRESS_SPACE_BYTES = 16 * MIB
+# Seen in what allocators say when RLIMIT_AS holds (GDAL, libtiff, NumPy, Arrow, glibc, CPython, OpenBLAS).
+_ALLOCATOR_WORDS = re.compile(
+    r"No space for output buffer|[Oo]ut of memory|CPLCreateJoinableThread\(\) failed|Unable to allocate|"
+    r"[Cc]annot allocate memory|std::bad_alloc|MemoryError|ArrowMemoryError|malloc of size \d+ failed|realloc of size \d+ failed|"
+    r"can't start new thread|Memory allocation failed|failed to map segment from shared object|"
+    r"pthread_create failed|\w*[Aa]lloc\(\)?:? .*failed|cannot allocate \d+ bytes",
+)
+_DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_DISK_WORDS = re.compile(r"No space left|File too large|[Dd]isk quota|database or disk is full|disk I/O error")
+_SHOWN_WORDS = 200
+
+
+def speaks_of_memory(text: str) -> bool:
+    """True where an allocator's words stand in the text."""
+    return bool(_ALLOCATOR_WORDS.search(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """What the parent knows of a child that ended without a report.
+
+    Attributes:
+        returncode: as `subprocess` has it: negative for a signal; None where the parent ended it for a stall.
+        stalled_seconds: how long it had been silent, where the parent ended it for that.
+        limit_bytes: the job's limit.
+        held_bytes: resident + swapped at the last sample.
+        virtual_bytes: virtual size at the last sample.
+        address_space_bytes: the soft RLIMIT_AS that held, if one did.
+        oom_kills: the cgroup leaf's oom_kill count.
+        last_words: the end of its standard error.
+    """
+
+    returncode: int | None
+    stalled_seconds: float | None = None
+    limit_bytes: int
+    held_bytes: int = 0
+    virtual_bytes: int = 0
+    address_space_bytes: int | None = None
+    oom_kills: int = 0
+    last_words: str = ""
+
+
+def classify(death: Death, label: str) -> SwathError:
+    """The error that this death is; `label` names the job's file."""
+    said = " ".join(death.last_words.split())[-_SHOWN_WORDS:]
+    evidence = _memory_evidence(death)
+    how = _how(death)
+    facts: dict[str, Any] = {
+        "returncode": death.returncode,
+        "held_bytes": death.held_bytes,
+        "last_words": death.last_words[-2000:],
+    }
+    if evidence:
+        return MemoryExceeded(
+            f"{label}: stopped at its limit of {format_bytes(death.limit_bytes)}: {how}, {evidence}", **facts
+        )
+    if death.stalled_seconds is not None:
+        return ChildStalled(f"{label}: {how}", **facts)
+    return ChildDied(
+        f"{label}: the job's process {how}" + (f"; its last words: {said}" if said else ""),
+        signal=None if death.returncode is None or death.returncode >= 0 else -death.returncode,
+        **facts,
+    )
+
+
+def _memory_evidence(death: Death) -> str:
+    if death.oom_kills:
+        return "the cgroup counts an oom_kill"
+    if speaks_of_memory(death.last_words):
+        return "an allocator said so"
+    if death.held_bytes >= _NEAR_LIMIT * death.limit_bytes:
+        return f"it held {format_bytes(death.held_bytes)}"
+    cap = death.address_space_bytes
+    if cap is not None and death.virtual_bytes >= cap - _NEAR_ADDRESS_SPACE_BYTES:
+        return f"its address space was at the cap of {format_bytes(cap)}"
+    return ""
+
+
+def _how(death: Death) -> str:
+    if death.stalled_seconds is not None:
+        return f"made no progress for {format_seconds(death.stalled_seconds)}"
+    code = death.returncode or 0
+    if code < 0:
+        try:
+            return f"was ended by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was ended by signal {-code}"
+    return f"ended with exit code {code}"
+
+
+def explain_exception(error: BaseException, label: str) -> SwathError:
+    """What an exception in the child is, as an error of ours; those of ours pass."""
+    if isinstance(error, SwathError):
+        if (
+            isinstance(error, JobFailed)
+            and not isinstance(error, (DataError, FunctionError))
+            and speaks_of_memory(_all_words(error))
+        ):
+            return MemoryExceeded(f"{label}: an allocator was refused: {error.message}")
+        return error
+    words = _all_words(error)
+    if isinstance(error, MemoryError) or speaks_of_memory(words):
+        return MemoryExceeded(f"{label}: an allocator was refused: {words or 'MemoryError'}")
+    if (isinstance(error, OSError) and error.errno in _DISK_ERRORS) or _DISK_WORDS.search(words):
+        return OutputError(f"{label}: writing failed: {words}")
+    return JobFailed(f"{label}: unexpected {type(error).__name__}: {words}")
+
+
+def _all_words(error: BaseException) -> str:
+    """An exception's text with those of its causes."""
+    words: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and str(cause) not in words:
+        if str(cause):
+            words.append(str(cause))
+        elif isinstance(cause, MemoryError):
+            words.append("MemoryError")
+        cause = cause.__cause__ or cause.__context__
+    return "; ".join(words)

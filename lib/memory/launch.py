@@ -1,0 +1,183 @@
+"""One capped child: launch, send, hear, stop. What it does and when it has died is judged in `process.py`."""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from lib.jobs import Resources
+from lib.memory.proc import tree
+
+__all__ = ["Child"]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_READ_BYTES = 65536
+_LAST_WORDS_BYTES = 16 * 1024
+_DEAD_SECONDS = 10
+
+
+class Child:
+    """A capped child's process and its pipes.
+
+    Args:
+        kind: the job kind that it will take.
+        label: the file name that an operator sees in `ps`.
+        resources: for its environment.
+        folder: where libraries may put temporary files; None: the system's own.
+        leaf: its cgroup v2 leaf, if it gets one.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        label: str,
+        resources: Resources,
+        folder: Path | None = None,
+        leaf: Path | None = None,
+    ) -> None:
+        reader, writer = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "lib.memory.child", kind, label, str(writer)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(writer,),
+                start_new_session=True,
+                env=_environment(resources, folder, leaf),
+            )
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        self.kind = kind
+        self.pid = self._process.pid
+        self.last_words: deque[bytes] = deque()
+        self._words_bytes = 0
+        self._selector = selectors.DefaultSelector()
+        self._buffer = b""
+        self._reader = reader
+        self._stderr = self._process.stderr
+        os.set_blocking(reader, False)
+        self._selector.register(reader, selectors.EVENT_READ, "events")
+        if self._stderr is not None:
+            os.set_blocking(self._stderr.fileno(), False)
+            self._selector.register(self._stderr, selectors.EVENT_READ, "stderr")
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Send one job; a child that is already dead shows in `hear`."""
+        with contextlib.suppress(BrokenPipeError):
+            if self._process.stdin is not None:
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
+                self._process.stdin.flush()
+
+    def hear(self, seconds: float) -> tuple[list[dict[str, Any]], bool]:
+        """Events within the next `seconds`, and whether the child still speaks."""
+        events: list[dict[str, Any]] = []
+        speaks = True
+        for key, _ in self._selector.select(seconds):
+            try:
+                data = os.read(key.fd, _READ_BYTES)
+            except BlockingIOError:
+                continue
+            if key.data == "stderr":
+                if data:
+                    events += self._hear_words(data)
+                else:
+                    self._selector.unregister(key.fileobj)
+            elif data:
+                events += self._split(data)
+            else:
+                self._selector.unregister(key.fileobj)
+                speaks = False
+        return events, speaks
+
+    def _split(self, data: bytes) -> list[dict[str, Any]]:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        return [json.loads(line) for line in lines if line]
+
+    def _hear_words(self, data: bytes) -> list[dict[str, Any]]:
+        self.last_words.append(data)
+        self._words_bytes += len(data)
+        while self._words_bytes > _LAST_WORDS_BYTES and len(self.last_words) > 1:
+            self._words_bytes -= len(self.last_words.popleft())
+        return [{"event": "stderr", "text": data.decode("utf-8", "replace").rstrip("\n")}]
+
+    def last_text(self) -> str:
+        """The end of what it wrote to standard error."""
+        return b"".join(self.last_words).decode("utf-8", "replace")
+
+    def wait(self) -> int:
+        """Its exit code once it has closed its pipe; ends it if it does not go."""
+        try:
+            code = self._process.wait(_DEAD_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = self.stop()
+        self._drain()
+        return code
+
+    def stop(self) -> int:
+        """End the child and all its descendants, now; nothing of it needs a farewell (its files are the parent's)."""
+        family = tree(self.pid) if self._process.poll() is None else []
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for pid in family[1:]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        code = self._process.wait()
+        self._drain()
+        return code
+
+    def close(self) -> None:
+        """Let an idle child end by itself, and close our ends of its pipes."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(_DEAD_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.stop()
+        finally:
+            self.stop()
+            self._selector.close()
+            os.close(self._reader)
+            if self._stderr is not None:
+                self._stderr.close()
+
+    def _drain(self) -> None:
+        """Hear the rest of what it wrote to standard error before it ended."""
+        if self._stderr is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            while data := os.read(self._stderr.fileno(), _READ_BYTES):
+                self._hear_words(data)
+
+
+def _environment(resources: Resources, folder: Path | None, leaf: Path | None) -> dict[str, str]:
+    """What the child must have before it imports anything; the rest is the parent's own."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONUNBUFFERED": "1",
+        "SWATH_PARENT_PID": str(os.getpid()),
+        "MALLOC_ARENA_MAX": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        # GDAL takes numbers from 100000 on as bytes and less as megabytes.
+        "GDAL_CACHEMAX": str(max(resources.gdal_cache_max_bytes, 100_000)),
+        "GDAL_NUM_THREADS": str(min(resources.threads or resources.threads_max, resources.threads_max)),
+        "CPL_TMPDIR": str(folder or tempfile.gettempdir()),
+    }
+    if folder:
+        environment["TMPDIR"] = str(folder)
+    if leaf:
+        environment["SWATH_CGROUP_LEAF"] = str(leaf)
+    return environment

@@ -1,0 +1,103 @@
+"""What rasterio, GDAL and the allocators raise, in our words: memory, output, or data, by what was being done.
+
+Translated where it is raised: `with reading(path, window):` around each read, `with writing(path):` around each write.
+GDAL has no exception type for "the disk is full" or "no memory", only words; the words here were all seen (FACTS, "Traps").
+"""
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError, RasterioIOError
+
+from lib.errors import DataError, MemoryExceeded, OutputError, SwathError
+from lib.raster.windows import Window
+
+__all__ = ["RASTERIO_ERRORS", "is_allocator", "reading", "words", "writing"]
+
+# CPLE_AppDefinedError and its siblings are no RasterioError; RuntimeError is a thread that could not start.
+RASTERIO_ERRORS = (RasterioError, RasterioIOError, CPLE_BaseError, RuntimeError, ValueError, OSError)
+
+_ALLOCATOR_WORDS = (
+    "unable to allocate",
+    "out of memory",
+    "cannot allocate",
+    "no space for",  # libtiff: "No space for output buffer", "No space for LZW hash table"
+    "cplcreatejoinablethread",
+    "can't start new thread",
+    "memory allocation",
+)
+_DISK_WORDS = ("no space left", "file too large", "write failed", "write error", "disk quota exceeded")
+_DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
+
+
+@contextlib.contextmanager
+def reading(path: str, window: Window | None = None) -> Iterator[None]:
+    """Translate what is raised while pixels of `path` are read.
+
+    Raises:
+        DataError: a block that does not decode; names the file and the window.
+        MemoryExceeded: an allocator's words.
+    """
+    try:
+        yield
+    except (MemoryError, SwathError):
+        raise
+    except RASTERIO_ERRORS as error:
+        _raise_if_memory(error, f"reading {path}")
+        where = f" in the window {window}" if window else ""
+        raise DataError(f"{path}: a block{where} does not decode: {words(error)}", path=path) from error
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Translate what is raised while pixels or the directory of `path` are written.
+
+    Raises:
+        OutputError: the disk, a quota or a file-size limit said no, or the driver did.
+        MemoryExceeded: an allocator's words.
+    """
+    try:
+        yield
+    except (MemoryError, SwathError):
+        raise
+    except RASTERIO_ERRORS as error:
+        _raise_if_memory(error, f"writing {path}")
+        said = words(error)
+        full = _chain_has_disk_error(error) or any(word in said.lower() for word in _DISK_WORDS)
+        why = "the disk is full or a file-size limit was reached" if full else "GDAL could not write"
+        raise OutputError(f"{path}: {why}: {said}", path=path) from error
+
+
+def words(error: BaseException) -> str:
+    """What the error and its causes said, once each, in one line."""
+    said: list[str] = []
+    for each in _chain(error):
+        text = " ".join(str(each).split())
+        if text and not any(text in other for other in said):
+            said.append(text)
+    # rasterio's "Read failed. See previous exception for details." says nothing by itself.
+    useful = [text for text in said if "See previous exception" not in text]
+    return "; ".join(useful or said) or type(error).__name__
+
+
+def is_allocator(error: BaseException) -> bool:
+    """True where an allocator's words are in what was said."""
+    return any(word in words(error).lower() for word in _ALLOCATOR_WORDS)
+
+
+def _raise_if_memory(error: BaseException, doing: str) -> None:
+    if is_allocator(error):
+        raise MemoryExceeded(f"no memory while {doing}: {words(error)}") from error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or each.__context__
+
+
+def _chain_has_disk_error(error: BaseException) -> bool:
+    return any(isinstance(each, OSError) and each.errno in _DISK_ERRNOS for each in _chain(error))

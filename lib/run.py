@@ -1,0 +1,74 @@
+"""Job → staged → verified → published → Report, without Prefect: the terminal's way. Flows make the same steps as tasks."""
+
+import time
+from pathlib import Path
+
+from lib.errors import DestinationBusy, DestinationError, OutputError, from_record
+from lib.jobs import RasterJob, VectorJob, VerifyJob
+from lib.memory.process import OnEvent, run_job
+from lib.publish import Staging, staging
+from lib.reports import Output, Report, Verification
+
+__all__ = ["published", "run_published", "verification_of", "verified", "with_verification"]
+
+
+def run_published(job: RasterJob | VectorJob, on_event: OnEvent | None = None) -> Report:
+    """Run a job and publish what it wrote, if all is well; the report says what came of it.
+
+    Raises:
+        DestinationBusy: another job writes this destination.
+        DestinationError: the staging folder cannot be made.
+    """
+    began = time.monotonic()
+    with staging(Path(job.destination), overwrite=job.overwrite) as staged:
+        report = run_job(job, staged=staged.path, on_event=on_event)
+        if report.ok and job.verify == "full":
+            report = verified(job, report, staged.path, on_event)
+        if report.ok:
+            report = published(report, staged)
+    report.seconds.total = round(time.monotonic() - began, 3)
+    return report
+
+
+def verified(job: RasterJob | VectorJob, report: Report, output: Path, on_event: OnEvent | None = None) -> Report:
+    """The report with a full verification of `output` in it, made in a capped child of its own."""
+    return with_verification(report, run_job(verification_of(job, report, output), on_event=on_event))
+
+
+def verification_of(job: RasterJob | VectorJob, report: Report, output: Path) -> VerifyJob:
+    """The full verification of what a job wrote, as a job of its own."""
+    return VerifyJob(
+        source=job.source,
+        output=str(output),
+        work=job,
+        expected=(report.plan or {}).get("expected"),
+        result=report.result,
+        level="full",
+        resources=job.resources,
+    )
+
+
+def with_verification(report: Report, of_verify: Report) -> Report:
+    """A work's report with what its verification found; a failed verification fails it."""
+    before = report.verification.checks if report.verification else []
+    found = of_verify.verification.checks if of_verify.verification else []
+    merged = report.model_copy(
+        update={
+            "verification": Verification(level="full", passed=of_verify.ok, checks=[*before, *found]),
+            "warnings": [*report.warnings, *of_verify.warnings],
+        }
+    )
+    merged.seconds.verify = round(merged.seconds.verify + of_verify.seconds.total, 3)
+    if of_verify.ok or of_verify.error is None:
+        return merged
+    return merged.with_error(from_record(of_verify.error.model_dump()))
+
+
+def published(report: Report, staged: Staging) -> Report:
+    """The report with the staged file published, or with the error that prevented it."""
+    try:
+        size = staged.publish()
+    except (OutputError, DestinationError, DestinationBusy) as error:
+        return report.with_error(error)
+    output = Output(path=str(staged.destination), bytes=size, driver=report.job["driver"])
+    return report.model_copy(update={"output": output})

@@ -1,0 +1,138 @@
+"""Job → Report inside a Prefect task: the child's events to the run's log, its memory to artifacts, its end to a state.
+
+Called from the thread that runs the task, which outlives the child (the child's death signal follows that thread). The running
+itself, retries included, is lib/memory/process.py.
+"""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
+from prefect.exceptions import MissingContextError
+
+from lib.errors import Interrupted, SwathError, Terminated
+from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
+from lib.memory.process import run_job
+from lib.reports import Allocator, MemoryRecord, Report
+from lib.units import format_bytes
+from tasks.artifacts import emit
+from tasks.states import ended
+
+__all__ = ["capped", "measured"]
+
+AnyJob = RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob
+Logger = logging.Logger | logging.LoggerAdapter[Any]
+
+_TENTHS = 10
+
+
+def capped(job: AnyJob, *, staged: Path | None = None) -> Report | State[Any]:
+    """Run a job in its capped child; a task's return value, whatever came of it."""
+    return ended(measured(job, staged=staged))
+
+
+def measured(job: AnyJob, *, staged: Path | None = None) -> Report:
+    """Run a job in its capped child, log what it says, emit its artifacts, and return its report.
+
+    A cancellation passes through after the child is gone, and leaves its artifacts too.
+    """
+    logger = _logger()
+    listener = _Listener(job, logger)
+    try:
+        report = run_job(job, staged=staged, on_event=listener.hear)
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            _emit(listener.cancelled(error), logger)
+        raise
+    for warning in report.warnings:
+        logger.warning("%s", warning)
+    _emit(report, logger)
+    return report
+
+
+class _Listener:
+    """Hears a child's events: logs them, and keeps what a report of a cancelled job needs."""
+
+    def __init__(self, job: AnyJob, logger: Logger) -> None:
+        self._job = job
+        self._logger = logger
+        self._began = time.monotonic()
+        self._tenth = 0
+        self._plan: dict[str, Any] | None = None
+        self._memory = MemoryRecord()
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """One event, to the log: checks as JSON lines, progress in tenths, what the child printed line by line."""
+        if "resident_bytes" in event:
+            self._memory.samples.append((round(time.monotonic() - self._began, 3), event["resident_bytes"]))
+            del self._memory.samples[:-240]
+        match event["event"]:
+            case "planned":
+                self._plan = event["plan"]
+                self._planned(event["plan"])
+            case "baseline":
+                self._memory.baseline_bytes = event["resident_bytes"]
+            case "allocators":
+                self._memory.top_allocators = [Allocator(**each) for each in event["top"]]
+            case "chunk":
+                self._progress(event)
+            case "check":
+                level = logging.INFO if event["passed"] else logging.ERROR
+                self._logger.log(level, "%s", json.dumps(event, ensure_ascii=False))
+            case "stderr":
+                for line in str(event["text"]).splitlines():
+                    self._logger.info("child: %s", line)
+            case "attempt":
+                limit = format_bytes(event["limit_bytes"])
+                self._logger.warning(
+                    "attempt %s: planning with %.0f %% of a limit of %s", event["number"], 100 * event["fraction"], limit
+                )
+
+    def cancelled(self, reason: BaseException) -> Report:
+        """The report of a job that was cancelled while it ran."""
+        ctrl_c = isinstance(reason, KeyboardInterrupt)
+        error: SwathError = (Interrupted if ctrl_c else Terminated)(f"{self._job.label}: cancelled while it ran")
+        report = Report.of_error(error, self._job.model_dump(mode="json"))
+        peak = max((size for _, size in self._memory.samples), default=None)
+        memory = self._memory.model_copy(update={"peak_bytes": peak})
+        return report.model_copy(update={"plan": self._plan, "memory": memory})
+
+    def _planned(self, plan: dict[str, Any]) -> None:
+        chunk = f"windows of {plan['window'][0]} x {plan['window'][1]} px" if plan.get("window") else ""
+        chunk = f"batches of {plan['batch_rows']} rows" if plan.get("batch_rows") else chunk
+        self._logger.info(
+            "%s: projected peak %s of a limit of %s%s",
+            self._job.label,
+            format_bytes(plan["projected_bytes"]),
+            format_bytes(plan["limit_bytes"]),
+            f", in {chunk}" if chunk else "",
+        )
+
+    def _progress(self, event: dict[str, Any]) -> None:
+        done, of = event["done"], event["of"]
+        tenth = done * _TENTHS // of if of else 0
+        if tenth > self._tenth:
+            self._tenth = tenth
+            self._logger.info("%d of %d chunks, %s resident", done, of, format_bytes(event["resident_bytes"]))
+
+
+def _logger() -> Logger:
+    try:
+        return get_run_logger()
+    except MissingContextError:  # a task's function called outside a run: a script, a test
+        return logging.getLogger("swath")
+
+
+def _emit(report: Report, logger: Logger) -> None:
+    """Emit the artifacts, inside a run only; a server that is away must not undo the work."""
+    if TaskRunContext.get() is None:
+        return
+    try:
+        emit(report)
+    except Exception as error:  # noqa: BLE001 - whatever the API's client raises
+        logger.warning("no artifacts of this job: %s", error)

@@ -1,0 +1,96 @@
+"""How task runs and flow runs end: as a value, or as `Failed` under the error's own name, with one line of message.
+
+Why this is a module (Prefect 3.9, measured): a task that returns `Failed(name=…)` and is called plainly does not raise, and
+a flow that returns a task's state loses the name. So a task ends with `ended`, a flow looks with `settled` and is
+decorated with `named_end`. Cancellation passes through all of them and stays Prefect's own.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.results import ResultRecord
+from prefect.states import Failed
+from prefect.tasks import Task
+
+from lib.errors import DataError, FunctionError, JobFailed, SwathError, VerificationFailed, from_record
+from lib.reports import Report
+
+__all__ = ["ended", "failed", "named_end", "report_of", "settled", "worth_retrying"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def ended(report: Report) -> Report | State[Any]:
+    """A task's return value: the report of a job that went well, else `Failed` under its error's name."""
+    if report.ok or report.error is None:
+        return report
+    error = from_record(report.error.model_dump())
+    error.report = report
+    return failed(error)
+
+
+def failed(error: SwathError) -> State[Any]:
+    """`Failed` under the error's name; its data is the error, so that a plain call of the flow raises it."""
+    return Failed(name=type(error).__name__, message=f"exit {error.exit_code}: {error.message} ({error.hint})", data=error)
+
+
+def settled(value: R | State[Any]) -> R:
+    """What a task that was called plainly returned, or its error raised.
+
+    Raises:
+        SwathError: the error of a task that ended Failed.
+    """
+    if not isinstance(value, State):
+        return value
+    raise _error_of(value)
+
+
+def named_end(work: Callable[P, R]) -> Callable[P, R | State[Any]]:
+    """Let a flow function end its run as `Failed` under the name of the SwathError that it raises."""
+
+    @functools.wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R | State[Any]:
+        try:
+            return work(*args, **kwargs)
+        except SwathError as error:
+            return failed(error)
+
+    return run
+
+
+def report_of(ended_as: State[Any] | SwathError) -> Report:
+    """The Report of a run of ours: from its final state (`return_state=True`), or from the error that a call raised.
+
+    Raises:
+        BaseException: what ended the run, where that was no error of ours.
+    """
+    error = ended_as
+    if isinstance(ended_as, State):
+        data = _data(ended_as)
+        if isinstance(data, Report):
+            return data
+        error = _error_of(ended_as)
+    report = error.report
+    return report if isinstance(report, Report) else Report.of_error(error)
+
+
+def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Veto Prefect's retries where another try must end the same: memory has its own ladder in lib, bad input stays bad."""
+    data = _data(state)
+    return isinstance(data, JobFailed) and not isinstance(data, (DataError, FunctionError, VerificationFailed))
+
+
+def _error_of(state: State[Any]) -> SwathError:
+    data = _data(state)
+    if isinstance(data, SwathError):
+        return data
+    if isinstance(data, BaseException):
+        raise data
+    return JobFailed(f"the run ended {state.name}: {state.message or 'no message'}")
+
+
+def _data(state: State[Any]) -> Any:
+    return state.data.result if isinstance(state.data, ResultRecord) else state.data
