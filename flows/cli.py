@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal
@@ -31,6 +31,7 @@ app = App(
     help="GIS batch jobs inside a memory limit: planned, capped, measured, verified, published whole or not at all.",
     version_flags=["--version"],
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,
 )
 plan_app = App(name="plan", help="Show what a job would do and cost; nothing is written.")
 app.command(plan_app)
@@ -256,14 +257,27 @@ def verify(
 
 
 @app.command
-def profile(source: str, /, *, layer: str | None = None, chunks: int = 32, common: Common = _COMMON) -> int:
+def profile(
+    source: str | None = None,
+    /,
+    *,
+    layer: str | None = None,
+    chunks: int = 32,
+    history: bool = False,
+    common: Common = _COMMON,
+) -> int:
     """Measure what reading a source chunk by chunk takes, and suggest a limit.
 
     Args:
         source: a raster or a vector dataset.
         layer: the layer, where a vector source has several.
         chunks: how many chunks are read, spread over the source.
+        history: show past runs' projected and measured peaks instead of reading anything.
     """
+    if history:
+        return _history(common)
+    if source is None:
+        raise UsageError("profile needs a source", hint="name one, or pass --history")
     job = request.profile_job(source, choices=common.choices(), layer=layer, sample_chunks=chunks)
     result = _run(job, common)
     if not common.json and result.memory.top_allocators:
@@ -496,6 +510,33 @@ def _ended(report: Report, common: Common) -> int:
     else:
         terminal.show_error(report, debug=common.debug)
     return report.exit_code
+
+
+def _history(common: Common) -> int:
+    """Past runs by kind of work; names the margin where a projection was too low."""
+    from lib.memory import history
+
+    path = common.choices().settings().settings.history_path
+    past, warning = ([], "history_path is off") if path == "off" else history.read(Path(path))
+    if warning:
+        terminal.err.print(f"swath: warning: {warning}", markup=False)
+    if common.json:
+        runs = [asdict(each) for each in past]
+        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "history": runs})
+        return 0
+    rows = [
+        [
+            " ".join(filter(None, [each.kind, each.operation, each.driver, each.dtype])),
+            each.chunk,
+            str(each.runs),
+            format_bytes(each.projected_bytes),
+            format_bytes(each.measured_bytes),
+            f"margin_mb: {each.margin_mb}" if each.margin_mb else "held",
+        ]
+        for each in past
+    ]
+    terminal.show_table(f"history in {path}", ["work", "chunk", "runs", "projected", "measured", "projection"], rows)
+    return 0
 
 
 def _flow(

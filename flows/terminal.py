@@ -54,6 +54,8 @@ def _hear(event: dict[str, Any], bar: Progress, task: TaskID) -> None:
             bar.update(task, completed=event["done"], detail=f"{format_bytes(event['resident_bytes'])} resident")
         case "phase":
             bar.update(task, detail=event["name"])
+        case "waiting":
+            bar.update(task, detail=f"waiting for the host's budget behind {event['behind']} job(s)")
         case "attempt":
             limit = format_bytes(event["limit_bytes"])
             err.print(f"memory ran out: attempt {event['number']}, {event['fraction']:.0%} of {limit}")

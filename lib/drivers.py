@@ -1,9 +1,9 @@
 """Which drivers this build can open with and create with: looked up, then tried on a tiny dataset.
 
-rasterio and pyogrio each bring their own GDAL, so a raster driver is asked of the one and a vector driver of the
-other. rasterio's own driver map lacks COG; GDAL's metadata (DCAP_*) has all, but is reachable only by ctypes. Only the
-formats in the two trial tables are tried: the others are services, or need a source of their own. Choosing a driver
-for a destination is `lib/request.py`.
+rasterio and pyogrio each bring their own GDAL, so a raster driver is asked of the one and a vector driver of
+the other. rasterio's own driver map lacks COG; GDAL's metadata (DCAP_*) has all, but only ctypes reaches it. Only
+the formats in the two trial tables are tried: the others are services, or need a source of their own. Choosing
+a driver for a destination is `lib/request.py`.
 """
 
 import contextlib
@@ -17,27 +17,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyogrio
-import pyogrio._ogr
-import pyogrio.raw
 import rasterio
 import rasterio._env
 import rasterio.shutil
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
-from lib.errors import JobFailed, MemoryRefused, SourceError
+from lib.errors import JobFailed, MemoryRefused
 from lib.jobs import DriversJob
 from lib.memory.work import Bench, Room
+from lib.probe import probe
 from lib.reports import Outcome, Plan
 from lib.units import MIB, format_bytes, mib
+from lib.vector import ogr  # noqa: F401 - it imports pyogrio without pandas, so it must come first
+
+# isort: split
+import pyogrio
+import pyogrio._ogr
+import pyogrio.raw
 
 __all__ = ["DriverFacts", "plan", "run"]
 
-# Resident growth of trying every driver of both tables: 35 MiB measured (GDAL 3.9 and 3.12), mostly code paged in.
-_TRIALS_BYTES = 40 * MIB
+# Resident growth of trying every driver of both tables: 39 MiB measured (GDAL 3.12), mostly code paged in.
+_TRIALS_BYTES = 48 * MIB
 
 
 class _VectorTrial(NamedTuple):
@@ -132,19 +135,20 @@ def run(job: DriversJob, plan: Plan, bench: Bench) -> Outcome:
     """Look up and try each driver asked for.
 
     Raises:
-        JobFailed: a named driver is not in this build, can do neither, or cannot create though it must; fact `drivers`
-            has what was found of all.
+        JobFailed: a named driver is not in this build, can do neither, or cannot create though it must; fact
+            `drivers` has what was found of all.
         SourceError: no driver opens the job's source.
     """
     known = _known_drivers()
     by_name = {each.long_name.lower(): each for each in known.values()} | {name.lower(): d for name, d in known.items()}
     bench.meter.start(plan.chunks)
-    source = _source_driver(job.source) if job.source else None
+    source = {"path": job.source, **probe(job.source)._asdict()} if job.source else None
     found: dict[str, DriverFacts | None] = {}
     for name in _asked(job):
         facts = by_name.get(name.lower())
         found[name] = _tried(facts) if facts else None
         bench.meter.chunk()
+    bench.meter.start(plan.chunks)  # once more: a driver's code, paged in by its trial, stays and is no residue
     bench.meter.finish()
     records = [asdict(facts) for facts in found.values() if facts]
     _require(job, found, by_name, records)
@@ -214,7 +218,7 @@ def _both(raster: DriverFacts, vector: DriverFacts) -> DriverFacts:
 
 
 def _metadata_reader(extension_module: str) -> Callable[[str, str], str]:
-    """A function `(driver, item) -> text` of the GDAL that an extension module links; "" where it is not set."""
+    """A function `(driver, item) -> text` of the GDAL that an extension module links; "" where not set."""
     gdal = ctypes.CDLL(extension_module)
     gdal.GDALGetDriverByName.restype = ctypes.c_void_p
     gdal.GDALGetDriverByName.argtypes = [ctypes.c_char_p]
@@ -247,7 +251,7 @@ def _tried(facts: DriverFacts) -> DriverFacts:
 
 
 def _outcome(trial: Callable[[], str]) -> tuple[bool, str]:
-    """Whether a trial passed, and its words; GDAL fails in many classes of exception, and each is an answer."""
+    """Whether a trial passed, and its words; GDAL raises many classes of exception, and each is an answer."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -325,21 +329,3 @@ def _try_vector(name: str, trial: _VectorTrial) -> str:
 def _coordinates(geometry: Any) -> set[tuple[float, float]]:
     """Its vertices: drivers may promote to multi, add a Z of 0, turn rings and start them elsewhere."""
     return {(round(float(x), 6), round(float(y), 6)) for x, y in shapely.get_coordinates(geometry)}
-
-
-def _source_driver(source: str) -> dict[str, str]:
-    """The driver that opens a source, by opening it.
-
-    Raises:
-        SourceError: none does.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with contextlib.suppress(RasterioError, CPLE_BaseError), rasterio.open(source) as dataset:
-            return {"path": source, "driver": dataset.driver, "kind": "raster"}
-        try:
-            layers = pyogrio.list_layers(source)
-            info = pyogrio.read_info(source, layer=layers[0][0])
-        except (DataSourceError, DataLayerError, IndexError) as error:
-            raise SourceError(f"source {source}: no raster or vector driver of this build opens it") from error
-    return {"path": source, "driver": info["driver"], "kind": "vector"}

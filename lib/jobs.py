@@ -14,6 +14,9 @@ from lib.settings import Settings
 from lib.units import MIB
 
 __all__ = [
+    "OPERATIONS",
+    "RASTER_DRIVERS",
+    "VECTOR_DRIVERS",
     "Custom",
     "DriversJob",
     "Job",
@@ -56,6 +59,9 @@ class Resources(_Model):
     startup_seconds: float = Field(120.0, gt=0)
     timeout_seconds: float | None = Field(None, gt=0)
     cgroup_parent: Path | None = None
+    host_budget_bytes: int | None = Field(None, gt=0)
+    ledger_path: Path | None = None
+    history_path: Path | None = None
 
     @classmethod
     def from_settings(
@@ -80,6 +86,9 @@ class Resources(_Model):
             startup_seconds=settings.startup_seconds,
             timeout_seconds=settings.timeout_seconds,
             cgroup_parent=settings.cgroup_parent,
+            host_budget_bytes=_bytes(settings.host_budget_mb),
+            ledger_path=settings.ledger_path,
+            history_path=None if settings.history_path == "off" else Path(settings.history_path),
         )
 
 
@@ -123,6 +132,14 @@ class Custom(_Model):
 
 
 Operation = Annotated[Normalise | Rescale | Custom, Field(discriminator="name")]
+
+OPERATIONS: dict[str, type[Normalise] | type[Rescale] | type[Custom]] = {
+    "normalise": Normalise,
+    "rescale": Rescale,
+    "custom": Custom,
+}
+RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
+VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 
 Verify = Literal["none", "basic", "full"]
 

@@ -124,7 +124,11 @@ class Allocator(_Record):
 
 
 class MemoryRecord(_Record):
-    """Resident memory of a job's child. `samples` are `[seconds since start, bytes]`, at most 240."""
+    """Resident memory of a job's child.
+
+    `samples` are `[seconds since start, bytes]`, at most 240; `attribution` is what the memory at the highest noted peak was made
+    of, `attribution_end` the same after release; `slope_interval` is the slope's 95 % confidence interval.
+    """
 
     cap: Cap | None = None
     baseline_bytes: int | None = None
@@ -134,8 +138,11 @@ class MemoryRecord(_Record):
     max_drift_bytes: int | None = None
     samples: list[tuple[float, int]] = Field(default_factory=list)
     slope_bytes_per_chunk: float | None = None
+    slope_interval: tuple[float, float] | None = None
+    leak: dict[str, Any] | None = None
     top_allocators: list[Allocator] = Field(default_factory=list)
     attribution: dict[str, int] = Field(default_factory=dict)
+    attribution_end: dict[str, int] = Field(default_factory=dict)
 
 
 class Output(_Record):

@@ -13,6 +13,9 @@ from pydantic import ValidationError
 
 from lib.errors import DestinationError, SourceError, UsageError
 from lib.jobs import (
+    OPERATIONS,
+    RASTER_DRIVERS,
+    VECTOR_DRIVERS,
     Custom,
     DriversJob,
     Normalise,
@@ -29,13 +32,6 @@ from lib.settings import SettingsLayers, load_settings
 
 __all__ = ["Choices", "drivers_job", "profile_job", "raster_job", "vector_job", "verify_job"]
 
-RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
-VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
-_OPERATIONS: dict[str, type[Normalise] | type[Rescale] | type[Custom]] = {
-    "normalise": Normalise,
-    "rescale": Rescale,
-    "custom": Custom,
-}
 _Made = TypeVar("_Made")
 
 
@@ -192,12 +188,12 @@ def _driver(path: Path, drivers: Mapping[str, str]) -> str:
 
 
 def _operation(name: str, given: dict[str, Any]) -> Normalise | Rescale | Custom:
-    model = _OPERATIONS.get(name)
+    model = OPERATIONS.get(name)
     if model is None:
-        raise UsageError(f"unknown operation {name!r}", hint=f"use one of: {', '.join(_OPERATIONS)}")
+        raise UsageError(f"unknown operation {name!r}", hint=f"use one of: {', '.join(OPERATIONS)}")
     for key in given:
         if key not in model.model_fields:
-            owners = [other for other, each in _OPERATIONS.items() if key in each.model_fields]
+            owners = [other for other, each in OPERATIONS.items() if key in each.model_fields]
             raise UsageError(f"{key} belongs to operation {' or '.join(owners)}, not to {name}")
     return model(**given)
 

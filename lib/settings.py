@@ -6,13 +6,14 @@ origins, are why the layers are merged here and not by pydantic-settings, which 
 
 import difflib
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import psutil
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from lib.errors import SettingsError
 from lib.units import parse_gdal_cachemax, parse_mib, parse_threads
@@ -45,6 +46,15 @@ def _threads(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"{value!r} is not a number of threads")
     return parse_threads(str(value), os.cpu_count() or 1)
+
+
+def _history(value: Any) -> Any:
+    # YAML 1.1 reads a bare `off` as false.
+    return "off" if value is False or str(value).strip().lower() in {"off", "none"} else value
+
+
+def _state_folder() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "swath"
 
 
 MiB = Annotated[int, BeforeValidator(_whole_mib), Field(gt=0)]
@@ -93,6 +103,26 @@ class Settings(BaseModel):
     host_reserve_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.25, description="share of the host's memory that jobs leave alone (at least 256 MiB)"
     )
+
+    host_budget_mb: MiB | None = Field(
+        None, description="what all jobs on this host may hold together, MiB; unset: no ledger is kept"
+    )
+    ledger_path: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / f"swath-ledger-{os.getuid()}",
+        description="the folder of the ledger that jobs under host_budget_mb share",
+    )
+    history_path: Annotated[Path | Literal["off"], BeforeValidator(_history)] = Field(
+        default_factory=lambda: _state_folder() / "history.sqlite",
+        description="a SQLite file of projected and measured peaks; off: none is kept",
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes YAML's `yes` for the number 1.
+        if isinstance(value, bool) and info.field_name != "history_path":
+            raise ValueError(f"{value!r} is yes or no, not a value of this setting")  # noqa: TRY004 - pydantic reports it
+        return value
 
     @property
     def gdal_cache_bytes(self) -> int:

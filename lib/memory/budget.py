@@ -58,14 +58,17 @@ def grant_limit(layers: SettingsLayers, host: HostMemory | None = None) -> Grant
     settings, origin = layers.settings, layers.origins["memory_limit_mb"]
     limit = settings.memory_limit_mb * MIB
     budget = host.budget_bytes(settings.host_reserve_fraction)
+    if settings.host_budget_mb is not None:
+        budget = min(budget, settings.host_budget_mb * MIB)
     if limit <= budget:
         return Grant(limit, origin.layer)
     if layers.is_default("memory_limit_mb"):
         return Grant(max(MIB, budget // MIB * MIB), "host")
+    shared = "" if settings.host_budget_mb is None else f", host_budget_mb {settings.host_budget_mb} MiB"
     raise HostLimitError(
         f"memory_limit_mb {settings.memory_limit_mb} MiB (from {origin}) is above the {format_bytes(budget)} that this host "
-        f"leaves for jobs ({host.bound} memory {format_bytes(host.total_bytes)}, {format_bytes(host.available_bytes)} available, "
-        f"{settings.host_reserve_fraction:.0%} reserved)",
+        f"leaves for jobs ({host.bound} memory {format_bytes(host.total_bytes)}, {format_bytes(host.available_bytes)} "
+        f"available, {settings.host_reserve_fraction:.0%} reserved{shared})",
         budget_bytes=budget,
         limit_bytes=limit,
     )

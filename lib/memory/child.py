@@ -28,7 +28,7 @@ from typing import Any
 from lib.errors import SwathError
 from lib.jobs import parse_job
 from lib.memory.evidence import explain_exception
-from lib.memory.meter import Meter, top_allocators
+from lib.memory.meter import Meter
 from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Engine, Room, load_engine
 
@@ -57,15 +57,15 @@ def main(kind: str, descriptor: int) -> None:
 def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None) -> None:
     """One job, to its `done` or `error` event."""
     job = parse_job(request["job"])
+    cap.lift_address_space_cap()
+    cap.apply_startup_ceiling()
+    _forget_peak()
+    tracemalloc.start(1)
     meter = Meter(
         send,
         drift_threshold_bytes=job.resources.drift_threshold_bytes,
         residual_tolerance_bytes=job.resources.residual_tolerance_bytes,
     )
-    cap.lift_address_space_cap()
-    cap.apply_startup_ceiling()
-    _forget_peak()
-    tracemalloc.start(1)
     try:
         _work(request, job, engine, meter, send, leaf)
     except BaseException as error:
@@ -116,7 +116,7 @@ def _work(request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send:
 
 def _error_event(error: BaseException, label: str, meter: Meter) -> dict[str, Any]:
     explained: SwathError = explain_exception(error, label)
-    meter.top = meter.top or top_allocators()
+    meter.note_failure()
     record = explained.to_record()
     record["facts"]["traceback"] = "".join(traceback.format_exception(error))
     return {"event": "error", "error": json.loads(json.dumps(record, default=str)), "memory": meter.record()}

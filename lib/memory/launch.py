@@ -15,7 +15,7 @@ from typing import Any
 from lib.jobs import Resources
 from lib.memory.proc import tree
 
-__all__ = ["Child"]
+__all__ = ["Child", "child_environment"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _READ_BYTES = 65536
@@ -51,7 +51,7 @@ class Child:
                 stderr=subprocess.PIPE,
                 pass_fds=(writer,),
                 start_new_session=True,
-                env=_environment(resources, folder, leaf),
+                env=child_environment(resources, folder, leaf),
             )
         except BaseException:
             os.close(reader)
@@ -161,7 +161,7 @@ class Child:
                 self._hear_words(data)
 
 
-def _environment(resources: Resources, folder: Path | None, leaf: Path | None) -> dict[str, str]:
+def child_environment(resources: Resources, folder: Path | None, leaf: Path | None) -> dict[str, str]:
     """What the child must have before it imports anything; the rest is the parent's own."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")])),

@@ -1,28 +1,29 @@
-"""The meter: baseline, drift chunk by chunk, peak, residual, slope and top allocators, from inside the child.
+"""The meter: baseline, drift chunk by chunk, peak, residue, leaks, attribution and top allocators, from inside the child.
 
 It reads `/proc` and tracemalloc and knows nothing of pixels or features. Releasing happens here too, at chunk boundaries
-and at most every few seconds: `gc.collect` costs milliseconds and a chunk may take as little.
+and at most some sixty times a job: what stays after a release is what a leak is fitted through (`leaks.py`).
 """
 
 import gc
 import time
 import tracemalloc
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 from lib.errors import DriftExceeded
+from lib.memory.attribution import Attributor
 from lib.memory.cap import trim
+from lib.memory.leaks import Slope, fit, would_cross
 from lib.memory.proc import process_memory
 from lib.units import format_bytes
 
 __all__ = ["Meter", "top_allocators"]
 
-_MOST_SAMPLES = 240
-_RELEASE_EVERY_SECONDS = 5.0
+_RELEASES = 60
+_RELEASE_EVERY_SECONDS = 1.0  # where the number of chunks is not known
 _HEARTBEAT_EVERY_SECONDS = 0.1
 _PEAK_GROWTH = 1.10
-_SLOPE_NEEDS = 8
+_JUDGE_EVERY_RELEASES = 8
 
 
 class Meter:
@@ -35,11 +36,7 @@ class Meter:
     """
 
     def __init__(
-        self,
-        send: Callable[[dict[str, Any]], None],
-        *,
-        drift_threshold_bytes: int,
-        residual_tolerance_bytes: int,
+        self, send: Callable[[dict[str, Any]], None], *, drift_threshold_bytes: int, residual_tolerance_bytes: int
     ) -> None:
         self._send = send
         self._drift_threshold_bytes = drift_threshold_bytes
@@ -48,14 +45,18 @@ class Meter:
         self._released = self._beat = time.monotonic()
         self._reported_peak_bytes = 0
         self._chunks = self._of_chunks = 0
-        self._chunk_samples: list[tuple[int, int]] = []
-        self._stride = 1
+        self._attributor = Attributor()
+        self._residues: list[tuple[int, int]] = []
+        self._early: tracemalloc.Snapshot | None = None
         self.baseline_bytes: int | None = None
         self.final_bytes: int | None = None
         self.residual_bytes: int | None = None
         self.max_drift_bytes = 0
         self.warnings: list[str] = []
         self.top: list[dict[str, Any]] = []
+        self.leak: dict[str, Any] | None = None
+        self.attribution: dict[str, int] = {}
+        self.attribution_end: dict[str, int] = {}
 
     def expect(self, projected_bytes: int) -> None:
         """Tell the meter the plan's projection: growth within it is no drift."""
@@ -66,35 +67,33 @@ class Meter:
         self._send({"event": "phase", "name": name, "patient": patient})
 
     def start(self, chunks: int = 0) -> None:
-        """Take the baseline: datasets are open, buffers touched, the loop comes next."""
+        """Take the baseline: datasets are open, buffers touched, the loop comes next; 0 chunks where not known."""
         gc.collect()
         self._of_chunks = chunks
-        self.baseline_bytes = self._sample()
+        self.baseline_bytes = process_memory().resident_bytes
         self._send({"event": "baseline", "resident_bytes": self.baseline_bytes, "chunks": chunks})
 
     def chunk(self) -> None:
-        """One chunk is done: sample, check drift, send a heartbeat, now and then release.
+        """One chunk is done: check drift, send a heartbeat, now and then release.
 
         Raises:
             DriftExceeded: memory grew past the drift threshold and past the projection.
         """
         self._chunks += 1
         now = time.monotonic()
-        if now - self._released > _RELEASE_EVERY_SECONDS:
-            self._released = now
-            gc.collect()
-        resident = self._sample()
+        resident = process_memory().resident_bytes
         drift = resident - (self.baseline_bytes or resident)
         self.max_drift_bytes = max(self.max_drift_bytes, drift)
         if drift > self._drift_threshold_bytes and resident > self._projected_bytes:
             self._raise_if_drift_stays()
         if resident > self._reported_peak_bytes * _PEAK_GROWTH:
-            self._reported_peak_bytes = resident
-            self.top = top_allocators()
-            self._send({"event": "allocators", "top": self.top, "resident_bytes": resident})
+            self._note_peak(resident)
         if now - self._beat > _HEARTBEAT_EVERY_SECONDS or self._chunks == self._of_chunks:
             self._beat = now
             self._send({"event": "chunk", "done": self._chunks, "of": self._of_chunks, "resident_bytes": resident})
+        if self._is_time_to_release(now):
+            self._released = now
+            self._release()
 
     def finish(self) -> None:
         """After closing: release, and compare with the baseline."""
@@ -103,7 +102,8 @@ class Meter:
         self.top = self.top or top_allocators()
         gc.collect()
         trim()
-        self.final_bytes = self._sample()
+        self.final_bytes = process_memory().resident_bytes
+        self.attribution_end = self._attributor.split()
         self.residual_bytes = self.final_bytes - (self.baseline_bytes or self.final_bytes)
         if self.residual_bytes > self._residual_tolerance_bytes:
             self.warnings.append(
@@ -112,18 +112,90 @@ class Meter:
                 f"(tolerance {format_bytes(self._residual_tolerance_bytes)})"
             )
 
+    def note_failure(self) -> None:
+        """The allocators and the attribution of a job that failed before its peak was noted."""
+        self.top = self.top or top_allocators()
+        self.attribution_end = self._attributor.split()
+
     def record(self) -> dict[str, Any]:
         """What was measured, as `reports.MemoryRecord` has it; its samples over time are the parent's."""
         now = process_memory()
+        slope = fit(self._residues)
         return {
             "baseline_bytes": self.baseline_bytes,
             "peak_bytes": now.peak_bytes,
             "final_bytes": self.final_bytes if self.final_bytes is not None else now.resident_bytes,
             "residual_bytes": self.residual_bytes,
             "max_drift_bytes": self.max_drift_bytes,
-            "slope_bytes_per_chunk": self._slope(),
+            "slope_bytes_per_chunk": slope.bytes_per_chunk if slope else None,
+            "slope_interval": [slope.low, slope.high] if slope else None,
+            "leak": self.leak,
             "top_allocators": self.top,
+            "attribution": self.attribution or self.attribution_end,
+            "attribution_end": self.attribution_end,
         }
+
+    def _is_time_to_release(self, now: float) -> bool:
+        if self._of_chunks:
+            return self._chunks % max(1, self._of_chunks // _RELEASES) == 0
+        return now - self._released > _RELEASE_EVERY_SECONDS
+
+    def _release(self) -> None:
+        gc.collect()
+        trim()
+        self._residues.append((self._chunks, process_memory().resident_bytes))
+        if len(self._residues) == _JUDGE_EVERY_RELEASES:
+            self._early = tracemalloc.take_snapshot() if tracemalloc.is_tracing() else None
+        if self.leak is None and len(self._residues) % _JUDGE_EVERY_RELEASES == 0:
+            self._judge_leak()
+
+    def _judge_leak(self) -> None:
+        """Name a leak once, when its slope is sure to cross the drift threshold before the job's end."""
+        slope = fit(self._residues)
+        chunks = max(self._chunks, self._of_chunks)
+        crossing = slope and would_cross(slope, chunks=chunks, threshold_bytes=self._drift_threshold_bytes)
+        if slope is None or crossing is None:
+            return
+        self.leak = {
+            "bytes_per_chunk": slope.bytes_per_chunk,
+            "interval": [slope.low, slope.high],
+            "confidence": slope.confidence,
+            "crosses_at_chunk": crossing,
+            "lines": self._grown_lines(slope),
+        }
+        lines = ", ".join(f"{line['location']} (+{format_bytes(line['size_bytes'])})" for line in self.leak["lines"])
+        self.warnings.append(
+            f"a leak of {format_bytes(int(slope.bytes_per_chunk))} per chunk (95 % between {format_bytes(int(slope.low))} "
+            f"and {format_bytes(int(slope.high))}), which passes the drift threshold of "
+            f"{format_bytes(self._drift_threshold_bytes)} at chunk {crossing} of {chunks}; it grows at "
+            + (lines or "no line of Python or NumPy: native memory")
+        )
+        self._send({"event": "leak", **self.leak})
+
+    def _grown_lines(self, slope: Slope) -> list[dict[str, Any]]:
+        """The lines whose traced memory has grown since the first releases by a fair part of the leak."""
+        if self._early is None:
+            return []
+        chunks = self._residues[-1][0] - self._residues[_JUDGE_EVERY_RELEASES - 1][0]
+        least = slope.bytes_per_chunk * chunks / 10
+        grown = _without_tracer(tracemalloc.take_snapshot()).compare_to(_without_tracer(self._early), "lineno")
+        return [
+            {
+                "location": f"{each.traceback[0].filename}:{each.traceback[0].lineno}",
+                "size_bytes": each.size_diff,
+                "blocks": each.count_diff,
+            }
+            for each in grown[:5]
+            if each.size_diff > max(least, 0)
+        ]
+
+    def _note_peak(self, resident: int) -> None:
+        self._reported_peak_bytes = resident
+        self.top = top_allocators()
+        self.attribution = self._attributor.split()
+        self._send(
+            {"event": "allocators", "top": self.top, "attribution": self.attribution, "resident_bytes": resident}
+        )
 
     def _raise_if_drift_stays(self) -> None:
         gc.collect()
@@ -142,34 +214,20 @@ class Meter:
             chunks=self._chunks,
         )
 
-    def _sample(self) -> int:
-        resident = process_memory().resident_bytes
-        if self._chunks % self._stride == 0:
-            self._chunk_samples.append((self._chunks, resident))
-            if len(self._chunk_samples) > _MOST_SAMPLES:
-                del self._chunk_samples[1::2]
-                self._stride *= 2
-        return resident
-
-    def _slope(self) -> float | None:
-        """Theil-Sen slope of resident size over chunks, bytes per chunk; the first quarter is warm-up."""
-        points = self._chunk_samples[len(self._chunk_samples) // 4 :]
-        slopes = [(b[1] - a[1]) / (b[0] - a[0]) for i, a in enumerate(points) for b in points[i + 1 :] if b[0] > a[0]]
-        return round(median(slopes), 1) if len(points) >= _SLOPE_NEEDS and slopes else None
-
 
 def top_allocators(most: int = 5) -> list[dict[str, Any]]:
-    """Tracemalloc's largest lines, as `reports.Allocator` has them; empty where it does not trace."""
+    """The largest lines by tracemalloc, as `reports.Allocator` has them; empty where it does not trace."""
     if not tracemalloc.is_tracing():
         return []
-    snapshot = tracemalloc.take_snapshot().filter_traces(
-        (tracemalloc.Filter(inclusive=False, filename_pattern=tracemalloc.__file__),)
-    )
     return [
         {
             "location": f"{stat.traceback[0].filename}:{stat.traceback[0].lineno}",
             "size_bytes": stat.size,
             "blocks": stat.count,
         }
-        for stat in snapshot.statistics("lineno")[:most]
+        for stat in _without_tracer(tracemalloc.take_snapshot()).statistics("lineno")[:most]
     ]
+
+
+def _without_tracer(snapshot: tracemalloc.Snapshot) -> tracemalloc.Snapshot:
+    return snapshot.filter_traces((tracemalloc.Filter(inclusive=False, filename_pattern=tracemalloc.__file__),))

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from lib.errors import ChildStalled, MemoryExceeded, MemoryRefused, SwathError, TimedOut, from_record
-from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
+from lib.errors import ChildStalled, MemoryExceeded, MemoryRefused, SettingsError, SwathError, TimedOut, from_record
+from lib.jobs import DriversJob, ProfileJob, RasterJob, Resources, VectorJob, VerifyJob
+from lib.memory import history
 from lib.memory.cap import STARTUP_CEILING_BYTES
 from lib.memory.evidence import Death, classify
 from lib.memory.launch import Child
+from lib.memory.ledger import admission
 from lib.memory.proc import cpu_seconds, tree_held_bytes
 from lib.reports import Attempt, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
 from lib.units import format_bytes, format_seconds
@@ -97,14 +99,18 @@ class Runner:
                 hear({"event": "attempt", "number": len(attempts) + 1, **rung._asdict()})
             resources = job.resources.model_copy(update={"limit_bytes": rung.limit_bytes})
             tried = job.model_copy(update={"resources": resources})
-            latest = self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
+            with contextlib.ExitStack() as admitted:
+                if not plan_only:
+                    admitted.enter_context(_admission(tried, hear))
+                latest = self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
             attempts.append(_attempt_of(latest, rung.limit_bytes))
             if report is None or rung.fraction == 1 or latest.status != "refused":
                 report = latest  # where no smaller plan is to be had, what the death before said stands
-            rung = _next_rung(latest, rung, job.resources.limit_max_bytes)
+            rung = _next_rung(latest, rung, job.resources)
         if report is None:  # pragma: no cover - the loop runs at least once
             raise AssertionError
         report.attempts = attempts
+        _remember(report, job.resources.history_path)
         report.seconds.total = round(time.monotonic() - began, 3)
         return report
 
@@ -219,7 +225,9 @@ class _Watch:
             case "baseline":
                 self.memory.baseline_bytes = event["resident_bytes"]
             case "allocators":
-                self.memory = self.memory.model_copy(update={"top_allocators": event["top"]})
+                self.memory = self.memory.model_copy(
+                    update={"top_allocators": event["top"], "attribution": event["attribution"]}
+                )
             case "check":
                 self.checks.append(Check(event["name"], event["passed"], event["detail"]))
             case "done":
@@ -350,16 +358,39 @@ class _Watch:
         return Cap(mechanism=" + ".join(held), bytes=self.job.resources.limit_bytes)
 
 
+def _admission(job: AnyJob, hear: OnEvent) -> contextlib.AbstractContextManager[None]:
+    """A place in the host's ledger, where jobs share a budget."""
+    resources = job.resources
+    if resources.host_budget_bytes is None or resources.ledger_path is None:
+        return contextlib.nullcontext()
+    return admission(
+        resources.ledger_path,
+        resources.limit_bytes,
+        resources.host_budget_bytes,
+        f"{job.kind} {job.label}",
+        lambda before: hear({"event": "waiting", "behind": len(before)}),
+    )
+
+
+def _remember(report: Report, path: Path | None) -> None:
+    if path is not None and report.status == "completed" and report.plan and report.memory.peak_bytes:
+        warning = history.record(path, report.model_dump(mode="json"))
+        if warning:
+            report.warnings.append(warning)
+
+
 def _ignore(_: dict[str, Any]) -> None:
     return
 
 
-def _next_rung(latest: Report, rung: _Rung, limit_max_bytes: int | None) -> _Rung | None:
+def _next_rung(latest: Report, rung: _Rung, granted: Resources) -> _Rung | None:
     """The next attempt after a death or a refusal of memory: a smaller plan under the same cap, then a higher limit."""
     type_ = latest.error.type if latest.error else None
     smallest = (latest.plan or {}).get("smallest_limit_bytes", 0)
-    if type_ == MemoryExceeded.__name__ and rung.fraction == 1 and smallest <= rung.limit_bytes * _LADDER_FRACTION:
+    is_first = rung == _Rung(granted.limit_bytes, 1.0)
+    if type_ == MemoryExceeded.__name__ and is_first and smallest <= rung.limit_bytes * _LADDER_FRACTION:
         return _Rung(rung.limit_bytes, _LADDER_FRACTION)
+    limit_max_bytes = granted.limit_max_bytes
     of_memory = type_ in {MemoryExceeded.__name__, MemoryRefused.__name__}
     if not of_memory or limit_max_bytes is None or rung.limit_bytes >= limit_max_bytes:
         return None
@@ -388,7 +419,20 @@ def _make_leaf(parent: Path | None) -> Path | None:
     if parent is None:
         return None
     leaf = parent / f"swath-{os.getpid()}-{next(_leaf_numbers)}"
-    leaf.mkdir()
+    try:
+        if "memory" not in (parent / "cgroup.subtree_control").read_text(encoding="ascii").split():
+            raise SettingsError(
+                f"cgroup_parent {parent} does not hand the memory controller down",
+                hint="write +memory to its cgroup.subtree_control, or leave cgroup_parent unset",
+                key="cgroup_parent",
+            )
+        leaf.mkdir()
+    except OSError as error:
+        raise SettingsError(
+            f"cgroup_parent {parent} is no delegated cgroup v2 folder: {error.strerror}",
+            hint="delegate one (systemd: Delegate=memory), or leave cgroup_parent unset",
+            key="cgroup_parent",
+        ) from error
     return leaf
 
 

@@ -1,0 +1,147 @@
+"""Many jobs, one budget: a ledger of tickets held by file locks, strictly first come first served.
+
+A ticket is a file whose name is its place in the queue and whose content is what it asks for; it counts for as long as its owner
+holds the lock on it, and a lock dies with its holder. Whoever waits looks again every `_LOOK_SECONDS`; nobody needs to be told.
+Terminal and flows use the same folder, hence the same queue.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from lib.errors import HostLimitError, SettingsError
+from lib.units import format_bytes
+
+__all__ = ["Entry", "admission", "entries"]
+
+_LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A ticket: its place, what it asks for or holds in bytes, whether it is admitted, whose it is."""
+
+    number: int
+    bytes: int
+    admitted: bool
+    pid: int
+    label: str
+
+
+@contextlib.contextmanager
+def admission(
+    folder: Path, size_bytes: int, budget_bytes: int, label: str, on_wait: Callable[[list[Entry]], None] | None = None
+) -> Iterator[None]:
+    """Hold `size_bytes` of the budget; waits until all who came before are admitted and there is room.
+
+    Args:
+        folder: the ledger's folder; made where missing.
+        size_bytes: what to hold.
+        budget_bytes: the host's budget, which all jobs share.
+        label: what an operator reads in the ledger.
+        on_wait: called once with those who stand before us, where we have to wait.
+
+    Raises:
+        HostLimitError: `size_bytes` is more than the whole budget: it would wait for ever.
+        SettingsError: the folder cannot be used.
+    """
+    if size_bytes > budget_bytes:
+        raise HostLimitError(
+            f"{label}: {format_bytes(size_bytes)} is above host_budget_mb ({format_bytes(budget_bytes)})",
+            budget_bytes=budget_bytes,
+            limit_bytes=size_bytes,
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        ticket = _draw(folder, size_bytes, label)
+    except OSError as error:
+        raise SettingsError(f"ledger_path {folder} cannot be used: {error.strerror}", key="ledger_path") from error
+    with ticket:
+        try:
+            told = False
+            while not _admit(folder, ticket, size_bytes, budget_bytes, label):
+                if on_wait and not told:
+                    told = True
+                    on_wait([entry for entry in entries(folder) if entry.number < _number(Path(ticket.name))])
+                time.sleep(_LOOK_SECONDS)
+            yield
+        finally:
+            Path(ticket.name).unlink(missing_ok=True)
+
+
+def entries(folder: Path) -> list[Entry]:
+    """The tickets whose owners live, in their order."""
+    return [entry for path in _tickets(folder) if _is_held(path) and (entry := _read(path))]
+
+
+def _draw(folder: Path, size_bytes: int, label: str) -> IO[str]:
+    """A new ticket behind all others, locked before anyone can see that it is there."""
+    with _locked(folder):
+        for path in _tickets(folder):
+            if not _is_held(path):
+                path.unlink(missing_ok=True)
+        number = max((_number(path) for path in _tickets(folder)), default=0) + 1
+        ticket = (folder / f"{number}.ticket").open("w+", encoding="utf-8")
+        fcntl.flock(ticket, fcntl.LOCK_EX)
+        _write(ticket, size_bytes, admitted=False, label=label)
+        return ticket
+
+
+def _admit(folder: Path, ticket: IO[str], size_bytes: int, budget_bytes: int, label: str) -> bool:
+    with _locked(folder):
+        mine = _number(Path(ticket.name))
+        others = [entry for entry in entries(folder) if entry.number != mine]
+        if any(not entry.admitted and entry.number < mine for entry in others):
+            return False
+        if sum(entry.bytes for entry in others if entry.admitted) + size_bytes > budget_bytes:
+            return False
+        _write(ticket, size_bytes, admitted=True, label=label)
+        return True
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The ledger itself, for the moment of one reading and writing."""
+    with (folder / "ledger.lock").open("w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(ticket: IO[str], size_bytes: int, *, admitted: bool, label: str) -> None:
+    ticket.seek(0)
+    ticket.truncate()
+    json.dump({"bytes": size_bytes, "admitted": admitted, "pid": os.getpid(), "label": label}, ticket)
+    ticket.flush()
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Entry(_number(path), content["bytes"], content["admitted"], content["pid"], content["label"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _tickets(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("*.ticket") if path.stem.isdigit()), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem)
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with path.open("r", encoding="utf-8") as ticket:
+            fcntl.flock(ticket, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

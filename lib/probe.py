@@ -1,0 +1,70 @@
+"""Raster or vector? Told by opening, for the jobs that take either: profile, verify, drivers.
+
+Each library is imported only when its turn comes, so that a vector is not measured with the raster library's weight.
+"""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from lib.errors import SourceError
+from lib.publish import is_local
+
+__all__ = ["Probe", "probe"]
+
+# Asked of OGR first; anything else of the raster library first.
+_VECTOR_SUFFIXES = frozenset(
+    {".csv", ".fgb", ".gdb", ".geojson", ".geojsonl", ".geojsons", ".gml", ".gpkg", ".gpx", ".json", ".kml", ".kmz"}
+    | {".shp", ".sqlite", ".tab"}
+)
+
+
+class Probe(NamedTuple):
+    """What opens a source: the kind of data, and GDAL's short name of the driver."""
+
+    kind: Literal["raster", "vector"]
+    driver: str
+
+
+def probe(source: str, what: str = "source") -> Probe:
+    """What opens a source.
+
+    Args:
+        source: a path, a URL or one of GDAL's virtual files.
+        what: what it is called in errors.
+
+    Raises:
+        SourceError: it does not exist, or neither library opens it.
+    """
+    path = Path(source)
+    if is_local(source) and not path.exists():
+        raise SourceError(f"{what} {source} does not exist", hint="check the path")
+    vector_first = path.suffix.lower() in _VECTOR_SUFFIXES
+    for ask in (_vector, _raster) if vector_first else (_raster, _vector):
+        found = ask(source)
+        if found:
+            return found
+    if is_local(source) and path.is_dir():
+        raise SourceError(f"{what} {source} is a folder and no dataset", hint="name a file in it, or a .gdb folder")
+    raise SourceError(f"{what} {source} is neither a raster nor a vector dataset that GDAL reads")
+
+
+def _raster(source: str) -> Probe | None:
+    from lib.raster.formats import environment, open_source
+
+    try:
+        with environment(), open_source(source) as dataset:
+            return Probe("raster", dataset.driver)
+    except SourceError:
+        return None
+
+
+def _vector(source: str) -> Probe | None:
+    from lib.vector import ogr
+
+    try:
+        info, _ = ogr.read_info(source)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever pyogrio says, it is no vector dataset
+        return None
+    return Probe("vector", info["driver"])

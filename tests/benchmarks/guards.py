@@ -1,0 +1,106 @@
+"""What the guards cost: the same engine under cap, watchdog, meter, tracemalloc and heartbeat, and bare, in turn.
+
+Run `python -m tests.benchmarks.guards [SOURCE ...] [--pairs N]`. It prints the ratio guarded / bare of the work's wall seconds, pair by
+pair, and their median; start-up is left out on both sides. Results are written down in README.md beside this file.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from lib.jobs import Normalise, RasterJob, Resources, VectorJob, parse_job
+from lib.memory.launch import child_environment
+from lib.memory.process import run_job
+from lib.memory.work import Bench, Room, load_engine
+from lib.units import MIB
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class NoMeter:
+    """Measures nothing; what an engine calls and no more."""
+
+    warnings: tuple[str, ...] = ()
+
+    def phase(self, name: str, *, patient: bool = False) -> None:
+        """Say nothing."""
+
+    def start(self, chunks: int = 0) -> None:
+        """Take no baseline."""
+
+    def chunk(self) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Release nothing."""
+
+
+def bare(job_json: str, staged: str) -> None:
+    """The engine without guards, in this process; prints its seconds."""
+    job = parse_job(json.loads(job_json))
+    engine = load_engine(job.kind)
+    limit = job.resources.limit_bytes
+    room = Room(limit_bytes=limit, budget_bytes=limit, baseline_bytes=100 * MIB, folder=Path(staged).parent)
+    plan = engine.plan(job, room)
+    began = time.monotonic()
+    engine.run(job, plan, Bench(staged=Path(staged), meter=NoMeter(), send=lambda _: None))  # type: ignore[arg-type]
+    sys.stdout.write(str(time.monotonic() - began))
+
+
+def pair(job: RasterJob | VectorJob, folder: Path) -> tuple[float, float]:
+    """Seconds guarded and bare, one run each."""
+    staged = folder / Path(job.destination).name
+    report = run_job(job, staged=staged)
+    if report.status != "completed":
+        raise SystemExit(f"the guarded run did not complete: {report.error}")
+    staged.unlink()
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.guards", "--bare", job.model_dump_json(), "--staged", str(staged)],
+        env=child_environment(job.resources, None, None) | os.environ,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    staged.unlink()
+    return report.seconds.work, float(run.stdout)
+
+
+def main() -> None:
+    """Compare, and print one line a pair."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sources", nargs="*", default=[".demo/KG_simplified_uint8.tif"])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--bare", help=argparse.SUPPRESS)
+    parser.add_argument("--staged", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.bare:
+        bare(given.bare, given.staged)
+        return
+    resources = Resources(limit_bytes=512 * MIB, threads_max=os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory() as name:
+        for source in given.sources:
+            job: RasterJob | VectorJob
+            if source.endswith((".tif", ".vrt")):
+                job = RasterJob(
+                    source=str(Path(source).absolute()), destination="out.tif", operation=Normalise(), resources=resources
+                )
+            else:
+                job = VectorJob(
+                    source=str(Path(source).absolute()), destination="out.gpkg", min_area_sqm=5000, resources=resources
+                )
+            pairs = [pair(job, Path(name)) for _ in range(given.pairs + 1)][1:]
+            ratios = [guarded / unguarded for guarded, unguarded in pairs]
+            for (guarded, unguarded), ratio in zip(pairs, ratios, strict=True):
+                print(f"{Path(source).name}: guarded {guarded:.2f} s, bare {unguarded:.2f} s, ratio {ratio:.3f}")  # noqa: T201
+            print(f"{Path(source).name}: median ratio {statistics.median(ratios):.3f}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""User functions that go wrong on purpose; named in jobs as `tests.faults.functions:NAME`, run in the capped child."""
+
+import ctypes
+import os
+import signal
+import time
+from typing import Any
+
+_KEPT: list[Any] = []
+_MIB = 1024 * 1024
+
+
+def unchanged(pixels: Any, valid: Any) -> Any:
+    """Hand the pixels back."""
+    return pixels
+
+
+def python_over(pixels: Any, valid: Any) -> Any:
+    """Hold Python objects without end."""
+    while True:
+        _KEPT.append(bytearray(4 * _MIB))
+
+
+def numpy_over(pixels: Any, valid: Any) -> Any:
+    """Hold arrays without end, every page touched."""
+    import numpy as np
+
+    while True:
+        _KEPT.append(np.ones(4 * _MIB, dtype="uint8"))
+
+
+def numpy_at_once(pixels: Any, valid: Any) -> Any:
+    """Ask for far more than the address space in one go."""
+    import numpy as np
+
+    _KEPT.append(np.ones(64 * 1024 * _MIB, dtype="uint8"))
+    return pixels
+
+
+def native_over(pixels: Any, valid: Any) -> Any:
+    """Malloc without end, behind Python's back."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    while True:
+        block = libc.malloc(ctypes.c_size_t(4 * _MIB))
+        if not block:
+            raise MemoryError("malloc of size 4194304 failed")
+        ctypes.memset(block, 1, 4 * _MIB)
+
+
+def gdal_over(pixels: Any, valid: Any) -> Any:
+    """Grow a file in GDAL's own memory without end."""
+    import numpy as np
+    from rasterio.io import MemoryFile
+
+    block = np.random.default_rng(1).integers(0, 255, (1, 2048, 2048), dtype="uint8")
+    while True:
+        memory = MemoryFile()
+        with memory.open(driver="GTiff", width=2048, height=2048, count=1, dtype="uint8") as dataset:
+            dataset.write(block)
+        _KEPT.append(memory)
+
+
+def arrow_over(pixels: Any, valid: Any) -> Any:
+    """Fill Arrow's pool without end."""
+    import numpy as np
+    import pyarrow as pa
+
+    while True:
+        buffer = pa.allocate_buffer(4 * _MIB, resizable=True)
+        np.frombuffer(buffer, dtype="uint8")[:] = 1
+        _KEPT.append(buffer)
+
+
+def segfault(pixels: Any, valid: Any) -> Any:
+    """Read address 0."""
+    ctypes.string_at(0)
+
+
+def abort(pixels: Any, valid: Any) -> Any:
+    """Abort as C libraries do."""
+    os.abort()
+
+
+def exit_127(pixels: Any, valid: Any) -> Any:
+    """End as a shell does that finds no command."""
+    os._exit(127)
+
+
+def killed(pixels: Any, valid: Any) -> Any:
+    """Be killed, as by an operator."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stall(pixels: Any, valid: Any) -> Any:
+    """Hang."""
+    time.sleep(3600)
+    return pixels
+
+
+def raises(pixels: Any, valid: Any) -> Any:
+    """Fail as user code does."""
+    raise KeyError("no such class")
+
+
+def prints(pixels: Any, valid: Any) -> Any:
+    """Print to standard output, which must harm nothing."""
+    print("{not an event}")  # noqa: T201 - that is the point
+    return pixels
+
+
+def child_over(pixels: Any, valid: Any) -> Any:
+    """Hold memory in a process of its own: the limit is of the whole tree."""
+    import subprocess
+    import sys
+
+    code = "x = bytearray(400 * 1024 * 1024)\nimport time; time.sleep(3600)"
+    subprocess.run([sys.executable, "-c", code], check=False)
+    return pixels
+
+
+def leak_python(pixels: Any, valid: Any) -> Any:
+    """Keep 64 KiB of Python objects a chunk."""
+    _KEPT.append([os.urandom(1024) for _ in range(64)])
+    return pixels
+
+
+def leak_numpy(pixels: Any, valid: Any) -> Any:
+    """Keep 64 KiB of arrays a chunk."""
+    import numpy as np
+
+    _KEPT.append(np.ones(_MIB // 16, dtype="uint8"))
+    return pixels
+
+
+def leak_native(pixels: Any, valid: Any) -> Any:
+    """Lose 64 KiB of malloc a chunk."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    ctypes.memset(libc.malloc(ctypes.c_size_t(_MIB // 16)), 1, _MIB // 16)
+    return pixels
+
+
+def sawtooth(pixels: Any, valid: Any) -> Any:
+    """Keep a chunk's worth of memory and give all back every eight chunks."""
+    import numpy as np
+
+    _KEPT.append(np.ones(_MIB, dtype="uint8"))
+    if len(_KEPT) >= 8:
+        _KEPT.clear()
+    return pixels

@@ -1,0 +1,241 @@
+"""However a job dies: the right status and exit code, nothing published, nothing left, no process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lib.jobs import RasterJob
+from lib.memory.process import Runner, run_job
+from lib.run import run_published
+from lib.units import MIB
+
+ROOT = Path(__file__).resolve().parents[2]
+Job = Callable[..., RasterJob]
+
+
+def _children() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children(recursive=True) if "lib.memory.child" in " ".join(each.cmdline())]
+
+
+def _nothing_left(folder: Path) -> None:
+    assert not (folder / "out.tif").exists()
+    assert [path.name for path in folder.iterdir() if path.name.endswith(".swath")] == []
+    assert _children() == []
+
+
+@pytest.mark.parametrize(
+    "fault", ["python_over", "numpy_over", "numpy_at_once", "native_over", "gdal_over", "arrow_over", "child_over"]
+)
+def test_memory_over_the_limit_is_exceeded(fault: str, job: Job, tmp_path: Path) -> None:
+    """Whoever allocates past the limit, the job is stopped, exit 137, and its peak stays within one look of the limit."""
+    report = run_published(job(fault))
+    assert (report.status, report.exit_code) == ("exceeded", 137), report.error
+    assert report.memory.cap is not None
+    assert "watchdog" in report.memory.cap.mechanism
+    assert report.memory.peak_bytes is not None
+    # One interval of 20 ms at some GiB/s is what a runaway may take beyond the limit.
+    assert report.memory.peak_bytes < (256 + 200) * MIB
+    _nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("segfault", "SIGSEGV"), ("abort", "SIGABRT"), ("exit_127", "exit code 127"), ("killed", "SIGKILL")],
+)
+def test_a_crash_is_a_failure_named_by_its_signal_and_not_retried(
+    fault: str, words: str, job: Job, tmp_path: Path
+) -> None:
+    """A crash without evidence of memory is exit 1, one attempt only."""
+    report = run_published(job(fault, limit_max_bytes=1024 * MIB))
+    assert (report.status, report.exit_code) == ("failed", 1)
+    assert report.error is not None
+    assert report.error.type == "ChildDied"
+    assert words in report.error.message
+    assert len(report.attempts) == 1
+    _nothing_left(tmp_path)
+
+
+def test_a_kill_from_outside_is_a_failure(job: Job, tmp_path: Path) -> None:
+    """An operator's kill -9 of the child is exit 1, with the signal."""
+
+    def kill(event: dict[str, object]) -> None:
+        if event["event"] == "baseline":
+            for child in _children():
+                child.kill()
+
+    report = run_published(job("stall"), kill)
+    assert (report.status, report.exit_code) == ("failed", 1)
+    assert report.error is not None
+    assert "SIGKILL" in report.error.message
+    _nothing_left(tmp_path)
+
+
+def test_a_stall_is_named_as_such(job: Job, tmp_path: Path) -> None:
+    """A hanging function meets the stall deadline: exit 1, ChildStalled, not retried."""
+    report = run_published(job("stall", stall_seconds=1.0, limit_max_bytes=1024 * MIB))
+    assert report.error is not None
+    assert (report.exit_code, report.error.type, len(report.attempts)) == (1, "ChildStalled", 1)
+    _nothing_left(tmp_path)
+
+
+def test_a_timeout_ends_the_job(job: Job, tmp_path: Path) -> None:
+    """The user's own time limit is exit 1, TimedOut."""
+    report = run_published(job("stall", timeout_seconds=3.0))
+    assert report.error is not None
+    assert (report.exit_code, report.error.type) == (1, "TimedOut")
+    _nothing_left(tmp_path)
+
+
+def test_a_function_that_raises_is_named(job: Job, tmp_path: Path) -> None:
+    """The user's own error is exit 1, FunctionError, with its words."""
+    report = run_published(job("raises"))
+    assert report.error is not None
+    assert (report.exit_code, report.error.type) == (1, "FunctionError")
+    assert "no such class" in report.error.message
+    _nothing_left(tmp_path)
+
+
+def test_a_function_may_print(job: Job, tmp_path: Path) -> None:
+    """Standard output of a user's function goes to standard error; the job completes."""
+    heard: list[str] = []
+    report = run_published(job("prints"), lambda event: heard.append(event.get("text", "")))
+    assert report.status == "completed", report.error
+    assert any("{not an event}" in text for text in heard)
+
+
+def test_too_small_a_limit_is_refused_with_one_that_works(job: Job, tmp_path: Path) -> None:
+    """Refused beforehand, 137, naming the smallest limit; at that limit the same job completes."""
+    report = run_published(job(limit_mb=20))
+    assert (report.status, report.exit_code) == ("refused", 137)
+    assert report.error is not None
+    assert report.error.smallest_limit_mb is not None
+    _nothing_left(tmp_path)
+    again = run_published(job(limit_mb=report.error.smallest_limit_mb))
+    assert again.status == "completed", again.error
+    assert (again.memory.peak_bytes or 0) <= report.error.smallest_limit_mb * MIB
+
+
+def test_a_death_of_memory_climbs_the_ladder(job: Job, tmp_path: Path) -> None:
+    """Smaller plan under the same cap first, then higher limits up to the maximum; the report lists each attempt."""
+    report = run_published(job("numpy_over", limit_mb=200, limit_max_bytes=400 * MIB))
+    assert report.status == "exceeded"
+    limits = [attempt.limit_bytes // MIB for attempt in report.attempts]
+    assert limits == [200, 200, 300, 400]
+    assert {attempt.outcome for attempt in report.attempts} == {"exceeded"}
+    _nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["ready", "planned", "baseline", "phase"])
+def test_an_interrupt_leaves_no_child(moment: str, job: Job, tmp_path: Path) -> None:
+    """Ctrl-C at any moment ends the child and removes the staging before it passes on."""
+
+    def interrupt(event: dict[str, object]) -> None:
+        if event["event"] == moment:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_published(job(), interrupt)
+    _nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_line_says_how_it_was_stopped(signal_number: int, raster: Path, tmp_path: Path) -> None:
+    """SIGINT is 130 and SIGTERM 143, status cancelled, nothing left behind."""
+    process = _command(raster, tmp_path)
+    _until(lambda: any("lib.memory.child" in " ".join(each.cmdline()) for each in _family(process.pid)))
+    process.send_signal(signal_number)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal_number
+    assert '"status": "cancelled"' in out
+    _nothing_left(tmp_path)
+
+
+def test_a_parent_killed_with_9_takes_its_child_along_and_the_next_run_sweeps(
+    raster: Path, tmp_path: Path, job: Job
+) -> None:
+    """After kill -9 of the parent: no child, no destination, and a staging folder that the next run clears."""
+    process = _command(raster, tmp_path)
+    staging = tmp_path / ".out.tif.swath"
+    _until((staging / "out.tif").exists)
+    children = _family(process.pid)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
+    assert not (tmp_path / "out.tif").exists()
+    assert staging.exists()
+    report = run_published(job())
+    assert report.status == "completed", report.error
+    assert not staging.exists()
+
+
+def test_two_jobs_to_one_destination(raster: Path, tmp_path: Path, job: Job) -> None:
+    """The second is refused while the first runs, and nothing of the first is disturbed."""
+    process = _command(raster, tmp_path)
+    _until((tmp_path / ".out.tif.swath" / "out.tif").exists)
+    second = subprocess.run(
+        [*_words(raster, tmp_path), "--json"], capture_output=True, text=True, cwd=ROOT, check=False, timeout=60
+    )
+    assert second.returncode == 1
+    assert '"DestinationBusy"' in second.stdout
+    assert (tmp_path / ".out.tif.swath" / "out.tif").exists()
+    process.kill()
+    process.communicate()
+
+
+def test_a_child_takes_many_jobs_in_turn(job: Job, tmp_path: Path) -> None:
+    """Two hundred jobs in turn: few children, and the last leaves the child no larger than the tenth."""
+    sizes: list[int] = []
+    with Runner() as runner:
+        for number in range(200):
+            report = runner.run(job(limit_mb=200), staged=tmp_path / f"{number}.tif")
+            assert report.status == "completed", report.error
+            sizes.append(report.memory.final_bytes or 0)
+            (tmp_path / f"{number}.tif").unlink()
+    assert max(sizes[150:]) - min(sizes[5:15]) < 4 * MIB
+
+
+def test_a_child_is_gone_when_its_runner_is(job: Job, tmp_path: Path) -> None:
+    """run_job leaves no process behind."""
+    report = run_job(job(), staged=tmp_path / "staged.tif")
+    assert report.status == "completed", report.error
+    assert _children() == []
+
+
+def _words(raster: Path, folder: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "flows.cli", "raster", str(raster), str(folder / "out.tif"), "--operation", "custom",
+        "--function", "tests.faults.functions:stall", "--memory-limit-mb", "256",
+    ]  # fmt: skip
+
+
+def _command(raster: Path, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*_words(raster, folder), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    found = []
+    for each in psutil.Process(pid).children(recursive=True):
+        try:
+            each.cmdline()
+        except psutil.Error:
+            continue
+        found.append(each)
+    return found
+
+
+def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for another process to get somewhere; fails loudly where it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the other process did not get there"
+        os.sched_yield()

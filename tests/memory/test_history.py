@@ -1,0 +1,55 @@
+"""The history tells of projections that were too low, and never costs a job."""
+
+from pathlib import Path
+from typing import Any
+
+from lib.memory.history import read, record
+from lib.units import MIB
+
+
+def _report(projected: int, measured: int) -> dict[str, Any]:
+    return {
+        "job": {"kind": "raster", "operation": {"name": "normalise"}, "driver": "GTiff"},
+        "plan": {
+            "window": [512, 512],
+            "batch_rows": None,
+            "limit_bytes": 256 * MIB,
+            "projected_bytes": projected,
+            "facts": {"driver": "GTiff", "dtype": "uint16"},
+        },
+        "memory": {"peak_bytes": measured},
+    }
+
+
+def test_the_worst_projection_names_the_margin_that_would_have_covered_it(tmp_path: Path) -> None:
+    """Of three runs, one 3.5 MiB above its projection: margin 4 MiB."""
+    path = tmp_path / "state" / "history.sqlite"
+    for measured in (90 * MIB, 103 * MIB + MIB // 2, 95 * MIB):
+        assert record(path, _report(100 * MIB, measured)) is None
+    (past,), warning = read(path)
+    assert warning is None
+    assert (past.runs, past.margin_mb, past.chunk) == (3, 4, "512x512")
+    assert past.measured_bytes == 103 * MIB + MIB // 2
+
+
+def test_a_corrupt_file_is_a_warning(tmp_path: Path) -> None:
+    """A file that is no database warns on writing and on reading, and is left as it was."""
+    path = tmp_path / "history.sqlite"
+    path.write_text("no database at all, but long enough to be looked at" * 40)
+    before = path.read_bytes()
+    assert "history_path" in (record(path, _report(1, 1)) or "")
+    past, warning = read(path)
+    assert past == []
+    assert warning is not None
+    assert path.read_bytes() == before
+
+
+def test_an_unusable_folder_is_a_warning(tmp_path: Path) -> None:
+    """A path below a file cannot be made; the run goes on."""
+    (tmp_path / "file").write_text("")
+    assert "history_path" in (record(tmp_path / "file" / "history.sqlite", _report(1, 1)) or "")
+
+
+def test_no_history_is_no_past(tmp_path: Path) -> None:
+    """A file that does not exist yet is empty, not an error."""
+    assert read(tmp_path / "none.sqlite") == ([], None)

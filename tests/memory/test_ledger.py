@@ -1,0 +1,91 @@
+"""Jobs share one budget, first come first served, and a dead holder gives its share back."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from lib.errors import HostLimitError
+from lib.memory.ledger import admission, entries
+from lib.units import MIB
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLDER = """
+import sys
+from pathlib import Path
+from lib.memory.ledger import admission
+with admission(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "holder"):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+
+
+def _holder(folder: Path, size: int, budget: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), str(size), str(budget)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    return process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_what_fits_is_admitted_at_once(tmp_path: Path) -> None:
+    """Two jobs that fit together run together, and nothing is left in the ledger afterwards."""
+    with admission(tmp_path, 60 * MIB, 100 * MIB, "a"), admission(tmp_path, 40 * MIB, 100 * MIB, "b"):
+        assert [(entry.label, entry.admitted) for entry in entries(tmp_path)] == [("a", True), ("b", True)]
+    assert entries(tmp_path) == []
+    assert list(tmp_path.glob("*.ticket")) == []
+
+
+def test_a_killed_holder_gives_its_share_back(tmp_path: Path) -> None:
+    """A job waits for one in another process, and is admitted when that one is killed with -9."""
+    process = _holder(tmp_path, 80 * MIB, 100 * MIB)
+    waited: list[str] = []
+
+    def on_wait(before: list[object]) -> None:
+        waited.extend(entry.label for entry in before)
+        _end(process)
+
+    with admission(tmp_path, 50 * MIB, 100 * MIB, "late", on_wait):
+        assert waited == ["holder"]
+        assert [entry.label for entry in entries(tmp_path)] == ["late"]
+
+
+def test_a_small_job_does_not_overtake_a_large_one(tmp_path: Path) -> None:
+    """First come, first served: what would fit waits behind what came before it and does not."""
+    process = _holder(tmp_path, 60 * MIB, 100 * MIB)
+    order: list[str] = []
+    large_waits, small_waits = threading.Event(), threading.Event()
+
+    def run(label: str, size: int, waits: threading.Event) -> None:
+        with admission(tmp_path, size, 100 * MIB, label, lambda _: waits.set()):
+            order.append(label)
+
+    large = threading.Thread(target=run, args=("large", 90 * MIB, large_waits))
+    large.start()
+    assert large_waits.wait(10)
+    small = threading.Thread(target=run, args=("small", 20 * MIB, small_waits))
+    small.start()
+    assert small_waits.wait(10), "the small job fits beside the holder, yet must wait"
+    assert order == []
+    _end(process)
+    large.join(10)
+    small.join(10)
+    assert order == ["large", "small"]
+
+
+def test_more_than_the_whole_budget_is_said_beforehand(tmp_path: Path) -> None:
+    """A job that could never be admitted does not wait for ever."""
+    with pytest.raises(HostLimitError, match="host_budget_mb"), admission(tmp_path, 2 * MIB, MIB, "too large"):
+        pass

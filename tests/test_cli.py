@@ -1,0 +1,285 @@
+"""The terminal: one clear line for each bad input, its exit code, one JSON object, nothing left behind."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+from shapely.geometry import box
+
+from flows import cli
+
+Run = Callable[..., tuple[int, dict[str, Any], str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run a command with --json in a folder of its own; its exit code, its JSON, and what it said on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, dict[str, Any], str]:
+        monkeypatch.setattr("sys.argv", ["swath", *words, "--json"])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), json.loads(captured.out), captured.err
+
+    return call
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """600 x 700 uint16 with nodata 0."""
+    path = tmp_path / "scene.tif"
+    pixels = np.random.default_rng(3).integers(0, 12000, (1, 600, 700), dtype="uint16")
+    with rasterio.open(
+        path, "w", driver="GTiff", width=700, height=600, count=1, dtype="uint16", nodata=0, crs="EPSG:32633",
+        transform=from_origin(500000, 5000000, 10, 10),
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels)
+    return path
+
+
+@pytest.fixture
+def parcels(tmp_path: Path) -> Path:
+    """Sixty squares of 10 m to 600 m in UTM, layer `parcels`."""
+    path = tmp_path / "parcels.gpkg"
+    squares = [box(500000 + 1000 * n, 5000000, 500000 + 1000 * n + 10 * (n + 1), 5000000 + 10 * (n + 1)) for n in range(60)]
+    gpd.GeoDataFrame({"number": range(60)}, geometry=squares, crs="EPSG:32633").to_file(path, layer="parcels")
+    return path
+
+
+def _left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith((".", "out")))
+
+
+def test_a_raster_job_completes_with_one_report(run: Run, scene: Path, tmp_path: Path) -> None:
+    """The report has every fixed key, its measured peak is within the projection and the limit, and the file is there."""
+    code, report, _ = run("raster", "scene.tif", "out.tif", "--memory-limit-mb", "256")
+    assert (code, report["status"]) == (0, "completed"), report["error"]
+    assert report["memory"]["peak_bytes"] <= report["plan"]["projected_bytes"] <= report["memory"]["cap"]["bytes"]
+    assert report["output"] == {
+        "path": str(tmp_path / "out.tif"),
+        "bytes": (tmp_path / "out.tif").stat().st_size,
+        "driver": "GTiff",
+    }
+    assert report["verification"]["passed"]
+    keys = {"status", "exit_code", "error", "job", "plan", "memory", "result", "output", "verification", "attempts", "seconds"}
+    assert keys <= set(report)
+    assert set(report["seconds"]) == {"total", "startup", "work", "verify"}
+    assert _left(tmp_path) == ["out.tif"]
+
+
+def test_a_vector_job_completes(run: Run, parcels: Path, tmp_path: Path) -> None:
+    """Squares of at least 5,000 m² are those with an edge of 80 m and more: 53 of 60."""
+    code, report, _ = run("vector", "parcels.gpkg", "out.gpkg", "--min-area-sqm", "5000")
+    assert (code, report["status"]) == (0, "completed"), report["error"]
+    assert report["result"]["features_read"] == 60
+    assert report["result"]["features_kept"] == 53
+    assert len(gpd.read_file(tmp_path / "out.gpkg")) == 53
+    assert _left(tmp_path) == ["out.gpkg"]
+
+
+def test_full_verification_on_request(run: Run, scene: Path, tmp_path: Path) -> None:
+    """`--verify full` makes its checks in a child of its own before the output is published."""
+    code, report, _ = run("raster", "scene.tif", "out.tif", "--verify", "full")
+    assert (code, report["verification"]["level"]) == (0, "full"), report["error"]
+    assert report["seconds"]["verify"] > 0
+
+
+def test_verify_on_its_own_reads_what_the_output_says_of_itself(run: Run, scene: Path, tmp_path: Path) -> None:
+    """`swath verify` passes on our output by its own provenance, and fails when a pixel has been changed."""
+    run("raster", "scene.tif", "out.tif")
+    code, report, _ = run("verify", "scene.tif", "out.tif")
+    assert (code, report["verification"]["passed"]) == (0, True), report["error"]
+    with rasterio.open(tmp_path / "out.tif", "r+") as dataset:
+        pixels = dataset.read(1)
+        dataset.write(np.where(np.isnan(pixels), np.nan, 1 - pixels), 1)
+    code, report, _ = run("verify", "scene.tif", "out.tif")
+    assert (code, report["error"]["type"]) == (1, "VerificationFailed")
+
+
+def test_profile_suggests_a_limit(run: Run, scene: Path, parcels: Path) -> None:
+    """Both kinds of source are profiled; the suggestion is above the measured peak."""
+    for source in ("scene.tif", "parcels.gpkg"):
+        code, report, _ = run("profile", source)
+        assert code == 0, report["error"]
+        assert report["result"]["suggested_limit_mb"] * 2**20 >= 1.2 * report["memory"]["peak_bytes"]
+
+
+def test_plan_writes_nothing(run: Run, scene: Path, parcels: Path, tmp_path: Path) -> None:
+    """A plan's terms sum to its projection, and no file appears."""
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for words in (("plan", "raster", "scene.tif"), ("plan", "vector", "parcels.gpkg", "--min-area-sqm", "1")):
+        code, report, _ = run(*words)
+        assert (code, report["status"]) == (0, "planned"), report["error"]
+        assert sum(report["plan"]["terms"].values()) == report["plan"]["projected_bytes"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_config_names_origins(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each value is shown with the layer that it came from."""
+    (tmp_path / "swath.yaml").write_text("chunk_rows: 77\nmemory_limit_mb: 100\n")
+    monkeypatch.setenv("GDAL_CACHEMAX", "64")
+    code, shown, _ = run("config", "--config", "swath.yaml", "--memory-limit-mb", "300")
+    assert code == 0
+    settings = {key: (each["value"], each["origin"].split()[0]) for key, each in shown["settings"].items()}
+    assert settings["memory_limit_mb"] == (300, "flag")
+    assert settings["chunk_rows"] == (77, "file")
+    assert settings["gdal_cachemax"] == (64, "environment")
+    assert settings["drift_threshold_mb"] == (100, "default")
+
+
+def test_clean_lists_and_removes_dead_leftovers(run: Run, tmp_path: Path) -> None:
+    """A staging folder without a living owner is removed, and said."""
+    (tmp_path / ".x.tif.swath").mkdir()
+    (tmp_path / ".x.tif.swath" / "x.tif").write_bytes(b"half")
+    code, shown, _ = run("clean", ".")
+    assert code == 0
+    assert [each["removed"] for each in shown["leftovers"]] == [True]
+    assert not (tmp_path / ".x.tif.swath").exists()
+
+
+def _bad_inputs(folder: Path) -> None:
+    (folder / "text.tif").write_text("this is no raster\n" * 10)
+    (folder / "text.gpkg").write_text("this is no vector\n" * 10)
+    (folder / "folder").mkdir()
+    (folder / "exists.tif").write_bytes(b"precious")
+    (folder / "broken.yaml").write_text("memory_limit_mb: [1\n")
+    (folder / "unknown.yaml").write_text("memory_limt_mb: 1\n")
+    (folder / "negative.yaml").write_text("memory_limit_mb: -1\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("raster missing.tif out.tif", 2, "missing.tif"),
+        ("raster folder out.tif", 2, "folder"),
+        ("raster text.tif out.tif", 2, "text.tif"),
+        ("raster parcels.gpkg out.tif", 2, "swath vector"),
+        ("vector scene.tif out.gpkg", 2, "swath raster"),
+        ("vector text.gpkg out.gpkg", 2, "text.gpkg"),
+        ("vector missing.gpkg out.gpkg", 2, "missing.gpkg"),
+        ("raster scene.tif exists.tif", 2, "--overwrite"),
+        ("raster scene.tif scene.tif --overwrite", 2, "source itself"),
+        ("raster scene.tif nowhere/out.tif", 2, "nowhere"),
+        ("raster scene.tif /proc/out.tif", 2, "/proc"),
+        ("raster scene.tif out.xyz", 2, ".xyz"),
+        ("vector parcels.gpkg out.shp", 2, ".shp"),
+        ("raster scene.tif out.tif --memory-limit-mb 12", 137, "12.0 MiB"),
+        ("vector parcels.gpkg out.gpkg --memory-limit-mb 12", 137, "12.0 MiB"),
+        ("raster scene.tif out.tif --memory-limit-mb 0", 2, "memory_limit_mb"),
+        ("raster scene.tif out.tif --memory-limit-mb -5", 2, "memory_limit_mb"),
+        ("raster scene.tif out.tif --memory-limit-mb lots", 2, "memory_limit_mb"),
+        ("raster scene.tif out.tif --memory-limit-mb 2GB", 2, "write 2048"),
+        ("raster scene.tif out.tif --memory-limit-mb 99999999", 2, "this host"),
+        ("raster scene.tif out.tif --threads 0", 2, "threads"),
+        ("raster scene.tif out.tif --config broken.yaml", 2, "broken.yaml"),
+        ("raster scene.tif out.tif --config none.yaml", 2, "none.yaml"),
+        ("raster scene.tif out.tif --config unknown.yaml", 2, "did you mean memory_limit_mb"),
+        ("raster scene.tif out.tif --config negative.yaml", 2, "negative.yaml"),
+        ("raster scene.tif out.tif --bands 2", 2, "band"),
+        ("raster scene.tif out.tif --multiply 2", 2, "rescale"),
+        ("raster scene.tif out.tif --scale 0", 2, "scale"),
+        ("raster scene.tif out.tif --operation custom --function nowhere:f", 2, "nowhere"),
+        ("raster scene.tif out.tif --bogus 1", 2, "bogus"),
+        ("raster scene.tif", 2, "DESTINATION"),
+        ("vector parcels.gpkg out.gpkg --layer other", 2, "parcels"),
+        ("vector two.gpkg out.gpkg", 2, "roads"),
+        ("vector parcels.gpkg out.gpkg --min-area-sqm -3", 2, "min_area_sqm"),
+        ("drivers NoSuchDriver", 1, "NoSuchDriver"),
+        ("profile missing.tif", 2, "missing.tif"),
+        ("verify scene.tif none.tif", 2, "none.tif"),
+        ("clean nowhere", 2, "nowhere"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line(
+    words: str, code: int, says: str, run: Run, scene: Path, parcels: Path, tmp_path: Path
+) -> None:
+    """The exit code, one line with the file or setting, a hint; the folder is as it was."""
+    _bad_inputs(tmp_path)
+    for layer in ("roads", "rivers"):
+        gpd.read_file(parcels).to_file(tmp_path / "two.gpkg", layer=layer)
+    before = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    ended, report, _ = run(*words.split())
+    assert ended == code, report
+    assert report["exit_code"] == code
+    line = report["error"]["message"] + "; " + report["error"]["hint"]
+    assert says in line
+    assert "\n" not in line
+    assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == before
+
+
+def test_the_smallest_limit_works_when_typed_back(run: Run, scene: Path) -> None:
+    """What a refusal names is accepted, for the same job."""
+    _, report, _ = run("raster", "scene.tif", "out.tif", "--memory-limit-mb", "12")
+    smallest = report["error"]["smallest_limit_mb"]
+    code, report, _ = run("raster", "scene.tif", "out.tif", "--memory-limit-mb", str(smallest))
+    assert code == 0, report["error"]
+
+
+def test_an_empty_layer_is_a_valid_empty_output(run: Run, parcels: Path, tmp_path: Path) -> None:
+    """Nothing in, nothing out: count 0, exit 0, a layer with the same columns."""
+    gpd.read_file(parcels).iloc[:0].to_file(tmp_path / "empty.gpkg", layer="parcels")
+    code, report, _ = run("vector", "empty.gpkg", "out.gpkg", "--min-area-sqm", "1")
+    assert code == 0, report["error"]
+    assert report["result"]["features_kept"] == 0
+    assert list(gpd.read_file(tmp_path / "out.gpkg").columns) == ["number", "geometry"]
+
+
+def test_a_truncated_raster_fails(run: Run, scene: Path, tmp_path: Path) -> None:
+    """Half a file is never a partial output."""
+    (tmp_path / "half.tif").write_bytes(scene.read_bytes()[: scene.stat().st_size // 2])
+    code, report, _ = run("raster", "half.tif", "out.tif")
+    assert code in {1, 2}
+    assert "half.tif" in report["error"]["message"]
+    assert _left(tmp_path) == []
+
+
+def test_a_corrupt_page_fails(run: Run, tmp_path: Path) -> None:
+    """A GeoPackage with a destroyed page is never a partial output."""
+    squares = [box(n, 0, n + 0.5, 0.5) for n in range(20000)]
+    path = tmp_path / "damaged.gpkg"
+    gpd.GeoDataFrame({"name": ["parcel"] * 20000}, geometry=squares, crs="EPSG:32633").to_file(path, layer="p")
+    with sqlite3.connect(path) as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'p'").fetchone()
+    connection.close()
+    content = bytearray(path.read_bytes())
+    page = root + 200
+    content[page * size : (page + 1) * size] = b"\xff" * size
+    path.write_bytes(content)
+    code, report, _ = run("vector", "damaged.gpkg", "out.gpkg", "--min-area-sqm", "0.01")
+    assert code == 1, report
+    assert report["error"]["type"] == "DataError"
+    assert "damaged.gpkg" in report["error"]["message"]
+    assert _left(tmp_path) == []
+
+
+def test_an_error_is_one_line_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Without --json: nothing on stdout, one line on stderr, no traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["swath", "raster", "missing.tif", "out.tif"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    assert ended.value.code == 2
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("swath: failed: ")
+
+
+def test_negative_values_are_values(run: Run, scene: Path) -> None:
+    """A value may begin with a minus sign."""
+    code, report, _ = run("raster", "scene.tif", "out.tif", "--operation", "rescale", "--multiply", "-2", "--add", "-1.5")
+    assert code == 0, report["error"]
+    assert report["job"]["operation"] == {"name": "rescale", "multiply": -2.0, "add": -1.5}
