@@ -51,7 +51,9 @@ def scene(tmp_path: Path) -> Path:
 def parcels(tmp_path: Path) -> Path:
     """Sixty squares of 10 m to 600 m in UTM, layer `parcels`."""
     path = tmp_path / "parcels.gpkg"
-    squares = [box(500000 + 1000 * n, 5000000, 500000 + 1000 * n + 10 * (n + 1), 5000000 + 10 * (n + 1)) for n in range(60)]
+    squares = [
+        box(500000 + 1000 * n, 5000000, 500000 + 1000 * n + 10 * (n + 1), 5000000 + 10 * (n + 1)) for n in range(60)
+    ]
     gpd.GeoDataFrame({"number": range(60)}, geometry=squares, crs="EPSG:32633").to_file(path, layer="parcels")
     return path
 
@@ -71,7 +73,19 @@ def test_a_raster_job_completes_with_one_report(run: Run, scene: Path, tmp_path:
         "driver": "GTiff",
     }
     assert report["verification"]["passed"]
-    keys = {"status", "exit_code", "error", "job", "plan", "memory", "result", "output", "verification", "attempts", "seconds"}
+    keys = {
+        "status",
+        "exit_code",
+        "error",
+        "job",
+        "plan",
+        "memory",
+        "result",
+        "output",
+        "verification",
+        "attempts",
+        "seconds",
+    }
     assert keys <= set(report)
     assert set(report["seconds"]) == {"total", "startup", "work", "verify"}
     assert _left(tmp_path) == ["out.tif"]
@@ -280,6 +294,8 @@ def test_an_error_is_one_line_on_stderr(
 
 def test_negative_values_are_values(run: Run, scene: Path) -> None:
     """A value may begin with a minus sign."""
-    code, report, _ = run("raster", "scene.tif", "out.tif", "--operation", "rescale", "--multiply", "-2", "--add", "-1.5")
+    code, report, _ = run(
+        "raster", "scene.tif", "out.tif", "--operation", "rescale", "--multiply", "-2", "--add", "-1.5"
+    )
     assert code == 0, report["error"]
     assert report["job"]["operation"] == {"name": "rescale", "multiply": -2.0, "add": -1.5}

@@ -30,7 +30,9 @@ def raster(tmp_path: Path) -> Path:
 def job(raster: Path, tmp_path: Path) -> Callable[..., RasterJob]:
     """A raster job by the name of its fault; None for a healthy one. Keywords are resources."""
 
-    def make(fault: str | None = None, *, limit_mb: int = 256, block_size: int | None = None, **resources: Any) -> RasterJob:
+    def make(
+        fault: str | None = None, *, limit_mb: int = 256, block_size: int | None = None, **resources: Any
+    ) -> RasterJob:
         operation = Custom(function=f"tests.faults.functions:{fault}") if fault else Normalise()
         return RasterJob(
             source=str(raster),

@@ -21,7 +21,9 @@ Job = Callable[..., RasterJob]
 
 
 def _children() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children(recursive=True) if "lib.memory.child" in " ".join(each.cmdline())]
+    return [
+        each for each in psutil.Process().children(recursive=True) if "lib.memory.child" in " ".join(each.cmdline())
+    ]
 
 
 def _nothing_left(folder: Path) -> None:

@@ -1,0 +1,195 @@
+"""The memory contract: measured <= projected <= limit, for every job kind, source, dtype and limit, and the output right.
+
+The cases come from the registries (kinds, operations, drivers): what is added there and not here fails
+`test_nothing_is_left_out`.
+"""
+
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import psutil
+import pytest
+import rasterio
+
+from lib import jobs
+from lib.jobs import DriversJob, ProfileJob, RasterJob, Resources, VectorJob
+from lib.memory.process import AnyJob, run_job
+from lib.memory.work import ENGINES
+from lib.reports import Report
+from lib.run import run_published
+from lib.units import MIB, mib
+from tests.conformance import sources
+
+LIMITS = ("tight", "normal", "ample")
+NORMAL_MB, AMPLE_MB = 384, 2048
+MOST_PADDING_BYTES = 12 * MIB
+LEAST_SQM = 15_000.0
+OPERATIONS = {
+    "normalise": jobs.Normalise(scale=200),
+    "rescale": jobs.Rescale(multiply=2.5, add=-3),
+    "custom": jobs.Custom(function="tests.faults.functions:unchanged"),
+}
+KINDS = {"raster", "vector", "verify", "profile", "drivers"}
+
+
+def _raster_cases() -> Iterator[tuple[str, str, str]]:
+    for operation in OPERATIONS:
+        for source, (_, dtypes) in sources.RASTERS.items():
+            for dtype in dtypes:
+                yield operation, source, dtype
+
+
+QUICK = {("normalise", "tiled", "uint16"), ("rescale", "striped", "uint8"), ("custom", "pixel", "uint8")}
+
+
+def _marked(case: tuple[str, str, str]) -> typing.Any:
+    return pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow, id="-".join(case))
+
+
+def _resources(limit_mb: int, **more: typing.Any) -> Resources:
+    return Resources(limit_bytes=limit_mb * MIB, threads_max=2, **more)
+
+
+def _at(job: AnyJob, limit_mb: int) -> typing.Any:
+    return job.model_copy(update={"resources": _resources(limit_mb)})
+
+
+def _limit_mb(name: str, job: AnyJob) -> int:
+    if name == "tight":
+        planned = run_job(_at(job, AMPLE_MB), plan_only=True)
+        assert planned.plan is not None, planned.error
+        return mib(planned.plan["smallest_limit_bytes"])
+    return NORMAL_MB if name == "normal" else AMPLE_MB
+
+
+def _holds(report: Report, limit: str, limit_mb: int) -> None:
+    """The contract's numbers, and that no process is left."""
+    assert report.status == "completed", report.error
+    assert report.plan is not None
+    peak, projected = report.memory.peak_bytes, report.plan["projected_bytes"]
+    assert peak is not None
+    shown = f"peak {peak / MIB:.1f}, projected {projected / MIB:.1f}, limit {limit_mb} MiB; {report.plan['terms']}"
+    assert peak <= projected <= limit_mb * MIB, shown
+    assert sum(report.plan["terms"].values()) == projected
+    assert len(report.attempts) == 1, report.attempts
+    if limit == "normal":
+        assert projected <= 1.5 * peak, shown
+    if limit == "tight":
+        assert limit_mb * MIB - peak <= MOST_PADDING_BYTES, shown
+    assert [each for each in psutil.Process().children() if "lib.memory.child" in " ".join(each.cmdline())] == []
+
+
+def test_nothing_is_left_out() -> None:
+    """Every job kind, operation and output driver that exists is in this suite."""
+    assert set(ENGINES) == KINDS
+    assert set(jobs.OPERATIONS) == set(OPERATIONS)
+    assert {type(each) for each in OPERATIONS.values()} == set(jobs.OPERATIONS.values())
+    assert set(jobs.RASTER_DRIVERS.values()) == {"GTiff"}
+    assert set(jobs.VECTOR_DRIVERS.values()) == {"GPKG", "FlatGeobuf"}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize(("operation", "source", "dtype"), [_marked(case) for case in _raster_cases()])
+def test_raster(operation: str, source: str, dtype: str, limit: str, tmp_path: Path) -> None:
+    """A raster job holds the contract, and its pixels are those of NumPy on the whole array."""
+    path = sources.RASTERS[source][0](tmp_path, dtype)
+    out = tmp_path / "out.tif"
+    job = RasterJob(
+        source=str(path), destination=str(out), operation=OPERATIONS[operation], resources=_resources(AMPLE_MB)
+    )
+    limit_mb = _limit_mb(limit, job)
+    _holds(run_published(_at(job, limit_mb)), limit, limit_mb)
+    with rasterio.open(out) as dataset:
+        np.testing.assert_allclose(
+            dataset.read(), sources.raster_truth(operation, dtype, dataset.count), rtol=1e-6, equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("suffix", sorted(jobs.VECTOR_DRIVERS))
+@pytest.mark.parametrize(
+    "driver", [pytest.param(d, marks=() if d == "GPKG" else pytest.mark.slow) for d in sources.VECTORS]
+)
+@pytest.mark.parametrize("least", [0.0, LEAST_SQM], ids=["all", "some"])
+def test_vector(least: float, driver: str, suffix: str, limit: str, tmp_path: Path) -> None:
+    """A vector job holds the contract, and keeps what geopandas and Geod keep."""
+    path = sources.vector(tmp_path, driver)
+    out = tmp_path / f"out{suffix}"
+    job = VectorJob(
+        source=str(path),
+        destination=str(out),
+        driver=jobs.VECTOR_DRIVERS[suffix],
+        min_area_sqm=least,
+        resources=_resources(AMPLE_MB),
+    )
+    limit_mb = _limit_mb(limit, job)
+    _holds(run_published(_at(job, limit_mb)), limit, limit_mb)
+    assert set(gpd.read_file(out)["number"]) == sources.kept_by_geod(path, least)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("kind", ["raster", "vector"])
+def test_verify_and_profile(kind: str, limit: str, tmp_path: Path) -> None:
+    """Verifying and profiling hold the contract for both kinds of source."""
+    work: RasterJob | VectorJob
+    if kind == "raster":
+        path, out = sources.tiled(tmp_path, "uint16"), tmp_path / "out.tif"
+        work = RasterJob(source=str(path), destination=str(out), resources=_resources(AMPLE_MB))
+    else:
+        path, out = sources.vector(tmp_path, "GPKG"), tmp_path / "out.gpkg"
+        work = VectorJob(source=str(path), destination=str(out), min_area_sqm=LEAST_SQM, resources=_resources(AMPLE_MB))
+    done = run_published(work)
+    assert done.status == "completed", done.error
+    assert done.plan is not None
+    check = jobs.VerifyJob(
+        source=str(path), output=str(out), work=work, expected=done.plan["expected"], result=done.result,
+        resources=_resources(AMPLE_MB),
+    )  # fmt: skip
+    for job in (check, ProfileJob(source=str(path), resources=_resources(AMPLE_MB))):
+        limit_mb = _limit_mb(limit, job)
+        _holds(run_job(_at(job, limit_mb)), limit, limit_mb)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_drivers(limit: str) -> None:
+    """Trying drivers holds the contract."""
+    job = DriversJob(names=("GTiff", "GPKG", "FlatGeobuf"), resources=_resources(AMPLE_MB))
+    limit_mb = _limit_mb(limit, job)
+    _holds(run_job(_at(job, limit_mb)), limit, limit_mb)
+
+
+@pytest.mark.parametrize("kind", ["raster", "vector"])
+def test_a_mebibyte_below_the_smallest_limit_is_refused(kind: str, tmp_path: Path) -> None:
+    """The smallest limit is the smallest: one MiB less is refused, naming the same number, and nothing is written."""
+    job: RasterJob | VectorJob
+    if kind == "raster":
+        path = sources.tiled(tmp_path, "uint16")
+        job = RasterJob(source=str(path), destination=str(tmp_path / "out.tif"), resources=_resources(AMPLE_MB))
+    else:
+        path = sources.vector(tmp_path, "GPKG")
+        job = VectorJob(source=str(path), destination=str(tmp_path / "out.gpkg"), resources=_resources(AMPLE_MB))
+    smallest = _limit_mb("tight", job)
+    report = run_published(_at(job, smallest - 2))
+    assert (report.status, report.exit_code) == ("refused", 137)
+    assert report.error is not None
+    # The size after imports differs by some pages from run to run.
+    assert report.error.smallest_limit_mb == pytest.approx(smallest, abs=1)
+    assert not (tmp_path / Path(job.destination).name).exists()
+
+
+@pytest.mark.parametrize("function", ["segfault", "numpy_over", "raises"])
+def test_nothing_is_published_on_failure(function: str, tmp_path: Path) -> None:
+    """An existing destination is as it was after a job that was to replace it has failed."""
+    path, out = sources.tiled(tmp_path, "uint8"), tmp_path / "out.tif"
+    out.write_bytes(b"precious")
+    job = RasterJob(
+        source=str(path), destination=str(out), operation=jobs.Custom(function=f"tests.faults.functions:{function}"),
+        resources=_resources(NORMAL_MB), overwrite=True,
+    )  # fmt: skip
+    report = run_published(job)
+    assert report.exit_code in {1, 137}
+    assert out.read_bytes() == b"precious"
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []

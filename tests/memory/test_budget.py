@@ -1,0 +1,139 @@
+"""What the host leaves, read from fake `/proc` and `/sys` trees: physical memory, cgroup v1, cgroup v2."""
+
+from pathlib import Path
+
+import pytest
+
+from lib.errors import HostLimitError
+from lib.memory.budget import HostMemory, grant_limit, host_memory
+from lib.settings import load_settings
+from lib.units import MIB
+
+GIB = 1024 * MIB
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A host with 16 GiB, 12 of them available, and no cgroups."""
+    _write(tmp_path / "proc/meminfo", f"MemTotal: {16 * GIB // 1024} kB\nMemAvailable: {12 * GIB // 1024} kB\n")
+    return tmp_path
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def _v2(root: Path, group: str, limit: int | str, usage: int, inactive: int = 0) -> None:
+    mount = root / "sys/fs/cgroup"
+    _write(mount / "cgroup.controllers", "cpu memory\n")
+    _write(root / "proc/self/cgroup", f"0::{group}\n")
+    folder = mount / group.lstrip("/")
+    _write(folder / "memory.max", f"{limit}\n")
+    _write(folder / "memory.current", f"{usage}\n")
+    _write(folder / "memory.stat", f"anon 1\ninactive_file {inactive}\n")
+
+
+def _v1(root: Path, group: str, limit: int, usage: int, inactive: int = 0, *, folder: str | None = None) -> None:
+    _write(root / "proc/self/cgroup", f"12:cpu,cpuacct:/other\n5:memory:{group}\n")
+    mount = root / "sys/fs/cgroup/memory" / (group if folder is None else folder).lstrip("/")
+    _write(mount / "memory.limit_in_bytes", f"{limit}\n")
+    _write(mount / "memory.usage_in_bytes", f"{usage}\n")
+    _write(mount / "memory.stat", f"total_inactive_file {inactive}\n")
+
+
+def test_without_cgroups_physical_memory_is_the_bound(root: Path) -> None:
+    """MemTotal and MemAvailable, in bytes."""
+    assert host_memory(root) == HostMemory(16 * GIB, 12 * GIB, "physical")
+
+
+def test_a_cgroup_v2_limit_is_the_bound(root: Path) -> None:
+    """A container's memory.max; what its page cache could give back counts as available."""
+    _v2(root, "/", GIB, 600 * MIB, inactive=500 * MIB)
+    assert host_memory(root) == HostMemory(GIB, GIB - 100 * MIB, "cgroup v2")
+
+
+def test_the_tightest_of_nested_groups_counts(root: Path) -> None:
+    """A limit on a group above ours holds us as well."""
+    _v2(root, "/slice", 2 * GIB, 0)
+    _v2(root, "/slice/unit", 3 * GIB, 0)
+    assert host_memory(root).total_bytes == 2 * GIB
+
+
+def test_max_is_no_limit(root: Path) -> None:
+    """memory.max of `max` leaves physical memory as the bound."""
+    _v2(root, "/unit", "max", GIB)
+    assert host_memory(root).bound == "physical"
+
+
+def test_a_cgroup_v1_limit_is_the_bound(root: Path) -> None:
+    """memory.limit_in_bytes of the memory controller's own group, not another controller's."""
+    _v1(root, "/docker/abc", 2 * GIB, GIB, inactive=512 * MIB)
+    assert host_memory(root) == HostMemory(2 * GIB, 2 * GIB - 512 * MIB, "cgroup v1")
+
+
+def test_in_a_container_the_group_may_be_the_mount(root: Path) -> None:
+    """Inside a container the path in /proc is the host's: the limit stands at the mount itself."""
+    _v1(root, "/docker/abc", 2 * GIB, GIB, folder="/")
+    assert host_memory(root).total_bytes == 2 * GIB
+
+
+def test_cgroup_v1s_no_limit_is_none(root: Path) -> None:
+    """v1 writes "no limit" as the largest multiple of a page below 2**63."""
+    _v1(root, "/", 9223372036854771712, GIB)
+    assert host_memory(root).bound == "physical"
+
+
+@pytest.mark.parametrize("text", ["", "garbage\n", "-\n"])
+def test_a_file_that_says_nothing_is_passed_over(root: Path, text: str) -> None:
+    """Unreadable numbers bound nothing."""
+    _v2(root, "/", GIB, 0)
+    (root / "sys/fs/cgroup/memory.max").write_text(text)
+    assert host_memory(root).bound == "physical"
+
+
+def test_usage_above_the_limit_leaves_nothing(root: Path) -> None:
+    """Available memory is never negative."""
+    _v2(root, "/", GIB, 2 * GIB)
+    assert host_memory(root).available_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("total", "available", "fraction", "budget"),
+    [
+        (32 * GIB, 32 * GIB, 0.25, 24 * GIB),  # the source text's 8 of 32 GB
+        (32 * GIB, 10 * GIB, 0.25, 10 * GIB),  # what is not there cannot be had
+        (512 * MIB, 512 * MIB, 0.25, 256 * MIB),  # the reserve is at least 256 MiB
+        (200 * MIB, 200 * MIB, 0.25, 0),
+        (4 * GIB, 4 * GIB, 0.0, 4 * GIB - 256 * MIB),
+    ],
+)
+def test_the_budget_leaves_the_reserve(total: int, available: int, fraction: float, budget: int) -> None:
+    """What is available, and never the reserve: a share of the total, at least 256 MiB."""
+    assert HostMemory(total, available, "physical").budget_bytes(fraction) == budget
+
+
+def test_a_default_limit_is_lowered_to_the_host() -> None:
+    """In a 1 GiB container the default of 2048 MiB becomes what the host leaves, with origin "host"."""
+    grant = grant_limit(load_settings(environ={}), HostMemory(GIB, 900 * MIB, "cgroup v2"))
+    assert grant == (768 * MIB, "host")
+
+
+def test_a_limit_that_fits_is_granted_as_it_is() -> None:
+    """Its origin is the layer that chose it."""
+    host = HostMemory(16 * GIB, 12 * GIB, "physical")
+    assert grant_limit(load_settings(given={"memory_limit_mb": 256}, environ={}), host) == (256 * MIB, "flag")
+    assert grant_limit(load_settings(environ={}), host) == (2048 * MIB, "default")
+
+
+@pytest.mark.parametrize("layer", ["flag", "environment"])
+def test_an_explicit_limit_above_the_host_is_an_error(layer: str) -> None:
+    """Whoever chose it is told by how much, exit 2; it is not lowered in silence."""
+    given = {"memory_limit_mb": 4096} if layer == "flag" else {}
+    environ = {"BATCH_MEMORY_LIMIT_MB": "4096"} if layer == "environment" else {}
+    with pytest.raises(HostLimitError, match="4096 MiB") as caught:
+        grant_limit(load_settings(given=given, environ=environ), HostMemory(GIB, GIB, "cgroup v1"))
+    assert layer in caught.value.message
+    assert "cgroup v1" in caught.value.message
+    assert caught.value.exit_code == 2
+    assert caught.value.budget_bytes == 768 * MIB
