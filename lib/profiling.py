@@ -3,13 +3,12 @@
 What is read and measured is in `lib/raster/profile.py` and `lib/vector/profile.py`.
 """
 
-import importlib
 from dataclasses import replace
 
 from lib.jobs import ProfileJob
 from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Engine, Room
-from lib.probe import probe
+from lib.probe import load, probe
 from lib.reports import Outcome, Plan
 
 __all__ = ["plan", "run"]
@@ -38,4 +37,4 @@ def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
 def _engine(job: ProfileJob, kind: str | None = None) -> tuple[str, Engine]:
     """The kind's name and its module; a source with a named layer is a vector."""
     kind = kind or ("vector" if job.layer else probe(job.source).kind)
-    return kind, importlib.import_module(f"lib.{kind}.profile")
+    return kind, load(f"lib.{kind}.profile")

@@ -121,7 +121,7 @@ class Settings(BaseModel):
     def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes YAML's `yes` for the number 1.
         if isinstance(value, bool) and info.field_name != "history_path":
-            raise ValueError(f"{value!r} is yes or no, not a value of this setting")  # noqa: TRY004 - pydantic reports it
+            raise ValueError(f"{value!r} is yes or no, not a value of this setting")
         return value
 
     @property

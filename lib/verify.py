@@ -5,7 +5,6 @@ neither has it, structure alone is checked, and a warning says so. The checks th
 `lib/raster/verification.py` and `lib/vector/verification.py`.
 """
 
-import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from pydantic import ValidationError
 from lib.errors import SourceError, VerificationFailed
 from lib.jobs import RasterJob, VectorJob, VerifyJob
 from lib.memory.proc import process_memory
-from lib.memory.work import Bench, Room, load_engine
-from lib.probe import probe
+from lib.memory.work import ENGINES, Bench, Room, load_engine
+from lib.probe import load, probe
 from lib.publish import is_local
 from lib.reports import Outcome, Plan
 
 __all__ = ["plan", "run"]
 
+_PLANNERS = {"raster": "lib.raster.verify_plan", "vector": "lib.vector.verification"}
 # For a plan that is made for what it expects of the output only, not to be run.
 _AMPLE_BYTES = 2**50
 
@@ -46,8 +46,8 @@ def plan(job: VerifyJob, room: Room) -> Plan:
     expected = job.expected or _expected(subject.work)
     # What the kind's libraries weigh became known only now.
     room = replace(room, baseline_bytes=process_memory().resident_bytes)
-    planner = importlib.import_module(f"lib.{subject.kind}.verification")
-    made: Plan = planner.plan_full(job.model_copy(update={"work": subject.work, "expected": expected}), room)
+    known = job.model_copy(update={"work": subject.work, "expected": expected})
+    made: Plan = load(_PLANNERS[subject.kind]).plan_full(known, room)
     return replace(made, expected=expected, facts=made.facts | {"kind": subject.kind})
 
 
@@ -102,9 +102,11 @@ def _subject(job: VerifyJob) -> _Subject:
     for name, path in (("output", job.output), ("source", job.source)):
         if is_local(path) and not Path(path).exists():
             raise SourceError(f"{name} {path} does not exist", hint="check the path")
+    kind = job.work.kind if job.work else probe(job.output, "output").kind
+    load(ENGINES[kind])
+    load(_PLANNERS[kind])
     if job.work is not None:
-        return _Subject(job.work.kind, job.work)
-    kind = probe(job.output, "output").kind
+        return _Subject(kind, job.work)
     name = Path(job.output).name
     record = _provenance(kind, job.output)
     if record is None:

@@ -52,6 +52,7 @@ def memory_markdown(report: Report) -> str:
         _picture(report),
         "## Memory",
         _table(("Quantity", "Size", "Meaning"), _memory_rows(report)),
+        *_titled("Memory at the peak, by holder", ("Holder", "Size"), _attribution_rows(report.memory)),
         *_titled("Plan", ("Term", "Projected"), _plan_rows(report.plan)),
         *_titled("Checks", ("Check", "Passed", "Compared"), _check_rows(report)),
         *_titled("Attempts", ("#", "Outcome", "Limit", "Chunk", "Threads", "Peak"), _attempt_rows(report)),
@@ -80,14 +81,16 @@ def _error(report: Report) -> str:
     if report.error.hint:
         lines += [">", f"> **What to do:** {_cell(report.error.hint)}"]
     if report.error.smallest_limit_mb:
-        lines += [">", f"> **Smallest limit that would do:** {report.error.smallest_limit_mb} MiB"]
+        lines += [">", f"> **Smallest limit for this job:** {report.error.smallest_limit_mb} MiB"]
     return "\n".join(lines)
 
 
 def _picture(report: Report) -> str:
     if not report.memory.samples:
         return "*No sample of memory was taken: the job ended before its first chunk.*"
-    svg = memory_svg(report.memory, limit_bytes=_limit(report), projected_bytes=(report.plan or {}).get("projected_bytes"))
+    svg = memory_svg(
+        report.memory, limit_bytes=_limit(report), projected_bytes=(report.plan or {}).get("projected_bytes")
+    )
     data = base64.b64encode(svg.encode()).decode("ascii")
     return f"![Resident memory over time: {_headline(report)}](data:image/svg+xml;base64,{data})"
 
@@ -110,7 +113,12 @@ def _memory_rows(report: Report) -> list[tuple[str, str, str]]:
         ("Peak", memory.peak_bytes, "high-water mark of resident memory"),
         ("Baseline", memory.baseline_bytes, "datasets open and buffers touched, before the loop"),
         ("Most drift", memory.max_drift_bytes, "largest growth over the baseline while it ran"),
-        ("Final", memory.final_bytes, "after closing, gc and malloc_trim"),
+        # A killed child has released nothing: what its last sample held is in "Last sample".
+        (
+            "Final",
+            memory.final_bytes if memory.residual_bytes is not None else None,
+            "after closing, gc and malloc_trim",
+        ),
         ("Residual", memory.residual_bytes, "final minus baseline"),
         ("Last sample", last[1] if last else None, f"{format_seconds(last[0])} after the job began" if last else ""),
         ("Slope", None if slope is None else round(slope), "growth per chunk, fitted after warm-up"),
@@ -118,15 +126,24 @@ def _memory_rows(report: Report) -> list[tuple[str, str, str]]:
     return [(name, format_bytes(size), meaning) for name, size, meaning in rows if size is not None]
 
 
+def _attribution_rows(memory: MemoryRecord) -> list[tuple[str, str]]:
+    return [
+        (_cell(name.removesuffix("_bytes").replace("_", " ")), format_bytes(size))
+        for name, size in memory.attribution.items()
+    ]
+
+
 def _plan_rows(plan: dict[str, Any] | None) -> list[tuple[str, str]]:
     if not plan:
         return []
-    rows = [(f"memory: {name}", format_bytes(size)) for name, size in plan.get("terms", {}).items()]
+    rows = [
+        (f"memory: {_cell(name.replace('_', ' '))}", format_bytes(size)) for name, size in plan.get("terms", {}).items()
+    ]
     rows.append(("**memory: projected peak**", f"**{format_bytes(plan['projected_bytes'])}**"))
     rows.append(("disk, at most", format_bytes(plan.get("disk_bytes", 0))))
     if plan.get("window"):
         height, width = plan["window"]
-        rows.append(("window", f"{height} × {width} pixels (rows × columns)"))
+        rows.append(("window", f"{height} x {width} pixels (rows x columns)"))
     if plan.get("batch_rows"):
         rows.append(("batch", f"{plan['batch_rows']} rows"))
     if plan.get("chunks"):
@@ -149,9 +166,9 @@ def _attempt_rows(report: Report) -> list[tuple[str, ...]]:
             str(number),
             _cell(attempt.outcome),
             format_bytes(attempt.limit_bytes),
-            _cell(attempt.chunk or "–"),
-            str(attempt.threads or "–"),
-            format_bytes(attempt.peak_bytes) if attempt.peak_bytes else "–",
+            _cell(attempt.chunk or "-"),
+            str(attempt.threads or "-"),
+            format_bytes(attempt.peak_bytes) if attempt.peak_bytes else "-",
         )
         for number, attempt in enumerate(report.attempts, start=1)
     ]
@@ -159,7 +176,12 @@ def _attempt_rows(report: Report) -> list[tuple[str, ...]]:
 
 def _time_rows(report: Report) -> list[tuple[str, str]]:
     parts = report.seconds
-    named = (("start-up and plan", parts.startup), ("work", parts.work), ("verification", parts.verify), ("total", parts.total))
+    named = (
+        ("start-up and plan", parts.startup),
+        ("work", parts.work),
+        ("verification", parts.verify),
+        ("total", parts.total),
+    )
     return [(name, format_seconds(seconds)) for name, seconds in named if seconds]
 
 

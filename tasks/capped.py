@@ -21,14 +21,15 @@ from lib.memory.process import run_job
 from lib.reports import Allocator, MemoryRecord, Report
 from lib.units import format_bytes
 from tasks.artifacts import emit
-from tasks.states import ended
+from tasks.states import ended, report_of
 
-__all__ = ["capped", "measured"]
+__all__ = ["capped", "measured", "report_of"]
 
 AnyJob = RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 _TENTHS = 10
+_MOST_SAMPLES = 240
 
 
 def capped(job: AnyJob, *, staged: Path | None = None) -> Report | State[Any]:
@@ -45,6 +46,8 @@ def measured(job: AnyJob, *, staged: Path | None = None) -> Report:
     listener = _Listener(job, logger)
     try:
         report = run_job(job, staged=staged, on_event=listener.hear)
+    except SwathError as error:  # before there was a child: a setting, the host's budget
+        report = Report.of_error(error, job.model_dump(mode="json"))
     except BaseException as error:
         if not isinstance(error, Exception):
             _emit(listener.cancelled(error), logger)
@@ -67,30 +70,41 @@ class _Listener:
         self._memory = MemoryRecord()
 
     def hear(self, event: dict[str, Any]) -> None:
-        """One event, to the log: checks as JSON lines, progress in tenths, what the child printed line by line."""
+        """One event: keep what it tells of memory, and log it."""
         if "resident_bytes" in event:
             self._memory.samples.append((round(time.monotonic() - self._began, 3), event["resident_bytes"]))
-            del self._memory.samples[:-240]
+            del self._memory.samples[:-_MOST_SAMPLES]
         match event["event"]:
             case "planned":
                 self._plan = event["plan"]
-                self._planned(event["plan"])
             case "baseline":
                 self._memory.baseline_bytes = event["resident_bytes"]
             case "allocators":
                 self._memory.top_allocators = [Allocator(**each) for each in event["top"]]
+        self._log(event)
+
+    def _log(self, event: dict[str, Any]) -> None:
+        """Checks as JSON lines, progress in tenths, what the child printed line by line."""
+        match event["event"]:
+            case "planned":
+                self._log_plan(event["plan"])
             case "chunk":
-                self._progress(event)
+                self._log_progress(event)
             case "check":
                 level = logging.INFO if event["passed"] else logging.ERROR
                 self._logger.log(level, "%s", json.dumps(event, ensure_ascii=False))
             case "stderr":
                 for line in str(event["text"]).splitlines():
                     self._logger.info("child: %s", line)
+            case "waiting":
+                self._logger.info("waiting for the host's memory budget, behind %s", event["behind"])
             case "attempt":
                 limit = format_bytes(event["limit_bytes"])
                 self._logger.warning(
-                    "attempt %s: planning with %.0f %% of a limit of %s", event["number"], 100 * event["fraction"], limit
+                    "attempt %s: planning with %.0f %% of a limit of %s",
+                    event["number"],
+                    100 * event["fraction"],
+                    limit,
                 )
 
     def cancelled(self, reason: BaseException) -> Report:
@@ -102,7 +116,7 @@ class _Listener:
         memory = self._memory.model_copy(update={"peak_bytes": peak})
         return report.model_copy(update={"plan": self._plan, "memory": memory})
 
-    def _planned(self, plan: dict[str, Any]) -> None:
+    def _log_plan(self, plan: dict[str, Any]) -> None:
         chunk = f"windows of {plan['window'][0]} x {plan['window'][1]} px" if plan.get("window") else ""
         chunk = f"batches of {plan['batch_rows']} rows" if plan.get("batch_rows") else chunk
         self._logger.info(
@@ -113,7 +127,7 @@ class _Listener:
             f", in {chunk}" if chunk else "",
         )
 
-    def _progress(self, event: dict[str, Any]) -> None:
+    def _log_progress(self, event: dict[str, Any]) -> None:
         done, of = event["done"], event["of"]
         tenth = done * _TENTHS // of if of else 0
         if tenth > self._tenth:

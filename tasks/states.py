@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.results import ResultRecord
+from prefect.exceptions import ParameterTypeError
 from prefect.states import Failed
 from prefect.tasks import Task
 
-from lib.errors import DataError, FunctionError, JobFailed, SwathError, VerificationFailed, from_record
+from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed, from_record
 from lib.reports import Report
 
 __all__ = ["ended", "failed", "named_end", "report_of", "settled", "worth_retrying"]
@@ -34,7 +34,9 @@ def ended(report: Report) -> Report | State[Any]:
 
 def failed(error: SwathError) -> State[Any]:
     """`Failed` under the error's name; its data is the error, so that a plain call of the flow raises it."""
-    return Failed(name=type(error).__name__, message=f"exit {error.exit_code}: {error.message} ({error.hint})", data=error)
+    return Failed(
+        name=type(error).__name__, message=f"exit {error.exit_code}: {error.message} ({error.hint})", data=error
+    )
 
 
 def settled(value: R | State[Any]) -> R:
@@ -65,14 +67,15 @@ def report_of(ended_as: State[Any] | SwathError) -> Report:
     """The Report of a run of ours: from its final state (`return_state=True`), or from the error that a call raised.
 
     Raises:
-        BaseException: what ended the run, where that was no error of ours.
+        BaseException: what interrupted the run (a cancellation), where it was no error.
     """
-    error = ended_as
     if isinstance(ended_as, State):
         data = _data(ended_as)
         if isinstance(data, Report):
             return data
         error = _error_of(ended_as)
+    else:
+        error = ended_as
     report = error.report
     return report if isinstance(report, Report) else Report.of_error(error)
 
@@ -84,13 +87,17 @@ def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> b
 
 
 def _error_of(state: State[Any]) -> SwathError:
+    """The error that ended a run; what is none of ours is described as one, with itself as the cause."""
     data = _data(state)
     if isinstance(data, SwathError):
         return data
-    if isinstance(data, BaseException):
+    if isinstance(data, BaseException) and not isinstance(data, Exception):
         raise data
-    return JobFailed(f"the run ended {state.name}: {state.message or 'no message'}")
+    kind = UsageError if isinstance(data, ParameterTypeError) else JobFailed
+    error = kind(f"the run ended {state.name}: {state.message or 'no message'}")
+    error.__cause__ = data if isinstance(data, Exception) else None
+    return error
 
 
 def _data(state: State[Any]) -> Any:
-    return state.data.result if isinstance(state.data, ResultRecord) else state.data
+    return state.result(raise_on_failure=False)

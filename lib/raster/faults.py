@@ -12,6 +12,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
 
 from lib.errors import DataError, MemoryExceeded, OutputError, SwathError
+from lib.memory.evidence import speaks_of_memory
 from lib.raster.windows import Window
 
 __all__ = ["RASTERIO_ERRORS", "is_allocator", "reading", "words", "writing"]
@@ -19,15 +20,8 @@ __all__ = ["RASTERIO_ERRORS", "is_allocator", "reading", "words", "writing"]
 # CPLE_AppDefinedError and its siblings are no RasterioError; RuntimeError is a thread that could not start.
 RASTERIO_ERRORS = (RasterioError, RasterioIOError, CPLE_BaseError, RuntimeError, ValueError, OSError)
 
-_ALLOCATOR_WORDS = (
-    "unable to allocate",
-    "out of memory",
-    "cannot allocate",
-    "no space for",  # libtiff: "No space for output buffer", "No space for LZW hash table"
-    "cplcreatejoinablethread",
-    "can't start new thread",
-    "memory allocation",
-)
+# libtiff says "No space for LZW hash table", "No space for output buffer" and more of that kind.
+_LIBTIFF_ALLOCATOR = "No space for"
 _DISK_WORDS = ("no space left", "file too large", "write failed", "write error", "disk quota exceeded")
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 
@@ -84,7 +78,8 @@ def words(error: BaseException) -> str:
 
 def is_allocator(error: BaseException) -> bool:
     """True where an allocator's words are in what was said."""
-    return any(word in words(error).lower() for word in _ALLOCATOR_WORDS)
+    said = words(error)
+    return speaks_of_memory(said) or _LIBTIFF_ALLOCATOR in said
 
 
 def _raise_if_memory(error: BaseException, doing: str) -> None:

@@ -1,7 +1,7 @@
 """What the guards cost: the same engine under cap, watchdog, meter, tracemalloc and heartbeat, and bare, in turn.
 
-Run `python -m tests.benchmarks.guards [SOURCE ...] [--pairs N]`. It prints the ratio guarded / bare of the work's wall seconds, pair by
-pair, and their median; start-up is left out on both sides. Results are written down in README.md beside this file.
+Run `python -m tests.benchmarks.guards [SOURCE ...] [--pairs N]`. It prints the ratio guarded / bare of the work's wall seconds,
+pair by pair, and their median; start-up is left out on both sides. Results are written down in README.md beside this file.
 """
 
 import argparse

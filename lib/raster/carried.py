@@ -1,0 +1,139 @@
+"""What an output takes over from its source beside pixels: georeferencing, tags, colours, scales; and its provenance.
+
+All of it is written before the first pixel, so that a TIFF's directory stands in front of its data. What would be stale
+in the output is not carried: statistics, colour tables, structure, and units of values that the operation has changed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rasterio.enums import ColorInterp
+
+import lib
+from lib.jobs import RasterJob
+from lib.raster.facts import identity
+from lib.raster.faults import writing
+from lib.raster.formats import from_json, read_tags
+from lib.raster.operations import Linear, linear
+
+__all__ = ["carry", "georeferencing", "provenance_tags", "read_provenance", "read_source_identity"]
+
+_JOB, _SOURCE, _VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
+# Written by GDAL itself from other things, or true of the source's file only.
+_OWN_NAMESPACES = frozenset(
+    {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "TIFF", "COLOR_PROFILE", "OVR"}
+)
+# NODATA_VALUES would mask the output by the source's values; TIFFTAG_MINSAMPLEVALUE is a statistic.
+_STALE_TAGS = (
+    "STATISTICS_",
+    "NODATA_VALUES",
+    "TIFFTAG_MINSAMPLEVALUE",
+    "TIFFTAG_MAXSAMPLEVALUE",
+    "SWATH_",
+    "SourceColorInterp",
+)
+
+
+def georeferencing(source: Any) -> dict[str, Any]:
+    """CRS and transform for `rasterio.open(..., "w")`; ground control points take their place where they are what there is."""
+    points, points_crs = source.gcps
+    if points:
+        return {"gcps": points, "crs": points_crs}
+    crs = {"crs": source.crs} if source.crs else {}
+    return crs if source.transform.is_identity else {"transform": source.transform, **crs}
+
+
+def carry(source: Any, output: Any, job: RasterJob, bands: Sequence[int], path: str) -> None:
+    """Write to a new output what it takes over from the source, and where it comes from.
+
+    Args:
+        source: the open source.
+        output: the open output, nothing written yet.
+        job: the work.
+        bands: the source's bands, in the output's order.
+        path: the output's name, for errors.
+    """
+    with writing(path):
+        _carry_tags(source, output, bands)
+        output.update_tags(**provenance_tags(job))
+        if source.rpcs:
+            output.rpcs = source.rpcs
+        for number, band in enumerate(bands, 1):
+            if source.descriptions[band - 1]:
+                output.set_band_description(number, source.descriptions[band - 1])
+        _carry_colours(source, output, bands)
+        _carry_scales(source, output, job, bands)
+
+
+def _carry_tags(source: Any, output: Any, bands: Sequence[int]) -> None:
+    for namespace in [None, *_plain(source.tag_namespaces())]:
+        tags = _fresh(source.tags(ns=namespace) if namespace else source.tags())
+        if tags:
+            output.update_tags(ns=namespace, **tags)
+    for number, band in enumerate(bands, 1):
+        for namespace in [None, *_plain(source.tag_namespaces(band))]:
+            tags = _fresh(source.tags(band, ns=namespace) if namespace else source.tags(band))
+            if tags:
+                output.update_tags(number, ns=namespace, **tags)
+
+
+def _plain(namespaces: Sequence[str]) -> list[str]:
+    return [name for name in namespaces if name and name not in _OWN_NAMESPACES and ":" not in name]
+
+
+def _fresh(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in tags.items() if not key.startswith(_STALE_TAGS)}
+
+
+def _carry_colours(source: Any, output: Any, bands: Sequence[int]) -> None:
+    # Indexes into a colour table are plain values once they are transformed.
+    wanted = [source.colorinterp[band - 1] for band in bands]
+    wanted = [ColorInterp.gray if each == ColorInterp.palette else each for each in wanted]
+    if tuple(wanted) != tuple(output.colorinterp):
+        output.colorinterp = wanted
+
+
+def _carry_scales(source: Any, output: Any, job: RasterJob, bands: Sequence[int]) -> None:
+    scales, offsets, units = [], [], []
+    for band in bands:
+        line = Linear(1.0, 0.0) if source.colorinterp[band - 1] == ColorInterp.alpha else linear(job.operation)
+        scale, offset = source.scales[band - 1], source.offsets[band - 1]
+        scaled = (scale, offset) != (1.0, 0.0)
+        kept = line is not None and (scaled or line == Linear(1.0, 0.0))
+        units.append(source.units[band - 1] if kept else None)
+        scales.append(scale / line.factor if line and scaled else 1.0)
+        offsets.append(offset - line.shift * scale / line.factor if line and scaled else 0.0)
+    if any(scale != 1.0 for scale in scales) or any(offset != 0.0 for offset in offsets):
+        output.scales, output.offsets = scales, offsets
+    if any(units):
+        output.units = [unit or "" for unit in units]
+
+
+def provenance_tags(job: RasterJob) -> dict[str, str]:
+    """The tags that say how an output was made: no time and no limit, so that the same work gives the same file."""
+    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"})
+    work["source"] = job.label  # folders and query strings of where it ran are nobody's business
+    return {
+        _VERSION: getattr(lib, "__version__", "0.1.0"),
+        _JOB: json.dumps(work, separators=(",", ":"), sort_keys=True),
+        _SOURCE: json.dumps(identity(job.source), separators=(",", ":"), sort_keys=True),
+    }
+
+
+def read_provenance(path: str | Path) -> dict[str, Any] | None:
+    """The work that wrote a raster, as a `RasterJob` record without resources; None where it does not say.
+
+    `source` is its base name only, `destination` is `path`.
+    """
+    record = from_json(read_tags(path).get(_JOB))
+    if not isinstance(record, dict) or record.get("kind") != "raster":
+        return None
+    return record | {"destination": str(path)}
+
+
+def read_source_identity(tags: Mapping[str, str]) -> dict[str, Any] | None:
+    """What an output's tags say of its source: name, bytes, mtime_ns."""
+    record = from_json(tags.get(_SOURCE))
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,329 @@
+"""The planner: header facts, a job and room for it in; window, block, threads, cache and projected bytes out. Pure.
+
+It lists every layout that the job allows, projects the peak of each, and takes the cheapest in time of those that fit. So more
+memory is used only where that is faster, and the smallest limit that would do is simply the smallest projection in the list.
+What each term is made of, and the measurements behind it, is in `terms.py`.
+"""
+
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.errors import DiskRefused, MemoryRefused
+from lib.jobs import Custom, RasterJob
+from lib.memory.work import Room
+from lib.raster import windows
+from lib.raster.facts import RasterFacts
+from lib.raster.operations import output_dtype, output_nodata
+from lib.raster.terms import TINY_CACHE_BYTES, Layout, chunk_bytes, table_bytes, terms
+from lib.reports import Plan
+from lib.units import MIB, format_bytes
+
+__all__ = ["check_disk", "choose", "layouts", "make_plan"]
+
+BLOCK_SIZES = (512, 256, 128)
+_MOST_WINDOW_PIXELS = 1024 * 1024  # 4 MiB of float32: larger windows gained nothing
+_MOST_ALIGNED_PIXELS = 4 * _MOST_WINDOW_PIXELS
+# Where no cache for a row of windows fits, a source block is decoded again for each window that it touches; at most so often.
+_MOST_DECODES = 16.0
+_ROW_CACHE = 1.3
+_MANY_BANDS_BYTES = 16 * MIB
+# Nanoseconds, for choosing only: decoding and encoding a pixel, opening and closing a window.
+_DECODE, _ENCODE, _WINDOW = 4.0, 15.0, 300_000.0
+_THREADS_GAIN = 0.6
+_BASELINE_SPREAD_BYTES = MIB  # 0.3 MiB seen between children of the same job
+_HUGE_WINDOW = 1.5  # leaves the CPU's caches
+# What smaller tiles cost in size and time, ns a pixel.
+_BLOCK_COST = {512: 0.0, 256: 0.3, 128: 1.2}
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    layout: Layout
+    projected_bytes: int
+    cost: float
+
+
+def make_plan(facts: RasterFacts, job: RasterJob, room: Room) -> Plan:
+    """The fastest plan that fits into `room.budget_bytes`.
+
+    Raises:
+        MemoryRefused: none fits, or a fixed setting leaves none; says which, and the smallest limit that would do.
+    """
+    choices = _choices(facts, job, room)
+    chosen = choose(choices, job, facts, room)
+    layout = chosen.layout
+    made = terms(facts, job, room, layout)
+    return Plan(
+        limit_bytes=room.limit_bytes,
+        projected_bytes=chosen.projected_bytes,
+        baseline_bytes=room.baseline_bytes,
+        disk_bytes=disk_bytes(facts, job, layout.block_size),
+        smallest_limit_bytes=_smallest(choices),
+        threads=layout.threads,
+        gdal_cache_bytes=layout.cache_bytes,
+        window=layout.window,
+        block_size=layout.block_size,
+        chunks=windows.count(facts.shape, layout.window) * windows.steps(len(facts.bands), layout.bands_at_once),
+        terms=made,
+        lower_by=_lower_by(chosen, choices),
+        expected=_expected(facts, job, layout),
+        facts=facts.describe() | {"bands_at_once": layout.bands_at_once, "decodes": round(layout.decodes, 2)},
+    )
+
+
+def choose(choices: list[_Choice], job: RasterJob, facts: RasterFacts, room: Room) -> _Choice:
+    """The cheapest choice that fits.
+
+    Raises:
+        MemoryRefused: there is none.
+    """
+    if not choices:
+        raise _chunk_refused(facts, job)
+    fitting = [choice for choice in choices if choice.projected_bytes <= room.budget_bytes]
+    if fitting:
+        return min(fitting, key=lambda choice: (choice.cost, choice.projected_bytes))
+    smallest = _smallest(choices)
+    setting = _setting_in_the_way(facts, job, room, smallest)
+    raise MemoryRefused(
+        f"{job.label}: needs a limit of at least {_mib(smallest)} MiB, "
+        f"{_mib(room.budget_bytes, down=True)} MiB are granted{setting}",
+        hint=f"raise the memory limit to {_mib(smallest)} MiB",
+        smallest_limit_bytes=smallest,
+    )
+
+
+def _smallest(choices: list[_Choice]) -> int:
+    """The smallest limit that would do, also for a child whose size after imports is a little larger than this one's."""
+    return min(choice.projected_bytes for choice in choices) + _BASELINE_SPREAD_BYTES
+
+
+def _choices(facts: RasterFacts, job: RasterJob, room: Room) -> list[_Choice]:
+    return [
+        _Choice(layout, sum(terms(facts, job, room, layout).values()), _cost(layout)) for layout in layouts(facts, job)
+    ]
+
+
+def _cost(layout: Layout) -> float:
+    """Nanoseconds a pixel, for comparing layouts with each other."""
+    encode = _ENCODE * (_THREADS_GAIN if layout.threads > 1 else 1.0)
+    window = _WINDOW / (layout.window[0] * layout.window[1] * layout.bands_at_once)
+    huge = _HUGE_WINDOW if layout.window[0] * layout.window[1] > _MOST_WINDOW_PIXELS else 0.0
+    return _DECODE * layout.decodes + encode + window + huge + _BLOCK_COST.get(layout.block_size, 0.0)
+
+
+def layouts(facts: RasterFacts, job: RasterJob) -> Iterator[Layout]:
+    """Every layout that the job's fixed choices allow."""
+    bound = job.resources.max_chunk_bytes
+    for block in _block_sizes(facts, job):
+        for window in _windows(facts, block):
+            for at_once in _bands_at_once(facts, job, window):
+                if bound is not None and chunk_bytes(facts, job, window, at_once) > bound:
+                    continue
+                for cache, decodes in _caches(facts, job, window, at_once):
+                    for threads in _threads(job):
+                        yield Layout(block, window, at_once, threads, cache, decodes)
+
+
+def _block_sizes(facts: RasterFacts, job: RasterJob) -> list[int]:
+    if job.block_size:
+        return [job.block_size]
+    # A raster smaller than a tile would still be stored as a whole one.
+    whole = -(-max(facts.shape) // 16) * 16
+    return sorted({min(size, whole) for size in BLOCK_SIZES}, reverse=True)
+
+
+def _threads(job: RasterJob) -> list[int]:
+    if job.resources.threads:
+        return [job.resources.threads]
+    if job.compress == "none":
+        return [1]
+    return [2, 1] if job.resources.threads_max > 1 else [1]
+
+
+def _bands_at_once(facts: RasterFacts, job: RasterJob, window: tuple[int, int]) -> list[int]:
+    """How many bands a chunk may hold: all where one block holds all or a function wants all, else all or one."""
+    every = len(facts.bands)
+    if facts.pixel_interleaved or isinstance(job.operation, Custom) or every == 1:
+        return [every]
+    many = window[0] * window[1] * facts.itemsize * every > _MANY_BANDS_BYTES
+    return [1] if many else [every, 1]
+
+
+def _windows(facts: RasterFacts, block: int) -> list[tuple[int, int]]:
+    """Window shapes: multiples of the output block, up to the raster's own size rounded up to blocks."""
+    down, across = (windows.steps(length, block) for length in facts.shape)
+    most = max(1, _MOST_WINDOW_PIXELS // block**2)
+    found = {(1, 1)}
+    for tall in _powers(min(down, most)):
+        for wide in [*_powers(min(across, most // tall)), min(across, most // tall)]:
+            if wide:
+                found.add((tall, wide))
+    aligned = tuple(math.lcm(block, edge) // block for edge in facts.block)
+    if aligned[0] * aligned[1] * block**2 <= _MOST_ALIGNED_PIXELS:
+        found.add((min(down, aligned[0]), min(across, aligned[1])))
+    # Whole rows need no cache for strips.
+    found.update((1, windows.steps(across, parts)) for parts in (1, 2, 4, 8, 16))
+    return [(tall * block, wide * block) for tall, wide in sorted(found)]
+
+
+def _powers(most: int) -> Iterator[int]:
+    power = 1
+    while power <= most:
+        yield power
+        power *= 2
+
+
+def _caches(facts: RasterFacts, job: RasterJob, window: tuple[int, int], at_once: int) -> Iterator[tuple[int, float]]:
+    """GDAL cache sizes to consider, each with how often a source block is decoded then."""
+    bound = job.resources.gdal_cache_max_bytes
+    tiny = min(TINY_CACHE_BYTES, bound)
+    decodes = math.prod(
+        _touches(step, edge, length) for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
+    )
+    row = row_cache_bytes(facts, window, at_once)
+    if decodes <= _MOST_DECODES or row > bound:
+        yield tiny, decodes
+    if decodes > 1 and row <= bound:
+        yield row, 1.0
+
+
+def _touches(step: int, edge: int, length: int) -> float:
+    """In how many windows a block lies, on average, along one axis."""
+    if step >= length or step % edge == 0:
+        return 1.0
+    if edge >= length:
+        return float(windows.steps(length, step))
+    return 1.0 + (edge - math.gcd(step, edge)) / step
+
+
+def row_cache_bytes(facts: RasterFacts, window: tuple[int, int], at_once: int) -> int:
+    """A cache that keeps the source blocks of one row of windows, with what GDAL needs to spare (FACTS), bytes."""
+    edge, height = facts.block[0], facts.shape[0]
+    rows = min(windows.steps(window[0], edge) * edge + (edge if window[0] % edge else 0), max(height, edge))
+    across = windows.steps(facts.shape[1], facts.block[1]) * facts.block[1]
+    bands = facts.count if facts.pixel_interleaved else at_once
+    return int(_ROW_CACHE * rows * across * facts.itemsize * bands)
+
+
+def disk_bytes(facts: RasterFacts, job: RasterJob, block_size: int) -> int:
+    """Upper bound of the output: its tiles uncompressed, 1 % for incompressible ones, and its table."""
+    tiles = windows.count(facts.shape, (block_size, block_size)) * len(facts.bands)
+    itemsize = output_dtype(job.operation, facts.dtype).itemsize
+    return int(tiles * block_size**2 * itemsize * 1.01) + table_bytes(tiles) + MIB
+
+
+def likely_disk_bytes(facts: RasterFacts, job: RasterJob, block_size: int) -> int:
+    """The least that must be free: all of an uncompressed output, half of what a compressed one likely takes.
+
+    A compressed source says how well its pixels compress; float32 of them took 0.9 to 2 times the bytes of the source, so
+    its own size, halved, refuses no job that fits. An uncompressed one says nothing: a tenth of it is asked for.
+    """
+    upper = disk_bytes(facts, job, block_size)
+    if job.compress == "none":
+        return upper
+    share = len(facts.bands) / facts.count
+    likely = facts.source_bytes * share / (2 if facts.compression else 10)
+    return min(upper, int(likely) + MIB)
+
+
+def check_disk(facts: RasterFacts, job: RasterJob, plan: Plan, folder: Path | None) -> None:
+    """Refuse a job whose output cannot fit on its disk.
+
+    Raises:
+        DiskRefused: less is free than `likely_disk_bytes`.
+    """
+    if folder is None or not folder.exists() or plan.block_size is None:
+        return
+    free, need = shutil.disk_usage(folder).free, likely_disk_bytes(facts, job, plan.block_size)
+    if free < need:
+        raise DiskRefused(
+            f"{folder} has {format_bytes(free)} free, the output of {job.label} takes at least {format_bytes(need)}",
+            free_bytes=free,
+            need_bytes=need,
+        )
+
+
+def _expected(facts: RasterFacts, job: RasterJob, layout: Layout) -> dict[str, Any]:
+    dtype = output_dtype(job.operation, facts.dtype)
+    nodata = output_nodata(job, dtype)
+    return {
+        "driver": "GTiff",
+        "height": facts.shape[0],
+        "width": facts.shape[1],
+        "count": len(facts.bands),
+        "bands": list(facts.bands),
+        "dtype": dtype.name,
+        "nodata": "nan" if math.isnan(nodata) else nodata,
+        "block_size": layout.block_size,
+        "compress": job.compress,
+    }
+
+
+def _lower_by(chosen: _Choice, choices: list[_Choice]) -> str:
+    """Of all layouts that differ from the chosen one in one setting, the one that saves most."""
+    layout = chosen.layout
+    found: list[tuple[int, str]] = []
+    for other in choices:
+        theirs = other.layout
+        saved = chosen.projected_bytes - other.projected_bytes
+        if saved < MIB:
+            continue
+        if theirs.threads < layout.threads and theirs[:3] == layout[:3] and theirs[4:] == layout[4:]:
+            found.append((saved, f"threads {layout.threads} -> {theirs.threads}"))
+        elif theirs.threads == layout.threads and theirs.block_size < layout.block_size:
+            found.append((saved, f"block_size {layout.block_size} -> {theirs.block_size}"))
+        elif (
+            theirs.threads == layout.threads
+            and theirs.block_size == layout.block_size
+            and theirs.window != layout.window
+        ):
+            found.append((saved, f"max_chunk_mb: windows of {_shape(layout.window)} -> {_shape(theirs.window)}"))
+    if not found:
+        return ""
+    saved, how = max(found)
+    return f"{how} saves {format_bytes(saved)}"
+
+
+def _shape(window: tuple[int, int]) -> str:
+    return f"{window[0]} x {window[1]}"
+
+
+def _setting_in_the_way(facts: RasterFacts, job: RasterJob, room: Room, smallest: int) -> str:
+    """Names the fixed setting without which a plan would fit."""
+    freed: dict[str, RasterJob] = {}
+    resources = job.resources
+    if job.block_size:
+        freed[f"block_size={job.block_size}"] = job.model_copy(update={"block_size": None})
+    if resources.threads and resources.threads > 1:
+        fewer = resources.model_copy(update={"threads": None})
+        freed[f"threads={resources.threads}"] = job.model_copy(update={"resources": fewer})
+    for name, other in freed.items():
+        without = _smallest(_choices(facts, other, room))
+        if without <= room.budget_bytes < smallest:
+            return f"; without {name} it would need {_mib(without)} MiB"
+    if room.budget_bytes < room.limit_bytes:
+        return f" of the limit of {_mib(room.limit_bytes, down=True)} MiB after a death of memory"
+    if facts.block_bytes > smallest // 4:
+        height, width = facts.block
+        return f"; one source block of {height} x {width} pixels alone is {format_bytes(facts.block_bytes)}"
+    return ""
+
+
+def _chunk_refused(facts: RasterFacts, job: RasterJob) -> MemoryRefused:
+    free = job.model_copy(update={"resources": job.resources.model_copy(update={"max_chunk_bytes": None})})
+    least = min((chunk_bytes(facts, free, each.window, each.bands_at_once) for each in layouts(facts, free)), default=0)
+    bound = job.resources.max_chunk_bytes or 0
+    return MemoryRefused(
+        f"{job.label}: max_chunk_mb allows {format_bytes(bound)} for a chunk, the smallest takes {format_bytes(least)}"
+        + (f" with block_size={job.block_size}" if job.block_size else ""),
+        hint=f"set max_chunk_mb to {_mib(least)} or more",
+        smallest_chunk_bytes=least,
+    )
+
+
+def _mib(size_bytes: int, *, down: bool = False) -> int:
+    return size_bytes // MIB if down else -(-size_bytes // MIB)

@@ -1,0 +1,116 @@
+"""Profiling a raster: read an evenly spread sample of windows exactly as the engine would, and say what that takes.
+
+Nothing is written. The suggestions are for the default work, normalise of all bands, with the same resources.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from lib.jobs import ProfileJob, RasterJob
+from lib.memory.proc import process_memory
+from lib.memory.work import Bench, Room
+from lib.raster import windows
+from lib.raster.engine import in_order
+from lib.raster.facts import gather
+from lib.raster.faults import reading
+from lib.raster.formats import environment, open_source, set_cache
+from lib.raster.masks import MaskBuffers
+from lib.raster.plan import make_plan
+from lib.raster.terms import TINY_CACHE_BYTES
+from lib.reports import Outcome, Plan
+from lib.units import mib
+
+__all__ = ["plan", "run"]
+
+_HEADROOM = 1.2
+# What the default work takes and a profile does not.
+_WRITING_TERMS = ("encoder", "output index", "operation", "output buffer")
+
+
+def plan(job: ProfileJob, room: Room) -> Plan:
+    """The default work's plan, less what writing takes.
+
+    Raises:
+        SourceError, DataError, MemoryRefused: as for the work itself.
+    """
+    set_cache(TINY_CACHE_BYTES)
+    with environment(), open_source(job.source) as source:
+        facts = gather(source, job.source)
+        work = make_plan(facts, _default_work(job), room)
+    terms = {name: size for name, size in work.terms.items() if name not in _WRITING_TERMS}
+    saved = work.projected_bytes - sum(terms.values())
+    return Plan(
+        limit_bytes=room.limit_bytes,
+        projected_bytes=work.projected_bytes - saved,
+        baseline_bytes=room.baseline_bytes,
+        disk_bytes=0,
+        smallest_limit_bytes=work.smallest_limit_bytes,
+        threads=1,
+        gdal_cache_bytes=work.gdal_cache_bytes,
+        window=work.window,
+        block_size=work.block_size,
+        chunks=min(work.chunks, job.sample_chunks),
+        terms=terms,
+        facts=work.facts | {"chunks_total": work.chunks, "work_projected_bytes": work.projected_bytes},
+    )
+
+
+def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
+    """Read the sample, masks included, and suggest a limit, a chunk and a cache.
+
+    Raises:
+        DataError, MemoryExceeded: under way.
+    """
+    set_cache(plan.gdal_cache_bytes)
+    with environment(), open_source(job.source) as source:
+        counts = _read(job, plan, bench, source)
+    bench.meter.finish()
+    peak = int(process_memory().peak_bytes * _HEADROOM)
+    return Outcome(
+        result=counts
+        | {
+            "suggested_limit_mb": mib(max(peak, int(plan.facts["work_projected_bytes"]))),
+            "suggested_chunk": list(plan.window or ()),
+            "suggested_gdal_cachemax_mb": max(1, mib(plan.gdal_cache_bytes)),
+        },
+        checks=tuple(bench.checks),
+    )
+
+
+def _default_work(job: ProfileJob) -> RasterJob:
+    return RasterJob(source=job.source, destination="profile.tif", resources=job.resources)
+
+
+def _read(job: ProfileJob, plan: Plan, bench: Bench, source: Any) -> dict[str, Any]:
+    facts = gather(source, job.source, tables_checked=True)
+    at_once, window = int(plan.facts["bands_at_once"]), plan.window or (1, 1)
+    pixels = min(window[0], facts.shape[0]) * min(window[1], facts.shape[1])
+    raw, masks = np.zeros(at_once * pixels, facts.dtype), MaskBuffers(facts.rules, pixels, facts.dtype)
+    raw.fill(0)
+    masks.touch()
+    wanted = set(windows.evenly(int(plan.facts["chunks_total"]), job.sample_chunks))
+    nodata_pixels = read_pixels = 0
+    bench.meter.start(len(wanted))
+    for i, (each, bands) in enumerate(in_order(facts.shape, window, facts.bands, at_once)):
+        if i not in wanted:
+            continue
+        values = raw[: len(bands) * each.pixels].reshape(len(bands), each.pixels)
+        with reading(job.source, each):
+            source.read(bands, out=values.reshape(len(bands), each.height, each.width), window=each.ranges)
+        masks.read_shared(source, job.source, each)
+        for band, band_pixels in zip(bands, values, strict=True):
+            invalid = masks.invalid(source, job.source, each, band, band_pixels)
+            nodata_pixels += 0 if invalid is None else int(np.count_nonzero(invalid))
+        read_pixels += values.size
+        bench.meter.chunk()
+    return {
+        "width": facts.shape[1],
+        "height": facts.shape[0],
+        "bands": len(facts.bands),
+        "chunks_total": int(plan.facts["chunks_total"]),
+        "chunks_read": len(wanted),
+        "decoded_bytes": read_pixels * facts.itemsize,
+        "nodata": facts.rules.describe(),
+        "nodata_share": round(nodata_pixels / read_pixels, 4) if read_pixels else 0.0,
+    }

@@ -1,0 +1,92 @@
+"""What a full verification of a raster takes: its own projection, from the headers of source and output. Nothing is written."""
+
+from typing import Any
+
+from lib.errors import MemoryRefused, SourceError, VerificationFailed
+from lib.jobs import VerifyJob
+from lib.memory.proc import process_memory
+from lib.memory.work import Room
+from lib.raster import windows
+from lib.raster.facts import RasterFacts, gather
+from lib.raster.formats import environment, open_source, set_cache
+from lib.raster.recompute import SAMPLE_EDGE
+from lib.raster.terms import TINY_CACHE_BYTES, source_terms
+from lib.reports import Plan
+from lib.units import KIB, MIB, mib
+
+__all__ = ["decode_window", "plan_full"]
+
+_GROWTH_BYTES = 4 * MIB
+_DECODE_PIXELS = 1024 * 1024
+# Of a recomputed window: pixels and mask as read, float64 of them, of the result and between, the output's, comparisons.
+_BYTES_PER_SAMPLED_PIXEL = 64
+_SPREAD_BYTES = MIB
+
+
+def plan_full(job: VerifyJob, room: Room) -> Plan:
+    """Plan a full verification.
+
+    Raises:
+        SourceError: the source cannot be opened.
+        VerificationFailed: the output cannot.
+        MemoryRefused: the limit is too small.
+    """
+    set_cache(TINY_CACHE_BYTES)
+    with environment(), open_source(job.source) as source:
+        facts = gather(source, job.source, tables_checked=True)
+        try:
+            with open_source(job.output) as output:
+                made, shape, block = _terms(facts, output, job, room)
+        except SourceError as error:
+            raise VerificationFailed(f"the output failed the check 'opens': {error.message}", check="opens") from error
+    projected = sum(made.values())
+    if projected > room.budget_bytes:
+        smallest = projected + _SPREAD_BYTES
+        raise MemoryRefused(
+            f"{job.label}: verifying needs a limit of at least {mib(smallest)} MiB, {room.budget_bytes // MIB} MiB are granted",
+            hint=f"raise the memory limit to {mib(smallest)} MiB",
+            smallest_limit_bytes=smallest,
+        )
+    step = decode_window(block)
+    return Plan(
+        limit_bytes=room.limit_bytes,
+        projected_bytes=projected,
+        baseline_bytes=room.baseline_bytes,
+        disk_bytes=0,
+        smallest_limit_bytes=projected + _SPREAD_BYTES,
+        gdal_cache_bytes=TINY_CACHE_BYTES,
+        window=step,
+        block_size=block[0],
+        chunks=windows.count(shape[1:], step) * shape[0],
+        terms=made,
+        facts=facts.describe(),
+    )
+
+
+def _terms(
+    facts: RasterFacts, output: Any, job: VerifyJob, room: Room
+) -> tuple[dict[str, int], tuple[int, int, int], tuple[int, int]]:
+    """The terms, the output's `(bands, height, width)`, and its block."""
+    block = output.block_shapes[0]
+    itemsize = 8 if output.dtypes[0] == "float64" else 4
+    step = decode_window(block)
+    shape = (output.count, output.height, output.width)
+    pixels = min(step[0], shape[1]) * min(step[1], shape[2])
+    out_block = block[0] * block[1] * itemsize
+    made = source_terms(facts, room, TINY_CACHE_BYTES, out_block) | {
+        "opening": max(0, process_memory().resident_bytes - room.baseline_bytes),
+        "output blocks": out_block * (2 if output.compression else 1) + 256 * KIB,
+        "decode buffers": pixels * (itemsize + 1),
+        "recomputed window": SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL,
+        "output index": windows.count(shape[1:], block) * shape[0] * 16,
+        "interpreter and libraries": _GROWTH_BYTES,
+        "margin": job.resources.margin_bytes,
+    }
+    del made["opening the source"]  # "opening" is that of both
+    return made, shape, block
+
+
+def decode_window(block: tuple[int, int]) -> tuple[int, int]:
+    """`(height, width)` of what is decoded at a time: whole blocks, about a million pixels."""
+    wide = max(1, _DECODE_PIXELS // (block[0] * block[1]))
+    return block[0], block[1] * wide

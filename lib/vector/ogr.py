@@ -1,0 +1,218 @@
+"""The one door to OGR: pyogrio without pandas, its options, its warnings, and what its errors mean.
+
+`import pyogrio` pulls in geopandas and pandas where they are installed, 40 MiB that no Arrow batch needs; in the capped child,
+and only there, they are hidden from it while it is imported (a user's function may still import them afterwards).
+"""
+
+import importlib.abc
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lib.errors import DataError, JobFailed, MemoryExceeded, OutputError, SwathError
+from lib.memory.evidence import speaks_of_memory
+
+__all__ = [
+    "configured",
+    "import_without_pandas",
+    "is_child",
+    "one_line",
+    "open_batches",
+    "open_options",
+    "read_info",
+    "reading",
+    "translated",
+]
+
+_HIDDEN = ("geopandas", "pandas")
+# Sources are only read: no statistics, locks or templates beside them.
+_QUIET = {"GDAL_PAM_ENABLED": "NO"}
+_SQLITE_MAGIC = b"SQLite format 3\x00"
+
+
+class _Hider(importlib.abc.MetaPathFinder):
+    """Makes the hidden packages look as if they were not installed."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        """Refuse the hidden; leave the rest to the other finders."""
+        del path, target
+        if fullname.partition(".")[0] in _HIDDEN:
+            raise ModuleNotFoundError(f"{fullname} is hidden from pyogrio in the capped child", name=fullname)
+
+
+def is_child() -> bool:
+    """True in the capped child, by its command line `-m lib.memory.child`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return getattr(spec, "name", "") == "lib.memory.child"
+
+
+def import_without_pandas() -> None:
+    """Import pyogrio with geopandas and pandas hidden, unless something has them already."""
+    if any(name in sys.modules for name in (*_HIDDEN, "pyogrio")):
+        return
+    hider = _Hider()
+    sys.meta_path.insert(0, hider)
+    try:
+        import numpy as np
+        import pyarrow as pa
+        import pyogrio.raw  # noqa: F401
+
+        pa.array(np.zeros(1))  # Arrow looks for pandas once, at its first NumPy array: 65 MiB
+    finally:
+        sys.meta_path.remove(hider)
+
+
+if is_child():
+    import_without_pandas()
+
+import pyogrio  # noqa: E402 - only now, without pandas
+import pyogrio.core  # noqa: E402
+import pyogrio.raw  # noqa: E402
+
+
+@contextmanager
+def configured(**options: str | None) -> Iterator[None]:
+    """GDAL configuration options for a while; the previous ones come back."""
+    wanted = _QUIET | options
+    before = {name: pyogrio.get_gdal_config_option(name) for name in wanted}
+    pyogrio.set_gdal_config_options(wanted)
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({name: _as_text(value) for name, value in before.items()})
+
+
+def reading(driver: str, batch_bytes: int, largest_bytes: int) -> dict[str, str | None]:
+    """Configuration for reading batches within what was planned.
+
+    One reading thread in a GeoPackage: a second one holds batches of its own and was no faster (1.29 against 1.27 s for a million
+    parcels). OGR holds a GeoPackage's batches to a size in bytes; on FlatGeobuf that limit loses rows without an error.
+    """
+    limit = str(max(batch_bytes, largest_bytes) + 2**20) if driver == "GPKG" else None
+    return {"OGR_GPKG_NUM_THREADS": "1", "OGR_ARROW_MEM_LIMIT": limit}
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "YES" if value else "NO"
+    return None if value is None else str(value)
+
+
+def open_options(source: str) -> dict[str, str]:
+    """Open options that keep GDAL from writing beside the source.
+
+    A GeoPackage is opened as immutable, which leaves no -wal, -shm or lock; not where another program's -wal and -shm are there:
+    then they must be read with it. GML's .gfs template is not written.
+    """
+    path = Path(source)
+    if path.suffix.lower() in (".gml", ".xml"):
+        return {"WRITE_GFS": "NO"}
+    if is_sqlite(path) and not _has_live_wal(path):
+        return {"IMMUTABLE": "YES"}
+    return {}
+
+
+def is_sqlite(path: Path) -> bool:
+    """Whether a file begins as SQLite databases do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+    except OSError:
+        return False
+
+
+def _has_live_wal(path: Path) -> bool:
+    return wal_bytes(path) > 0 and path.with_name(path.name + "-shm").exists()
+
+
+def wal_bytes(path: Path) -> int:
+    """Size of a SQLite database's write-ahead log; 0 where there is none."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        return 0
+
+
+@contextmanager
+def collected(into: list[str]) -> Iterator[None]:
+    """Gather what GDAL and pyogrio warn of, once each, instead of printing it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for warning in caught:
+                text = " ".join(str(warning.message).split())
+                if text not in into:
+                    into.append(text)
+
+
+def read_info(source: str, layer: str | None = None, *, count: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """What pyogrio says of a layer, and what was warned of meanwhile.
+
+    Args:
+        source: the dataset.
+        layer: its name; None for the first one.
+        count: walk all features where the format does not keep their number.
+    """
+    notes: list[str] = []
+    with configured(), collected(notes):
+        info = pyogrio.core.read_info(source, layer=layer, force_feature_count=count, **open_options(source))
+    return info, notes
+
+
+@contextmanager
+def open_batches(
+    source: str, layer: str | None, rows: int, *, fids: bool = False
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """A layer as a stream of Arrow record batches of at most `rows` rows; yields pyogrio's meta and the pyarrow reader.
+
+    Dates with times come as text, which OGR marks as such and writes back as they were: Arrow's own type would give a
+    time zone to those without one.
+    """
+    with pyogrio.raw.open_arrow(
+        source,
+        layer=layer,
+        batch_size=rows,
+        use_pyarrow=True,
+        return_fids=fids,
+        datetime_as_string=True,
+        **open_options(source),
+    ) as opened:
+        yield opened
+
+
+def translated(error: Exception, source: str, *, writing: bool) -> SwathError:
+    """What an exception of pyogrio, Arrow or SQLite means.
+
+    Args:
+        error: what was raised.
+        source: the source's name, for the message.
+        writing: whether the output was being written, and not the source read.
+    """
+    words = one_line(error)
+    if isinstance(error, SwathError):
+        return error
+    if speaks_of_memory(words):
+        return MemoryExceeded(f"{source}: an allocator was refused: {words}")
+    return _of_writing(error, words, source) if writing else DataError(f"{source} cannot be read to its end: {words}")
+
+
+def _of_writing(error: Exception, words: str, source: str) -> SwathError:
+    failed = f"writing the output of {source} failed: {words}"
+    if "NULL geometry" in words:
+        hint = "write a .gpkg, or ask for --min-area-sqm, which drops them"
+        return OutputError(f"FlatGeobuf cannot hold the null or empty geometries of {source}", hint=hint)
+    if isinstance(error, (pyogrio.errors.FieldError, pyogrio.errors.GeometryError, pyogrio.errors.CRSError)):
+        return OutputError(failed, hint="the output format cannot hold this layer: choose another one")
+    if isinstance(error, (OSError, RuntimeError)):  # pyogrio's errors of datasets and layers are of the latter
+        return OutputError(failed)
+    return JobFailed(f"{source}: unexpected {type(error).__name__}: {words}")
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text in one line, or its type's name."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,177 @@
+"""The plan of a vector job: a pure function of the layer's facts, the job's choices and the memory left.
+
+What grows is bounded by configuration and counted: a batch's bytes (exactly, from the Shapefile's or FlatGeobuf's own
+index; by OGR's limit in a GeoPackage), the GeoPackage's R-tree while it is built, FlatGeobuf's index and buffer. The
+indexes must be planned for all features, because how many are kept is not known beforehand. The constants were measured
+in fresh children (pyogrio 0.13.0 with GDAL 3.12.4, pyarrow 26, x86-64).
+"""
+
+from dataclasses import dataclass, replace
+
+from lib.errors import MemoryRefused
+from lib.units import MIB, format_bytes, mib
+from lib.vector.facts import LayerFacts
+
+__all__ = ["RTREE_LEAST_BYTES", "VectorPlan", "batch_bytes_of", "fit"]
+
+# Pages of GDAL, SQLite, PROJ and Arrow that the first batch touches, and their caches (2 MiB a SQLite connection).
+_SOURCE_BYTES = {"GPKG": 5 * MIB, "FlatGeobuf": 4 * MIB, "ESRI Shapefile": 10 * MIB}
+_OTHER_SOURCE_BYTES = 12 * MIB
+# Other drivers may hold the whole source (GeoJSON does, up to 200 MiB of features).
+_HELD_SOURCE_MOST_BYTES = 200 * MIB
+_SINK_BYTES = {"GPKG": 9 * MIB, "FlatGeobuf": 5 * MIB, "": 0}
+_INTERPRETER_BYTES = 5 * MIB
+# Area: temporaries of 32768 vertices at a time, and offsets, types, rings and sums of each row.
+_AREA_BLOCK_BYTES = 6 * MIB
+_AREA_ROW_BYTES = 220
+# Arrow's buffers grow by doubling; the sink holds its own copy of a geometry while it writes it.
+_BATCH_FACTOR = 1.5
+_KEPT_FACTOR = 1.2
+_PROMOTED_FACTOR = 2.4
+_LARGEST_FACTOR = 4
+_MOST_LARGEST_UNKNOWN = 2 * MIB
+# GPKG's R-tree, built in memory: bytes an entry; more memory than this makes it no faster.
+_RTREE_ENTRY_BYTES = 36
+_RTREE_MOST_BYTES = 48 * MIB
+RTREE_LEAST_BYTES = 5 * MIB
+# FlatGeobuf: an item for each feature while writing; at the end the tree's nodes, then a buffer of at most 100 MiB.
+_FGB_ITEM_BYTES = 64
+_FGB_NODE_BYTES = 46
+_FGB_BUFFER_MOST_BYTES = 100 * MIB
+_LEAST_BATCH_BYTES = 256 * 1024
+_UNKNOWN_MEAN_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class VectorPlan:
+    """What was chosen.
+
+    Attributes:
+        rows: rows of a batch, at most.
+        batch_bytes: bytes of a batch, at most, as far as is known.
+        rtree_bytes: memory for the GeoPackage's R-tree.
+        terms: bytes by name; their sum is the projection.
+        smallest_bytes: the least that any plan for this layer projects.
+    """
+
+    rows: int
+    batch_bytes: int
+    rtree_bytes: int
+    terms: dict[str, int]
+    smallest_bytes: int = 0
+
+    @property
+    def projected_bytes(self) -> int:
+        """The projected peak."""
+        return sum(self.terms.values())
+
+
+def fit(
+    facts: LayerFacts,
+    *,
+    sink: str,
+    measures_area: bool,
+    baseline_bytes: int,
+    budget_bytes: int,
+    most_rows: int,
+    most_batch_bytes: int | None = None,
+    rows_fixed: bool = False,
+    margin_bytes: int = 0,
+    batch_factor: float = _BATCH_FACTOR,
+) -> VectorPlan:
+    """The fastest plan within the budget: the most rows, then the largest R-tree.
+
+    Args:
+        facts: of the layer.
+        sink: the output's driver; empty where nothing is written.
+        measures_area: whether areas are asked for.
+        baseline_bytes: resident size now.
+        budget_bytes: what the projection must not exceed.
+        most_rows: upper bound of a batch's rows.
+        most_batch_bytes: upper bound of a batch's bytes, where one is set.
+        rows_fixed: whether `most_rows` was asked for, so that fewer will not do.
+        margin_bytes: the host's own margin.
+        batch_factor: resident bytes for each byte of a batch as it is read.
+
+    Raises:
+        MemoryRefused: with the smallest budget that would do.
+    """
+
+    def project(rows: int, rtree_share: float) -> VectorPlan:
+        return _project(facts, rows, rtree_share, sink, measures_area, baseline_bytes, margin_bytes, batch_factor)
+
+    candidates = [most_rows] if rows_fixed else [max(1, most_rows >> shift) for shift in range(most_rows.bit_length())]
+    if most_batch_bytes is not None:
+        within = [rows for rows in candidates if batch_bytes_of(facts, rows) <= most_batch_bytes]
+        candidates = within or candidates[-1:]
+    least = project(candidates[-1], 0.0)
+    for rows in candidates:
+        for share in (1.0, 0.75, 0.5, 0.25, 0.0):
+            plan = project(rows, share)
+            if plan.projected_bytes <= budget_bytes:
+                return replace(plan, smallest_bytes=least.projected_bytes)
+    raise MemoryRefused(
+        f"{facts.label}: {format_bytes(budget_bytes)} is not enough to stream it: "
+        f"{format_bytes(least.projected_bytes)} is the least",
+        hint=f"raise the memory limit to {mib(least.projected_bytes)} MiB",
+        smallest_limit_bytes=least.projected_bytes,
+    )
+
+
+def _project(
+    facts: LayerFacts,
+    rows: int,
+    rtree_share: float,
+    sink: str,
+    measures_area: bool,
+    baseline_bytes: int,
+    margin_bytes: int,
+    batch_factor: float,
+) -> VectorPlan:
+    batch = batch_bytes_of(facts, rows)
+    features = max(facts.count, 0)
+    largest = facts.sizes.largest_bytes or min(_MOST_LARGEST_UNKNOWN, facts.source_bytes)
+    rtree = _rtree_bytes(features, rtree_share) if sink == "GPKG" and facts.geometry_name else 0
+    terms = {
+        "baseline": baseline_bytes,
+        "source driver": _SOURCE_BYTES.get(
+            facts.driver, _OTHER_SOURCE_BYTES + min(2 * facts.source_bytes, _HELD_SOURCE_MOST_BYTES)
+        ),
+        "batch": int(batch * batch_factor),
+        "largest geometry": largest * _LARGEST_FACTOR if sink or measures_area else largest,
+        "interpreter growth": _INTERPRETER_BYTES,
+        "margin": margin_bytes,
+    }
+    if measures_area:
+        terms["coordinates"] = (
+            min(_AREA_BLOCK_BYTES, 8 * facts.source_bytes) + min(rows, max(features, 1)) * _AREA_ROW_BYTES
+        )
+    if sink:
+        terms["kept batch"] = int(batch * (_PROMOTED_FACTOR if facts.driver == "ESRI Shapefile" else _KEPT_FACTOR))
+        terms["sink driver"] = _SINK_BYTES[sink]
+    if rtree:  # built when the last batch is gone, in the memory that it had
+        freed = sum(terms.get(name, 0) for name in ("batch", "kept batch", "coordinates"))
+        terms["GPKG R-tree"] = max(0, rtree - freed)
+    if sink == "FlatGeobuf":
+        written = (facts.sizes.mean_bytes * features) or facts.source_bytes
+        closing = max(features * _FGB_NODE_BYTES, min(_FGB_BUFFER_MOST_BYTES, written))
+        terms["FlatGeobuf items"] = features * _FGB_ITEM_BYTES
+        terms["FlatGeobuf index"] = max(0, closing - terms["largest geometry"])
+    return VectorPlan(rows, batch, rtree, terms)
+
+
+def _rtree_bytes(features: int, share: float) -> int:
+    wanted = min(features * _RTREE_ENTRY_BYTES, _RTREE_MOST_BYTES)
+    return max(min(wanted, RTREE_LEAST_BYTES), int(wanted * share))
+
+
+def batch_bytes_of(facts: LayerFacts, rows: int) -> int:
+    """Bytes of a batch of so many rows: exact where the format tells; else twice the mean, which OGR is told not to exceed."""
+    for known_rows, known_bytes in facts.sizes.runs:
+        if known_rows == rows:
+            return known_bytes
+    if facts.count == 0:
+        return 0
+    mean = facts.sizes.mean_bytes or _UNKNOWN_MEAN_BYTES
+    planned = max(2 * rows * mean, facts.sizes.largest_bytes + _LEAST_BATCH_BYTES)
+    return planned if facts.count < 0 else min(planned, facts.count * mean + facts.sizes.largest_bytes)

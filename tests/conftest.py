@@ -1,0 +1,33 @@
+"""What every test stands on: no settings, Prefect home or history of the person who runs them."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+# Before anything imports Prefect, which reads its settings once.
+_HOME = tempfile.mkdtemp(prefix="swath-tests-")
+for _name in [name for name in os.environ if name.startswith(("PREFECT_", "BATCH_"))]:
+    del os.environ[_name]
+os.environ |= {
+    "PREFECT_HOME": f"{_HOME}/prefect",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "BATCH_HISTORY_PATH": "off",
+}
+
+
+def pytest_unconfigure() -> None:
+    """Remove the temporary home."""
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """One Prefect test server for the whole session: it takes about nine seconds to start."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

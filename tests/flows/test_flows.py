@@ -1,0 +1,183 @@
+"""Whole flows on a Prefect test server: their tasks, artifacts, names of states, and what they return."""
+
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+
+from flows.filter_vector import filter_vector
+from flows.profile_memory import profile_memory
+from flows.transform_raster import transform_raster
+from flows.verify_output import verify_output
+from lib.errors import MemoryExceeded
+from lib.publish import find_leftovers
+from lib.reports import Report
+from lib.units import MIB
+from tasks.states import report_of
+
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
+
+_STEPS = ["Validate drivers", "Profile source", "{}", "Verify output", "Publish output"]
+
+
+def _steps(work: str) -> list[str]:
+    return [step.format(work) for step in _STEPS]
+
+
+def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_runs, artifacts) -> None:
+    """Five tasks in order, each with its memory as artifacts; pixels equal whole-array numpy; the report is whole."""
+    destination = tmp_path / "out.tif"
+    state = transform_raster(str(raster), str(destination), scale=12000, memory_limit_mb=512, return_state=True)
+    report = report_of(state)
+    assert state.is_completed(), state.message
+    assert list(task_runs(state)) == _steps("Transform raster")
+    assert set(task_runs(state).values()) == {"Completed"}
+    kinds = ("drivers", "profile", "raster", "verify")
+    assert set(artifacts(state)) == {f"{kind}-{what}" for kind in kinds for what in ("memory", "allocators")}
+    assert report.output
+    assert (report.output.path, report.output.bytes) == (str(destination), destination.stat().st_size)
+    assert report.verification
+    assert (report.verification.level, report.verification.passed) == ("full", True)
+    assert report.memory.peak_bytes
+    assert report.memory.peak_bytes <= report.plan["projected_bytes"] <= 512 * MIB
+    with rasterio.open(raster) as source, rasterio.open(destination) as written:
+        pixels = source.read().astype("float32")
+        expected = np.where(pixels == 0, np.nan, np.clip(pixels / np.float32(12000), 0, 1))
+        found = written.read(masked=True).filled(np.nan)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, artifacts) -> None:
+    """Five tasks in order, artifacts of four; the kept set equals geopandas' planar areas in a metric CRS."""
+    destination = tmp_path / "large.gpkg"
+    state = filter_vector(str(parcels), str(destination), min_area_sqm=2500, memory_limit_mb=512, return_state=True)
+    report = report_of(state)
+    assert state.is_completed(), state.message
+    assert list(task_runs(state)) == _steps("Filter features")
+    kinds = ("drivers", "profile", "vector", "verify")
+    assert set(artifacts(state)) == {f"{kind}-{what}" for kind in kinds for what in ("memory", "allocators")}
+    source = geopandas.read_file(parcels)
+    expected = source[source.area >= 2500]
+    written = geopandas.read_file(destination)
+    assert sorted(written["edge"]) == sorted(expected["edge"])
+    assert (report.result["features_read"], report.result["features_kept"]) == (1000, len(expected))
+
+
+def test_steps_that_are_not_wanted_are_left_out(raster, tmp_path, task_runs) -> None:
+    """Without a profile and with basic verification three tasks remain, and the report says basic."""
+    state = transform_raster(
+        str(raster), str(tmp_path / "out.tif"), profile=False, verify="basic", memory_limit_mb=512, return_state=True
+    )
+    assert list(task_runs(state)) == ["Validate drivers", "Transform raster", "Publish output"]
+    report = report_of(state)
+    assert report.verification
+    assert report.verification.level == "basic"
+
+
+def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_path, artifacts) -> None:
+    """The run ends MemoryRefused, exit 137, naming the smallest limit for all its steps; nothing is left behind."""
+    destination = tmp_path / "out.tif"
+    state = transform_raster(str(raster), str(destination), memory_limit_mb=40, return_state=True)
+    assert (state.type.value, state.name) == ("FAILED", "MemoryRefused")
+    assert state.message.startswith("exit 137: ")
+    report = report_of(state)
+    assert (report.status, report.exit_code) == ("refused", 137)
+    smallest = report.error.smallest_limit_mb
+    assert smallest > 40
+    assert f"raise the memory limit to {smallest} MiB" in state.message
+    assert "**Smallest limit for this job:**" in artifacts(state)["drivers-memory"]
+    _assert_nothing_left(destination)
+
+
+def test_the_smallest_limit_that_is_named_is_enough(raster, tmp_path) -> None:
+    """A flow that was refused succeeds with exactly the limit that its refusal named, however its steps differ."""
+    destination = tmp_path / "out.tif"
+    refused = report_of(transform_raster(str(raster), str(destination), memory_limit_mb=40, return_state=True))
+    state = transform_raster(
+        str(raster), str(destination), memory_limit_mb=refused.error.smallest_limit_mb, return_state=True
+    )
+    assert state.is_completed(), state.message
+
+
+def test_going_over_the_limit_is_a_named_failure_with_artifacts(raster, tmp_path, task_runs, artifacts) -> None:
+    """A function that hoards is stopped: task and flow end MemoryExceeded, exit 137, artifacts tell of it, nothing is left."""
+    destination = tmp_path / "out.tif"
+    state = transform_raster(
+        str(raster),
+        str(destination),
+        operation="custom",
+        function="tests.flows.functions:hoard",
+        memory_limit_mb=300,
+        profile=False,
+        return_state=True,
+    )
+    assert (state.type.value, state.name) == ("FAILED", "MemoryExceeded")
+    assert state.message.startswith("exit 137: small.tif")
+    assert task_runs(state) == {"Validate drivers": "Completed", "Transform raster": "MemoryExceeded"}
+    assert "**MemoryExceeded** (exit 137)" in artifacts(state)["raster-memory"]
+    assert "data:image/svg+xml" in artifacts(state)["raster-memory"]
+    assert "raster-allocators" in artifacts(state)
+    assert report_of(state).attempts
+    _assert_nothing_left(destination)
+
+
+def test_a_plain_call_raises_the_error_with_the_report(raster, tmp_path) -> None:
+    """Called as a function, a flow that failed raises the error itself, and the report is on it."""
+    with pytest.raises(MemoryExceeded) as raised:
+        transform_raster(
+            str(raster),
+            str(tmp_path / "out.tif"),
+            operation="custom",
+            function="tests.flows.functions:hoard",
+            memory_limit_mb=300,
+            profile=False,
+        )
+    assert isinstance(raised.value.report, Report)
+    assert raised.value.report.exit_code == 137
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "says"),
+    [
+        ({"source": "missing.tif"}, "SourceError", "missing.tif does not exist"),
+        ({"memory_limit_mb": -3}, "SettingsError", "parameter memory_limit_mb"),
+        ({"scale": 0}, "UsageError", "scale must not be 0"),
+    ],
+)
+def test_bad_input_ends_under_its_errors_name(raster, tmp_path, changes, name, says) -> None:
+    """Bad input fails before any task, exit 2, with one line, and no destination."""
+    destination = tmp_path / "out.tif"
+    state = transform_raster(**{"source": str(raster), "destination": str(destination)} | changes, return_state=True)
+    assert (state.type.value, state.name) == ("FAILED", name)
+    assert state.message.startswith("exit 2: ")
+    assert says in state.message
+    _assert_nothing_left(destination)
+
+
+def test_profile_memory_suggests_a_limit(raster, task_runs, artifacts) -> None:
+    """One task, its artifacts, and a suggested limit in the result."""
+    state = profile_memory(str(raster), sample_chunks=4, memory_limit_mb=512, return_state=True)
+    assert state.is_completed(), state.message
+    assert task_runs(state) == {"Profile source": "Completed"}
+    assert set(artifacts(state)) == {"profile-memory", "profile-allocators"}
+    assert report_of(state).result["suggested_limit_mb"] > 0
+
+
+def test_verify_output_finds_a_changed_pixel(raster, tmp_path, task_runs, artifacts) -> None:
+    """An output that was tampered with fails as VerificationFailed; its artifact shows the check that failed."""
+    destination = tmp_path / "out.tif"
+    transform_raster(str(raster), str(destination), profile=False, verify="basic", memory_limit_mb=512)
+    assert verify_output(str(raster), str(destination), memory_limit_mb=512).verification.passed
+    with rasterio.open(destination, "r+") as dataset:
+        dataset.write(dataset.read(1) * 0 + 0.123, 1)
+    state = verify_output(str(raster), str(destination), memory_limit_mb=512, return_state=True)
+    assert (state.type.value, state.name) == ("FAILED", "VerificationFailed")
+    assert task_runs(state) == {"Verify output": "VerificationFailed"}
+    assert "| **no** |" in artifacts(state)["verify-memory"]
+
+
+def _assert_nothing_left(destination: Path) -> None:
+    assert not destination.exists()
+    assert find_leftovers(destination.parent) == []

@@ -1,0 +1,114 @@
+"""A bench without a parent, and small rasters of every layout."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import from_origin
+
+from lib.jobs import RasterJob, Resources
+from lib.memory.meter import Meter
+from lib.memory.proc import process_memory
+from lib.memory.work import Bench, Room
+from lib.raster import engine
+from lib.raster.formats import environment
+from lib.reports import Outcome, Plan
+from lib.units import MIB
+
+
+@dataclass
+class Workshop:
+    """Runs jobs in this process; memory is not what these tests measure, so limits are over what pytest holds."""
+
+    folder: Path
+
+    def job(
+        self, source: Path | str, *, extra_mb: int = 512, resources: dict[str, Any] | None = None, **choices: Any
+    ) -> RasterJob:
+        """A job whose limit is `extra_mb` above what this process holds."""
+        limit = process_memory().resident_bytes + extra_mb * MIB
+        return RasterJob(
+            source=str(source),
+            destination=str(self.folder / "out.tif"),
+            resources=Resources(limit_bytes=limit, **(resources or {})),
+            **choices,
+        )
+
+    def room(self, job: Any) -> Room:
+        """All of the job's limit."""
+        limit = job.resources.limit_bytes
+        return Room(limit, limit, process_memory().resident_bytes, self.folder)
+
+    def bench(self, staged: Path | None) -> Bench:
+        """A bench whose events go nowhere."""
+        events: list[dict[str, Any]] = []
+        meter = Meter(events.append, drift_threshold_bytes=1024 * MIB, residual_tolerance_bytes=1024 * MIB)
+        return Bench(staged, meter, events.append)
+
+    def run(self, job: RasterJob) -> tuple[Plan, Outcome]:
+        """Plan and run, verification included."""
+        plan = engine.plan(job, self.room(job))
+        return plan, engine.run(job, plan, self.bench(Path(job.destination)))
+
+    def transform(self, source: Path | str, **choices: Any) -> tuple[Plan, Outcome]:
+        """Make a job of a source and run it."""
+        return self.run(self.job(source, **choices))
+
+    @property
+    def output(self) -> np.ndarray:
+        """The output's pixels, `(bands, height, width)`."""
+        with environment(), rasterio.open(self.folder / "out.tif") as dataset:
+            return dataset.read()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Workshop:
+    """A workshop in a folder of its own."""
+    return Workshop(tmp_path)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes `(bands, height, width)` pixels; `mask`, `colorinterp` and tags as asked for."""
+
+    def written(
+        pixels: np.ndarray,
+        name: str = "in.tif",
+        *,
+        mask: np.ndarray | None = None,
+        internal_mask: bool = True,
+        colorinterp: list[Any] | None = None,
+        driver: str = "GTiff",
+        placed: bool = True,
+        **options: Any,
+    ) -> Path:
+        path = tmp_path / name
+        bands, height, width = pixels.shape
+        where = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 10, 10)} if placed else {}
+        with warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal_mask):
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(
+                path,
+                "w",
+                driver=driver,
+                width=width,
+                height=height,
+                count=bands,
+                dtype=pixels.dtype,
+                **where,
+                **options,
+            ) as dataset:
+                if colorinterp:
+                    dataset.colorinterp = colorinterp
+                dataset.write(pixels)
+                if mask is not None:
+                    dataset.write_mask(mask)
+        return path
+
+    return written

@@ -1,0 +1,134 @@
+"""What an output takes over from its source, read back with rasterio; nothing stands beside the TIFF."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
+
+from lib.jobs import RasterJob
+from lib.raster.carried import read_provenance
+from lib.raster.formats import environment
+from tests.raster.conftest import Workshop
+
+Write = Callable[..., Path]
+RAW = np.random.default_rng(1).integers(1, 9000, (2, 70, 90), dtype="uint16")
+
+
+def test_georeferencing_tags_and_descriptions(shop: Workshop, write: Write) -> None:
+    """CRS, transform, tags of dataset and bands in every plain namespace, descriptions and AREA_OR_POINT are carried."""
+    source = write(RAW, nodata=0)
+    with rasterio.open(source, "r+") as dataset:
+        dataset.update_tags(SENSOR="MSI", AREA_OR_POINT="Point", TIFFTAG_DATETIME="2020:01:01 00:00:00")
+        dataset.update_tags(ns="ORBIT", NUMBER="77", NOTE="a < b & ünï")
+        dataset.update_tags(1, WAVELENGTH="665", STATISTICS_MEAN="12", STATISTICS_MAXIMUM="13")
+        dataset.update_tags(2, ns="CALIBRATION", GAIN="1.5")
+        dataset.set_band_description(1, "red")
+        dataset.set_band_description(2, "near infrared")
+    shop.transform(source, bands=(2, 1))
+    with rasterio.open(source) as before, rasterio.open(shop.folder / "out.tif") as after:
+        assert after.crs == before.crs
+        assert after.transform == before.transform
+        assert after.descriptions == ("near infrared", "red")
+        tags = after.tags()
+        assert (tags["SENSOR"], tags["AREA_OR_POINT"], tags["TIFFTAG_DATETIME"]) == (
+            "MSI",
+            "Point",
+            "2020:01:01 00:00:00",
+        )
+        assert after.tags(ns="ORBIT") == {"NUMBER": "77", "NOTE": "a < b & ünï"}
+        assert after.tags(1, ns="CALIBRATION") == {"GAIN": "1.5"}
+        assert after.tags(2) == {"WAVELENGTH": "665"}
+        assert np.isnan(after.nodata)
+    assert sorted(path.name for path in shop.folder.iterdir()) == ["in.tif", "out.tif"]
+
+
+def test_ground_control_points(shop: Workshop, write: Write) -> None:
+    """Points and their CRS take the transform's place."""
+    corners = ((0, 0), (0, 90), (70, 0), (70, 90))
+    points = [
+        GroundControlPoint(row, col, 10 + col / 100, 50 - row / 100, 3, id=f"{row} {col}") for row, col in corners
+    ]
+    source = write(RAW, placed=False, gcps=points, crs="EPSG:4326")
+    shop.transform(source)
+    with rasterio.open(source) as before, rasterio.open(shop.folder / "out.tif") as after:
+        (found, crs), (wanted, _) = after.gcps, before.gcps
+        assert crs.to_epsg() == 4326
+        assert [(p.row, p.col, p.x, p.y, p.z) for p in found] == [(p.row, p.col, p.x, p.y, p.z) for p in wanted]
+
+
+def test_rational_polynomials(shop: Workshop, write: Write) -> None:
+    """RPCs are carried."""
+    rpcs = RPC(100, 10, 50, 1, [1.0] * 20, [2.0] * 20, 35, 35, 11, 1, [3.0] * 20, [4.0] * 20, 45, 45, 0.5, 0.5)
+    source = write(RAW, placed=False, rpcs=rpcs)
+    shop.transform(source)
+    with environment(), rasterio.open(shop.folder / "out.tif") as after:
+        assert after.rpcs == rpcs
+
+
+@pytest.mark.parametrize(
+    ("operation", "factor", "shift"),
+    [
+        ({"name": "normalise", "scale": 500, "clip": (0, 1e9)}, 1 / 500, 0.0),
+        ({"name": "rescale", "multiply": -4, "add": 100}, -4.0, 100.0),
+    ],
+)
+def test_physical_values_stay(shop: Workshop, write: Write, operation: dict, factor: float, shift: float) -> None:
+    """Scale and offset are adjusted so that scale * pixel + offset is the same quantity, in the same unit."""
+    source = write(RAW)
+    with rasterio.open(source, "r+") as dataset:
+        dataset.scales, dataset.offsets, dataset.units = (0.02, 0.5), (-3.0, 7.0), ("K", "m")
+    shop.transform(source, operation=operation)
+    with rasterio.open(shop.folder / "out.tif") as after:
+        assert after.units == ("K", "m")
+        for i, (scale, offset) in enumerate(((0.02, -3.0), (0.5, 7.0))):
+            physical = after.read(i + 1).astype(float) * after.scales[i] + after.offsets[i]
+            np.testing.assert_allclose(physical, RAW[i] * scale + offset, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(after.scales, [0.02 / factor, 0.5 / factor])
+        assert shift == 0 or after.offsets[0] == pytest.approx(-3 - shift * 0.02 / factor)
+
+
+def test_a_unit_of_unscaled_pixels_is_not_carried(shop: Workshop, write: Write) -> None:
+    """Metres divided by ten thousand are no metres: the unit of changed values goes; unchanged ones keep it."""
+    source = write(RAW)
+    with rasterio.open(source, "r+") as dataset:
+        dataset.units = ("m", "m")
+    shop.transform(source)
+    with rasterio.open(shop.folder / "out.tif") as after:
+        assert after.units == (None, None)
+        assert after.scales == (1.0, 1.0)
+    shop.transform(source, operation={"name": "rescale"})
+    with rasterio.open(shop.folder / "out.tif") as after:
+        assert after.units == ("m", "m")
+
+
+def test_a_colour_table_is_not_carried(shop: Workshop, write: Write) -> None:
+    """Float pixels are no indexes into a colour table."""
+    source = write(RAW[:1].astype("uint8"), photometric="PALETTE")
+    with rasterio.open(source, "r+") as dataset:
+        dataset.write_colormap(1, {0: (255, 0, 0, 255), 1: (0, 255, 0, 255)})
+    shop.transform(source)
+    with rasterio.open(shop.folder / "out.tif") as after:
+        assert after.colorinterp == (ColorInterp.gray,)
+        with pytest.raises(ValueError, match="NULL color table"):
+            after.colormap(1)
+
+
+def test_provenance(shop: Workshop, write: Write) -> None:
+    """The output says how it was made and of what, as a job that can be read back; no folders, limits or times."""
+    source = write(RAW, nodata=0)
+    shop.transform(source, operation={"name": "rescale", "multiply": 2}, bands=(2,), compress="lzw")
+    with rasterio.open(shop.folder / "out.tif") as dataset:
+        tags = dataset.tags()
+    identity = json.loads(tags["SWATH_SOURCE"])
+    assert identity == {"name": "in.tif", "bytes": source.stat().st_size, "mtime_ns": source.stat().st_mtime_ns}
+    assert str(shop.folder) not in "".join(tags.values())
+    record = read_provenance(shop.folder / "out.tif")
+    job = RasterJob.model_validate(record | {"resources": {"limit_bytes": 1}})
+    assert (job.operation.name, job.operation.multiply, job.bands, job.compress) == ("rescale", 2.0, (2,), "lzw")
+    assert read_provenance(source) is None

@@ -1,0 +1,45 @@
+"""Profiling reads a sample and suggests what is enough."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib.jobs import ProfileJob, Resources
+from lib.memory.proc import process_memory
+from lib.raster import engine, profile
+from lib.units import MIB
+from tests.raster.conftest import Workshop
+
+Write = Callable[..., Path]
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_sample_is_read_and_a_limit_suggested(shop: Workshop, write: Write, bands: int) -> None:
+    """As many chunks as asked for are read; the suggested limit is enough for the default work."""
+    raw = np.random.default_rng(1).integers(0, 99, (bands, 900, 1100), dtype="uint16")
+    source = write(raw, nodata=0, tiled=True, blockxsize=64, blockysize=64)
+    limit = process_memory().resident_bytes + 512 * MIB
+    job = ProfileJob(
+        source=str(source), sample_chunks=4, resources=Resources(limit_bytes=limit, max_chunk_bytes=2 * MIB)
+    )
+    plan = profile.plan(job, shop.room(job))
+    found = profile.run(job, plan, shop.bench(None)).result
+    assert found["chunks_read"] == 4 < found["chunks_total"]
+    assert found["decoded_bytes"] < raw.nbytes
+    assert found["nodata"] == ["nodata 0"]
+    assert sum(plan.terms.values()) == plan.projected_bytes
+    work = engine.plan(shop.job(source, resources={"max_chunk_bytes": 2 * MIB}), shop.room(job))
+    assert work.projected_bytes <= found["suggested_limit_mb"] * MIB
+    assert tuple(found["suggested_chunk"]) == work.window
+
+
+def test_all_chunks_of_a_small_raster_are_read(shop: Workshop, write: Write) -> None:
+    """Where the sample is larger than the raster, every pixel is read once."""
+    raw = np.ones((2, 100, 100), "uint8")
+    limit = process_memory().resident_bytes + 512 * MIB
+    job = ProfileJob(source=str(write(raw)), resources=Resources(limit_bytes=limit))
+    found = profile.run(job, profile.plan(job, shop.room(job)), shop.bench(None)).result
+    assert found["chunks_read"] == found["chunks_total"]
+    assert found["decoded_bytes"] == raw.nbytes

@@ -1,0 +1,222 @@
+"""Areas: the error bound against Geod, rings against shapely, methods by CRS."""
+
+import math
+import struct
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyproj import CRS, Geod
+
+from lib.errors import SourceError
+from lib.vector.area import AreaMethod, Bounds, area_method, decide, measure
+from lib.vector.wkb import column_of, find_rings, promote_to_multi, ring_coordinates
+
+WGS84 = AreaMethod("geodesic", math.radians(1), Geod(ellps="WGS84"))
+CLARKE = AreaMethod("geodesic", math.radians(1), Geod(ellps="clrk66"))
+SPHERE = AreaMethod("geodesic", math.radians(1), Geod(a=6371000, b=6371000))
+
+
+def _wkb(shapes: list[Any], **options: Any) -> Any:
+    return column_of(pa.array(shapely.to_wkb(np.array(shapes, object), **options).tolist(), pa.binary()))
+
+
+def _geod(shape: Any, geod: Geod) -> float:
+    parts = shapely.get_parts(shape)
+    return sum(abs(geod.geometry_area_perimeter(shapely.orient_polygons(part))[0]) for part in parts)
+
+
+@st.composite
+def _polygons(draw: st.DrawFn) -> Any:
+    """A star-shaped polygon of any size up to some 500 km, anywhere, with or without a hole, wound either way."""
+    lon, lat = draw(st.floats(-170, 170)), draw(st.floats(-84, 84))
+    size = 10 ** draw(st.floats(-5, 0.6))
+    corners = draw(st.integers(3, 24))
+    generator = np.random.default_rng(draw(st.integers(0, 2**31)))
+
+    def ring(share: float) -> Any:
+        angles = (np.arange(corners) + generator.uniform(-0.3, 0.3, corners)) * 2 * np.pi / corners
+        radii = size * share * generator.uniform(0.8, 1.0, corners)
+        return np.column_stack([lon + radii * np.cos(angles), np.clip(lat + radii * np.sin(angles), -90, 90)])
+
+    holes = [ring(0.2)[:: draw(st.sampled_from([1, -1]))]] if draw(st.booleans()) else []
+    return shapely.Polygon(ring(1)[:: draw(st.sampled_from([1, -1]))], holes)
+
+
+@pytest.mark.parametrize("method", [WGS84, CLARKE, SPHERE], ids=["WGS84", "Clarke 1866", "sphere"])
+@settings(max_examples=150, deadline=None)
+@given(polygon=_polygons())
+def test_the_bound_is_never_below_the_error(method: AreaMethod, polygon: Any) -> None:
+    """|approximation - Geod| stays within the bound, for every polygon that the bound is finite for."""
+    column = _wkb([polygon])
+    areas, errors = measure(column, find_rings(column), method)
+    assert method.geod is not None
+    assert abs(areas[0] - _geod(polygon, method.geod)) <= errors[0]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    polygons=st.lists(_polygons(), min_size=1, max_size=40), nudge=st.sampled_from([0.0, 1e-12, -1e-12, 1e-7, -1e-7])
+)
+def test_decisions_near_a_threshold_are_geod_s(polygons: list[Any], nudge: float) -> None:
+    """With a threshold at, or a hair beside, a polygon's own area every decision is Geod's."""
+    assert WGS84.geod is not None
+    areas = np.array([_geod(polygon, WGS84.geod) for polygon in polygons])
+    low = float(areas[0] * (1 + nudge))
+    decision = decide(_wkb(polygons), WGS84, Bounds(low, None))
+    near = np.abs(areas - low) <= 1e-14 * low  # equal up to the order of a sum over holes
+    assert ((decision.keep == (areas >= low)) | (near & (np.arange(len(areas)) > 0)) | (near & (nudge != 0))).all()
+
+
+def test_clear_cases_are_not_arbitrated() -> None:
+    """Parcels far from the threshold never reach Geod."""
+    boxes = list(shapely.box(np.arange(50) * 0.01, 45, np.arange(50) * 0.01 + 0.001, 45.001))
+    decision = decide(_wkb(boxes), WGS84, Bounds(100.0, None))
+    assert decision.keep.all()
+    assert decision.arbitrated == 0
+
+
+def test_poles_and_the_antimeridian_are_arbitrated() -> None:
+    """A cap around the pole and a box across 180° get Geod's area, which takes the short way round."""
+    cap = shapely.Polygon([(lon, -80) for lon in range(-180, 180, 10)])
+    box = shapely.Polygon([(179.9, 0), (-179.9, 0), (-179.9, 0.2), (179.9, 0.2)])
+    geod = WGS84.geod
+    assert geod is not None
+    areas = [abs(geod.geometry_area_perimeter(each)[0]) for each in (cap, box)]
+    assert areas[1] < 1e9
+    for low, kept in ((min(areas) * 0.999, [True, True]), (areas[1] * 1.001, [True, False])):
+        decision = decide(_wkb([cap, box]), WGS84, Bounds(low, None))
+        assert decision.keep.tolist() == kept
+        assert decision.arbitrated >= 1
+
+
+def test_rings_are_shapely_s() -> None:
+    """Rings found in WKB have shapely's coordinates, in every dimension and layout, many rings and few."""
+    holes = [shapely.box(x, 0, x + 0.5, 0.5).exterior for x in range(1, 40)]
+    shapes = [
+        shapely.Polygon(shapely.box(0, -1, 50, 2).exterior, holes),
+        shapely.MultiPolygon([shapely.box(n, n, n + 1, n + 1) for n in range(30)]),
+        shapely.from_wkt("POLYGON Z ((0 0 5, 1 0 5, 1 1 5, 0 0 5))"),
+        None,
+        shapely.Polygon(),
+        shapely.Point(1, 2),
+        *shapely.box(np.arange(60), 0, np.arange(60) + 1, 1),
+    ]
+    for flavor in ("iso", "extended"):
+        column = _wkb(shapes, flavor=flavor, output_dimension=3)
+        rings = find_rings(column)
+        assert not rings.damaged.any()
+        for row, shape in enumerate(shapes):
+            mine = rings.rows == row
+            found = ring_coordinates(
+                column.data, rings.starts[mine], rings.counts[mine], 8 * column.dimensions[rings.rows[mine]]
+            )
+            polygonal = shape is not None and shape.geom_type != "Point"
+            wanted = shapely.get_coordinates(shape) if polygonal else np.zeros((0, 2))
+            np.testing.assert_array_equal(found, wanted)
+            assert rings.holes[mine].sum() == (39 if row == 0 else 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_bytes_cut_short_are_damaged_and_never_read_past(data: st.DataObject) -> None:
+    """A polygon's bytes cut anywhere after their header are reported as damaged."""
+    whole = shapely.to_wkb(shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(2, 2, 3, 3)]))
+    cut = data.draw(st.integers(9, len(whole) - 1))
+    copies = data.draw(st.sampled_from([1, 40]))
+    column = column_of(pa.array([whole[:cut]] * copies, pa.binary()))
+    assert find_rings(column).damaged.all()
+
+
+def test_a_long_ring_is_measured_in_slices() -> None:
+    """A ring longer than the temporaries has the same area as shapely gives it."""
+    angles = np.linspace(0, 2 * np.pi, 200_001)[:-1]
+    ring = shapely.Polygon(np.column_stack([500_000 + 1000 * np.cos(angles), 4_000_000 + 1000 * np.sin(angles)]))
+    column = _wkb([ring, shapely.box(0, 0, 1, 1)])
+    areas, errors = measure(column, find_rings(column), AreaMethod("planar", 1.0))
+    assert areas[0] == pytest.approx(ring.area, rel=1e-9)
+    assert abs(areas[0] - ring.area) <= errors[0]
+    assert areas[1] == pytest.approx(1)
+
+
+def test_slices_of_an_arrow_array_keep_their_offset_and_nulls() -> None:
+    """A sliced column with nulls is read from its own place."""
+    shapes = [shapely.box(0, 0, n, 1) if n % 3 else None for n in range(1, 31)]
+    array = pa.array([None if each is None else shapely.to_wkb(each) for each in shapes], pa.binary())
+    column = column_of(array.slice(7, 12))
+    areas, _ = measure(column, find_rings(column), AreaMethod("planar", 1.0))
+    assert areas.tolist() == [0 if each is None else each.area for each in shapes[7:19]]
+
+
+def test_collections_and_big_endian_go_by_shapely() -> None:
+    """What the fast path does not read has its area all the same."""
+    box = shapely.box(0, 0, 2, 3)
+    collection = shapely.GeometryCollection([box, shapely.Point(0, 0), shapely.MultiPolygon([shapely.box(5, 5, 6, 6)])])
+    values = [shapely.to_wkb(box, byte_order=0), shapely.to_wkb(collection)]
+    column = column_of(pa.array(values, pa.binary()))
+    planar = AreaMethod("planar", 1.0)
+    assert decide(column, planar, Bounds(6.0, 6.0)).keep.tolist() == [True, False]
+    assert decide(column, planar, Bounds(7.0, 7.0)).keep.tolist() == [False, True]
+
+
+def test_points_and_lines_have_no_extent() -> None:
+    """A line's area is 0: kept by a maximum or a minimum of 0, not above."""
+    column = _wkb([shapely.LineString([(0, 0), (1, 1)]), shapely.Point(0, 0)])
+    assert decide(column, WGS84, Bounds(0.0, None)).keep.all()
+    assert not decide(column, WGS84, Bounds(1e-9, None)).keep.any()
+
+
+def test_promotion_is_shapely_s_multi() -> None:
+    """Singles are wrapped, multis and nulls left, Z kept."""
+    shapes = [shapely.box(0, 0, 1, 1), shapely.MultiPolygon([shapely.box(0, 0, 1, 1)]), None]
+    z = shapely.from_wkt("POLYGON Z ((0 0 5, 1 0 5, 1 1 5, 0 0 5))")
+    array = pa.array(
+        [None if each is None else shapely.to_wkb(each, flavor="iso") for each in [*shapes, z]], pa.binary()
+    )
+    found = shapely.from_wkb(promote_to_multi(array).to_pylist())
+    assert [None if each is None else each.geom_type for each in found] == [
+        "MultiPolygon",
+        "MultiPolygon",
+        None,
+        "MultiPolygon",
+    ]
+    assert found[0].equals(shapes[0])
+    assert shapely.get_coordinates(found[3], include_z=True)[0].tolist() == [0, 0, 5]
+    (code,) = struct.unpack_from("<I", promote_to_multi(array)[3].as_py(), 1)
+    assert code == 1006
+
+
+@pytest.mark.parametrize(
+    ("crs", "mode", "unit"),
+    [
+        ("EPSG:4326", "geodesic", math.radians(1)),
+        ("EPSG:32614", "planar", 1.0),
+        ("EPSG:2264", "planar", 1200 / 3937),
+        ("EPSG:3857", "geodesic", math.radians(1)),
+        ("EPSG:3395", "geodesic", math.radians(1)),
+        ("EPSG:6933", "planar", 1.0),
+        ("EPSG:2154", "planar", 1.0),
+        ("EPSG:4807", "geodesic", math.pi / 200),
+        ("EPSG:32614+5773", "planar", 1.0),
+    ],
+)
+def test_auto_method(crs: str, mode: str, unit: float) -> None:
+    """Projected is planar in its own unit, geographic and Mercator are geodesic."""
+    method = area_method(crs, "auto", "a.gpkg")
+    assert (method.mode, method.unit) == (mode, pytest.approx(unit))
+
+
+def test_a_method_that_has_no_meaning_is_refused() -> None:
+    """No CRS, planar degrees and geocentric coordinates are errors that say what to do."""
+    with pytest.raises(SourceError, match=r"a\.gpkg has no CRS") as caught:
+        area_method(None, "auto", "a.gpkg")
+    assert "-a_srs" in caught.value.hint
+    with pytest.raises(SourceError, match="degrees"):
+        area_method("EPSG:4326", "planar", "a.gpkg")
+    with pytest.raises(SourceError, match="no meaning"):
+        area_method("EPSG:4978", "auto", "a.gpkg")
+    assert CRS("EPSG:3857").is_projected

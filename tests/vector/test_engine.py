@@ -1,0 +1,354 @@
+"""The kept set against geopandas and Geod, and what the output keeps of the source."""
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyogrio
+import pytest
+import shapely
+from conftest_vector import geod_areas, make_bench, make_job, parcels, room, solid
+
+from lib.errors import DataError, FunctionError, OutputError
+from lib.vector import engine
+from lib.vector.verification import read_provenance
+
+THRESHOLD = 2500.0
+CRSS = {
+    "longitude and latitude": "EPSG:4326",
+    "UTM": "EPSG:32614",
+    "US survey feet": "EPSG:2264",
+    "Web Mercator": "EPSG:3857",
+    "Clarke 1866": "EPSG:4008",
+}
+
+
+@pytest.fixture(scope="module")
+def frames() -> dict[str, geopandas.GeoDataFrame]:
+    """The same parcels in every CRS; near North Carolina's plane they are where its feet make sense."""
+    return {name: parcels(600, crs=crs) for name, crs in CRSS.items()}
+
+
+@pytest.mark.parametrize("name", CRSS)
+def test_kept_set_equals_geopandas_and_geod(
+    name: str, frames: dict[str, geopandas.GeoDataFrame], run_job: Callable[..., Any], tmp_path: Path
+) -> None:
+    """What is kept is what geopandas (planar, in metres) or Geod would keep, whatever the CRS."""
+    frame = frames[name]
+    source = tmp_path / "source.gpkg"
+    frame.to_file(source, layer="parcels", engine="pyogrio", geometry_type="Unknown")
+    unit = frame.crs.axis_info[0].unit_conversion_factor
+    planar = name in ("UTM", "US survey feet")
+    areas = frame.geometry.area.to_numpy() * unit**2 if planar else geod_areas(frame)
+    empty = frame.geometry.is_empty | frame.geometry.isna()
+    wanted = frame["n"][(areas >= THRESHOLD) & ~empty].tolist()
+    done = run_job(source, min_area_sqm=THRESHOLD, chunk_rows=64)
+    assert geopandas.read_file(done.output)["n"].tolist() == wanted
+    assert 0 < len(wanted) < len(frame)
+    result = done.outcome.result
+    assert result["area_mode"] == ("planar" if planar else "geodesic")
+    assert result["features_read"] == len(frame)
+    assert result["features_kept"] == len(wanted)
+    assert result["features_null_area"] == empty.sum()
+    assert result["batches"] == 10
+
+
+def test_a_bound_that_is_a_feature_s_own_area_is_inclusive(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """Minimum and maximum equal to a feature's area by Geod keep it; the next larger number does not."""
+    frame = parcels(40)
+    source = tmp_path / "source.gpkg"
+    frame.to_file(source, geometry_type="Unknown")
+    areas = geod_areas(frame)
+    row = int(np.nanargmax(areas))
+    for low, high, kept in (
+        (areas[row], None, 1),
+        (np.nextafter(areas[row], np.inf), None, 0),
+        (areas[row], areas[row], 1),
+    ):
+        done = run_job(source, min_area_sqm=low, max_area_sqm=high, overwrite=True)
+        assert done.outcome.result["features_kept"] == kept
+        assert done.outcome.result["arbitrated"] >= 1
+        done.output.unlink()
+
+
+def test_maximum_keeps_the_small_ones(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """max_area_sqm keeps what is not larger, and drops what has no area."""
+    frame = parcels(200)
+    frame.to_file(tmp_path / "source.gpkg", geometry_type="Unknown")
+    areas = geod_areas(frame)
+    done = run_job(tmp_path / "source.gpkg", max_area_sqm=900)
+    assert geopandas.read_file(done.output)["n"].tolist() == frame["n"][areas <= 900].tolist()
+
+
+@pytest.mark.parametrize(
+    ("source_name", "output_name"),
+    [("a.gpkg", "b.gpkg"), ("a.gpkg", "b.fgb"), ("a.fgb", "b.gpkg"), ("a.shp", "b.gpkg")],
+)
+def test_formats_and_attributes(
+    source_name: str, output_name: str, run_job: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Every attribute of every kept row is as geopandas reads it from the source, nulls and dates included."""
+    frame = parcels(150)
+    frame = solid(frame).copy()
+    frame["count"] = pd.array([None if n % 3 else n for n in frame["n"]], dtype="Int32")
+    frame["name"] = [None if n % 4 == 0 else f"straße {n}" for n in frame["n"]]
+    frame["seen"] = [pd.Timestamp(2024, 2, 29) + pd.Timedelta(days=int(n)) for n in frame["n"]]
+    frame["flag"] = [bool(n % 2) for n in frame["n"]]
+    if source_name.endswith(".shp"):
+        frame.geometry = shapely.orient_polygons(frame.geometry.to_numpy(), exterior_cw=True)
+        frame = frame.drop(columns=["seen"]).assign(day=[dt.date(2024, 1, 1 + n % 28) for n in frame["n"]])
+    source = tmp_path / source_name
+    options = {} if source_name.endswith(".shp") else {"layer": "parcels"}
+    frame.to_file(source, engine="pyogrio", **options)
+    done = run_job(source, output_name, min_area_sqm=THRESHOLD)
+    before, after = geopandas.read_file(source), geopandas.read_file(done.output)
+    kept = geod_areas(before) >= THRESHOLD
+    before = before[kept].sort_values("n").reset_index(drop=True)
+    after = after.sort_values("n").reset_index(drop=True)
+    pd.testing.assert_frame_equal(before.drop(columns="geometry"), after.drop(columns="geometry"))
+    assert shapely.equals(before.geometry.to_numpy(), after.geometry.to_numpy()).all()
+    assert before.crs == after.crs
+    info = pyogrio.read_info(done.output)
+    assert info["layer_name"] == ("a" if source_name.endswith(".shp") else "parcels")
+    assert list(info["ogr_types"]) == list(pyogrio.read_info(source)["ogr_types"])
+    assert not [check for check in done.outcome.checks if not check.passed]
+
+
+def test_shapefile_polygons_become_multi(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A Shapefile does not tell polygons from multipolygons; all are multi in the output, as ogr2ogr makes them."""
+    frame = solid(parcels(60))
+    frame.geometry = shapely.orient_polygons(frame.geometry.to_numpy(), exterior_cw=True)
+    frame.to_file(tmp_path / "a.shp")
+    done = run_job(tmp_path / "a.shp")
+    assert pyogrio.read_info(done.output)["geometry_type"] == "MultiPolygon"
+    assert set(geopandas.read_file(done.output).geom_type) == {"MultiPolygon"}
+
+
+def test_feature_ids_are_kept_from_geopackage_to_geopackage(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A kept row has the feature id, id column and geometry column that it had."""
+    frame = parcels(100)
+    source = tmp_path / "a.gpkg"
+    frame.to_file(source, FID="key", GEOMETRY_NAME="shape", geometry_type="Unknown")
+    done = run_job(source, min_area_sqm=THRESHOLD)
+    before, after = (pyogrio.read_dataframe(path, fid_as_index=True) for path in (source, done.output))
+    assert after["n"].to_dict() == before["n"][geod_areas(before) >= THRESHOLD].to_dict()
+    info = pyogrio.read_info(done.output)
+    assert (info["fid_column"], info["geometry_name"]) == ("key", "shape")
+
+
+def test_a_field_named_fid_is_kept_as_a_field(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """An attribute that has the GeoPackage's own name for ids is not taken for one."""
+    frame = solid(parcels(20))[["n", "geometry"]].rename(columns={"n": "fid"})
+    frame["fid"] = frame["fid"] + 1000
+    frame.to_file(tmp_path / "a.geojson")
+    done = run_job(tmp_path / "a.geojson")
+    assert geopandas.read_file(done.output)["fid"].tolist() == frame["fid"].tolist()
+
+
+@pytest.mark.parametrize("name", ["out.gpkg", "out.fgb"])
+def test_none_kept_and_empty_layers_give_valid_empty_outputs(
+    name: str, run_job: Callable[..., Any], tmp_path: Path
+) -> None:
+    """An output with no rows has the source's schema and CRS, and counts 0."""
+    solid(parcels(30)).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    parcels(30)[:0].to_file(tmp_path / "empty.gpkg", geometry_type="Polygon")
+    for source, read in ((tmp_path / "a.gpkg", len(solid(parcels(30)))), (tmp_path / "empty.gpkg", 0)):
+        done = run_job(source, name, min_area_sqm=1e12)
+        after = geopandas.read_file(done.output)
+        assert (len(after), list(after.columns), after.crs) == (0, ["n", "name", "value", "geometry"], "EPSG:4326")
+        assert (done.outcome.result["features_read"], done.outcome.result["features_kept"]) == (read, 0)
+        done.output.unlink()
+
+
+def test_without_an_area_nulls_and_empties_are_kept(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """No predicate, no loss: every row is there, null geometries as null."""
+    frame = parcels(60)
+    frame.to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    done = run_job(tmp_path / "a.gpkg")
+    after = geopandas.read_file(done.output)
+    assert after["n"].tolist() == frame["n"].tolist()
+    assert after.geometry.isna().tolist() == frame.geometry.isna().tolist()
+    assert done.outcome.result["area_mode"] is None
+
+
+def test_flatgeobuf_refuses_nulls_with_a_hint(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """FlatGeobuf cannot hold null geometries: said so, with what to do."""
+    parcels(60).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    with pytest.raises(OutputError, match="null") as caught:
+        run_job(tmp_path / "a.gpkg", "out.fgb")
+    assert ".gpkg" in caught.value.hint
+
+
+def test_a_table_without_geometries_passes_through(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A layer without geometries is filtered by its function alone."""
+    pyogrio.write_dataframe(pd.DataFrame({"a": range(10)}), tmp_path / "t.gpkg", layer="t")
+    done = run_job(tmp_path / "t.gpkg", function="vector_functions:odd_rows")
+    assert pyogrio.read_dataframe(done.output)["a"].tolist() == [1, 3, 5, 7, 9]
+
+
+def test_provenance_is_in_the_output(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """Both formats carry the version, the job and the source's identity."""
+    solid(parcels(30)).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    for name in ("out.gpkg", "out.fgb"):
+        done = run_job(tmp_path / "a.gpkg", name, min_area_sqm=10)
+        found = read_provenance(done.output)
+        assert found is not None
+        assert found["job"]["min_area_sqm"] == 10
+        assert "resources" not in found["job"]
+        assert found["source"] == {
+            "name": "a.gpkg",
+            "bytes": (tmp_path / "a.gpkg").stat().st_size,
+            "mtime_ns": (tmp_path / "a.gpkg").stat().st_mtime_ns,
+        }
+    assert read_provenance(tmp_path / "a.gpkg") is None
+
+
+@pytest.mark.parametrize("function", ["odd_rows", "odd_rows_as_arrow", "odd_rows_as_batch", "odd_rows_as_table"])
+def test_a_function_filters_by_mask_or_by_rows(function: str, run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """NumPy and Arrow masks, filtered batches and tables all mean the same rows."""
+    parcels(50).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    done = run_job(tmp_path / "a.gpkg", function=f"vector_functions:{function}", chunk_rows=16)
+    assert geopandas.read_file(done.output)["n"].tolist() == list(range(1, 50, 2))
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        ("raises", "ZeroDivisionError"),
+        ("returns_numbers", "int64 of shape"),
+        ("returns_too_few", "shape"),
+        ("drops_a_column", "columns"),
+    ],
+)
+def test_a_function_that_fails_is_named(function: str, words: str, run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """What the user's function does wrong is a FunctionError that names it."""
+    parcels(10).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    with pytest.raises(FunctionError, match=words) as caught:
+        run_job(tmp_path / "a.gpkg", function=f"vector_functions:{function}")
+    assert f"vector_functions:{function}" in caught.value.message
+
+
+def test_a_function_s_memory_error_passes(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A MemoryError inside the user's function is one of memory, not of the function."""
+    parcels(10).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    with pytest.raises(MemoryError):
+        run_job(tmp_path / "a.gpkg", function="vector_functions:exhausts_memory")
+
+
+def test_nothing_is_left_beside_the_output(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """No journal, lock or temporary index stays in the staging folder."""
+    solid(parcels(300)).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    for name in ("out.gpkg", "out.fgb"):
+        done = run_job(tmp_path / "a.gpkg", name)
+        done_names = sorted(path.name for path in done.output.parent.iterdir())
+        assert done_names == [name]
+        done.output.unlink()
+
+
+def test_a_corrupt_page_fails_before_the_pass(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """OGR's stream ends early on a corrupt GeoPackage page, without an error; here it is one that names the file."""
+    source = tmp_path / "corrupt.gpkg"
+    frame = parcels(3000)
+    frame.to_file(source, layer="parcels", geometry_type="Unknown", SPATIAL_INDEX="NO")
+    _damage_middle_page(source)
+    whole = len(frame)
+    with pyogrio.open_arrow(source, use_pyarrow=True) as (_, reader):
+        assert 0 < sum(batch.num_rows for batch in reader) < whole
+    with pytest.raises(DataError, match=r"corrupt\.gpkg.*damaged"):
+        run_job(source, min_area_sqm=1)
+
+
+def test_a_partial_read_never_passes(
+    run_job: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the plan could not count, the count after the pass finds what is missing."""
+    source = tmp_path / "corrupt.gpkg"
+    parcels(3000).to_file(source, layer="parcels", geometry_type="Unknown", SPATIAL_INDEX="NO")
+    _damage_middle_page(source)
+    monkeypatch.setattr("lib.vector.counts._scan_gpkg", lambda *_: (-1, 0))
+    with pytest.raises(DataError, match=r"corrupt\.gpkg"):
+        run_job(source, min_area_sqm=1)
+
+
+def _damage_middle_page(path: Path) -> None:
+    """Overwrite one page in the middle of the file: with this many rows it is a leaf of the layer's table."""
+    content = bytearray(path.read_bytes())
+    page = int.from_bytes(content[16:18], "big")
+    middle = len(content) // 2 // page * page
+    content[middle : middle + page] = bytes(255 for _ in range(page))
+    path.write_bytes(content)
+
+
+def test_geometry_bytes_cut_short_are_an_error(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A polygon that ends before its rings do is damage, not a small polygon."""
+    import sqlite3
+
+    source = tmp_path / "a.gpkg"
+    solid(parcels(20)).to_file(source, layer="p", geometry_type="Unknown", SPATIAL_INDEX="NO")
+    with closing(sqlite3.connect(source, isolation_level=None)) as database:
+        database.execute("UPDATE p SET geom = CAST(substr(geom, 1, length(geom) - 20) AS BLOB) WHERE n = 3")
+    with pytest.raises(DataError, match=r"a\.gpkg"):
+        run_job(source, min_area_sqm=1)
+
+
+def test_events_tell_the_phases(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """The parent hears of the baseline, the batches, and of the patient phases that may take long."""
+    parcels(30).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    done = run_job(tmp_path / "a.gpkg", chunk_rows=8)
+    kinds = [event["event"] for event in done.events]
+    assert kinds.index("baseline") < kinds.index("chunk")
+    phases = [(event["name"], event["patient"]) for event in done.events if event["event"] == "phase"]
+    assert phases == [("close", True), ("verify", True)]
+    assert done.plan.chunks == 4 == done.outcome.result["batches"]
+
+
+def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
+    """A file-size limit that is hit while writing is said to be the output's trouble, and comes as such."""
+    import subprocess
+    import sys
+
+    solid(parcels(2000)).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    code = (
+        "import resource, sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from pathlib import Path\n"
+        "from conftest_vector import make_bench, make_job, room\n"
+        "from lib.vector import engine\n"
+        "source, output = Path(sys.argv[3]), Path(sys.argv[4])\n"
+        "job = make_job(source, output)\n"
+        "plan = engine.plan(job, room())\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "try:\n    engine.run(job, plan, make_bench(output)[0])\n"
+        "except Exception as error:\n    print(type(error).__name__)\n"
+    )
+    here = Path(__file__).parent
+    for name in ("out.gpkg", "out.fgb"):
+        paths = (here.parents[1], here, tmp_path / "a.gpkg", tmp_path / name)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=False
+        )
+        assert done.stdout.split() == ["OutputError"], done.stderr
+
+
+def test_the_job_in_the_output_is_json(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """SWATH_JOB is the job as JSON, read back by any tool."""
+    parcels(10).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    done = run_job(tmp_path / "a.gpkg")
+    metadata = pyogrio.read_info(done.output)["dataset_metadata"]
+    assert json.loads(metadata["SWATH_JOB"])["kind"] == "vector"
+
+
+def test_plan_is_made_of_its_terms(tmp_path: Path) -> None:
+    """A plan's projection is the sum of its terms, and names what it expects of the output."""
+    parcels(100).to_file(tmp_path / "a.gpkg", layer="p", geometry_type="Unknown")
+    plan = engine.plan(make_job(tmp_path / "a.gpkg", tmp_path / "b.gpkg", min_area_sqm=1), room())
+    assert sum(plan.terms.values()) == plan.projected_bytes
+    assert plan.expected["layer"] == "p"
+    assert [name for name, _ in plan.expected["fields"]] == ["n", "name", "value"]
+    assert json.loads(json.dumps(plan.to_record()))["batch_rows"] == 10000
+    assert make_bench(None)[0].staged is None

@@ -1,0 +1,204 @@
+"""Unusable sources: one clear line each; and nothing written beside a usable one."""
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pyarrow as pa
+import pyogrio
+import pytest
+import rasterio
+import shapely
+from conftest_vector import make_job, parcels, room, solid
+
+from lib.errors import DestinationError, SourceError
+from lib.vector import engine
+from lib.vector.facts import is_vector, read_facts
+
+
+def _plan(source: Path, **choices: Any) -> Any:
+    return engine.plan(make_job(source, source.parent / "out.gpkg", **choices), room())
+
+
+@pytest.fixture
+def layer(tmp_path: Path) -> Path:
+    """A small GeoPackage with one layer, `p`."""
+    solid(parcels(40)).to_file(tmp_path / "a.gpkg", layer="p", geometry_type="Unknown")
+    return tmp_path / "a.gpkg"
+
+
+def test_missing(tmp_path: Path) -> None:
+    """A source that is not there."""
+    with pytest.raises(SourceError, match="does not exist"):
+        _plan(tmp_path / "none.gpkg")
+
+
+def test_a_raster(tmp_path: Path) -> None:
+    """A raster is sent to `swath raster`."""
+    transform = rasterio.transform.from_origin(0, 1, 0.1, 0.1)
+    with rasterio.open(
+        tmp_path / "a.tif",
+        "w",
+        driver="GTiff",
+        width=8,
+        height=8,
+        count=1,
+        dtype="uint8",
+        crs="EPSG:4326",
+        transform=transform,
+    ) as dataset:
+        dataset.write(np.ones((1, 8, 8), np.uint8))
+    with pytest.raises(SourceError, match="is a raster") as caught:
+        _plan(tmp_path / "a.tif")
+    assert "swath raster" in caught.value.hint
+    assert not is_vector(tmp_path / "a.tif")
+
+
+def test_text_folder_and_empty_file(tmp_path: Path) -> None:
+    """Text, a folder without a dataset and a file of no bytes."""
+    (tmp_path / "a.txt").write_text("no features here")
+    (tmp_path / "a.gpkg").touch()
+    with pytest.raises(SourceError, match="not a vector dataset"):
+        _plan(tmp_path / "a.txt")
+    with pytest.raises(SourceError, match="folder"):
+        _plan(tmp_path)
+    with pytest.raises(SourceError, match="empty file"):
+        _plan(tmp_path / "a.gpkg")
+
+
+def test_layers_are_listed(layer: Path) -> None:
+    """A layer that is not there, and several with none named, list what there is."""
+    with pytest.raises(SourceError, match=r"no layer 'q'; it has p"):
+        _plan(layer, layer="q")
+    parcels(3).to_file(layer, layer="second", geometry_type="Unknown")
+    with pytest.raises(SourceError, match="has 2 layers: p, second"):
+        _plan(layer)
+    assert _plan(layer, layer="second").expected["layer"] == "second"
+
+
+def test_no_crs(tmp_path: Path) -> None:
+    """Without a CRS an area is refused with a hint; a copy is not."""
+    table = pa.table({"n": [1], "geom": pa.array([shapely.to_wkb(shapely.box(0, 0, 1, 1))], pa.binary())})
+    with pytest.warns(UserWarning, match="crs"):
+        pyogrio.write_arrow(
+            table, tmp_path / "a.fgb", driver="FlatGeobuf", geometry_name="geom", geometry_type="Polygon"
+        )
+    with pytest.raises(SourceError, match="has no CRS") as caught:
+        _plan(tmp_path / "a.fgb", min_area_sqm=1)
+    assert "-a_srs" in caught.value.hint
+    assert _plan(tmp_path / "a.fgb").expected["crs"] is None
+
+
+def test_curves(layer: Path) -> None:
+    """A layer that is declared to hold curves is refused with how to make it linear."""
+    with closing(sqlite3.connect(layer, isolation_level=None)) as database:
+        database.execute("UPDATE gpkg_geometry_columns SET geometry_type_name = 'CURVEPOLYGON'")
+    with pytest.raises(SourceError, match="curve") as caught:
+        _plan(layer)
+    assert "CONVERT_TO_LINEAR" in caught.value.hint
+
+
+def test_an_area_without_geometries(tmp_path: Path) -> None:
+    """A table has no areas."""
+    pyogrio.write_dataframe(geopandas.pd.DataFrame({"a": [1]}), tmp_path / "t.gpkg", layer="t")
+    with pytest.raises(SourceError, match="no geometries"):
+        _plan(tmp_path / "t.gpkg", min_area_sqm=1)
+
+
+def test_unknown_sink(layer: Path) -> None:
+    """A driver that vectors are not written with is refused with those that there are."""
+    job = make_job(layer, layer.parent / "out.gpkg").model_copy(update={"driver": "KML"})
+    with pytest.raises(DestinationError, match="GPKG and FlatGeobuf"):
+        engine.plan(job, room())
+
+
+@pytest.mark.parametrize("cut", ["a.shp", "a.dbf", "a.fgb"])
+def test_files_cut_short(cut: str, tmp_path: Path) -> None:
+    """Shapefile parts and FlatGeobuf files that are shorter than they declare; OGR gives nulls or stops without a word."""
+    frame = solid(parcels(80))
+    frame.geometry = shapely.orient_polygons(frame.geometry.to_numpy(), exterior_cw=True)
+    frame.to_file(tmp_path / "a.shp")
+    frame.to_file(tmp_path / "a.fgb")
+    path = tmp_path / cut
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with pytest.raises(SourceError, match="cut short"):
+        _plan(tmp_path / ("a.fgb" if cut.endswith("fgb") else "a.shp"))
+
+
+def test_sizes_are_exact_where_the_format_tells(tmp_path: Path) -> None:
+    """FlatGeobuf's and the Shapefile's own indexes give each batch's bytes: never below what Arrow holds."""
+    frame = solid(parcels(500))
+    frame.geometry = shapely.orient_polygons(frame.geometry.to_numpy(), exterior_cw=True)
+    for name in ("a.fgb", "a.shp"):
+        frame.to_file(tmp_path / name)
+        facts = read_facts(str(tmp_path / name), None, name, 64)
+        assert facts.sizes.counted == len(frame)
+        for rows in (64, 32, 16):
+            with pyogrio.open_arrow(tmp_path / name, batch_size=rows, use_pyarrow=True) as (_, reader):
+                largest = max(batch.nbytes for batch in reader)
+            assert largest <= dict(facts.sizes.runs)[rows] <= 4 * largest
+
+
+def test_deleted_shapefile_records_are_not_counted(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """Records marked as deleted are neither read nor missed."""
+    frame = solid(parcels(60))
+    frame.geometry = shapely.orient_polygons(frame.geometry.to_numpy(), exterior_cw=True)
+    frame.to_file(tmp_path / "a.shp")
+    table = bytearray((tmp_path / "a.dbf").read_bytes())
+    header, record = int.from_bytes(table[8:10], "little"), int.from_bytes(table[10:12], "little")
+    table[header + 5 * record] = ord("*")
+    (tmp_path / "a.dbf").write_bytes(table)
+    assert run_job(tmp_path / "a.shp").outcome.result["features_read"] == len(frame) - 1
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.fgb", "a.shp", "a.geojson", "a.gml"])
+def test_nothing_appears_beside_the_source(name: str, run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """No .gfs, .aux.xml, -wal or -shm is written beside a source, and its bytes and times stay."""
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    frame = solid(parcels(40))
+    frame.geometry = shapely.orient_polygons(frame.geometry.to_numpy(), exterior_cw=True)
+    if name.endswith("gml"):
+        frame = frame.drop(columns=["name"])
+    frame.to_file(folder / name, driver="GML" if name.endswith("gml") else None)
+    for extra in (folder / "a.xsd", folder / "a.gfs"):
+        extra.unlink(missing_ok=True)
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+    done = run_job(folder / name, min_area_sqm=100)
+    assert done.outcome.result["features_read"] == len(frame)
+    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} == before
+
+
+def test_a_geopackage_in_wal_mode(layer: Path, run_job: Callable[..., Any]) -> None:
+    """Closed in WAL mode: read as it is. Left open by another program: read with its log, which stays that program's."""
+    with closing(sqlite3.connect(layer)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+    count = len(solid(parcels(40)))
+    assert run_job(layer).outcome.result["features_read"] == count
+    assert not list(layer.parent.glob("a.gpkg-*"))
+    code = (
+        "import sqlite3, sys\nd = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "d.execute(\"UPDATE gpkg_contents SET description = 'edited'\")\nprint('open', flush=True)\nsys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(layer)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        log = layer.with_name("a.gpkg-wal")
+        assert log.stat().st_size > 0
+        assert run_job(layer, "second.gpkg").outcome.result["features_read"] == count
+        assert log.stat().st_size > 0
+        abandoned = layer.parent / "abandoned.gpkg"
+        shutil.copy(layer, abandoned)
+        shutil.copy(log, layer.parent / "abandoned.gpkg-wal")
+    finally:
+        holder.communicate()
+    with pytest.raises(SourceError, match="write-ahead log"):
+        _plan(abandoned)
