@@ -49,8 +49,8 @@ _VECTOR_SUFFIXES = frozenset(
         *("parquet", "geoparquet", "gdb", "dxf", "tab", "mif", "pbf"),
     )
 )
-# A mosaic's sources stay open, each with its decoder and its block tables: more than one row of a mosaic's tiles gains nothing.
-MOST_OPEN_SOURCES = 16
+# A mosaic's sources stay open, each with its decoder and its last compressed block; opening one again takes 0.3 ms.
+MOST_OPEN_SOURCES = 8
 
 
 @contextlib.contextmanager
@@ -176,6 +176,8 @@ def open_output(path: Path, profile: dict[str, Any], options: dict[str, Any]) ->
         OutputError: where it cannot be created, or closing it fails.
     """
     with writing(str(path)):
+        # GDAL would first open what a former attempt left there, to find its sidecars: 7 MiB where it has a CRS.
+        path.unlink(missing_ok=True)
         dataset = rasterio.open(path, "w", driver="GTiff", **profile, **options)
     try:
         yield dataset

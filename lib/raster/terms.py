@@ -74,7 +74,8 @@ def source_terms(facts: RasterFacts, room: Room, cache_bytes: int, out_block: in
     return {
         "baseline": room.baseline_bytes,
         "opening the source": max(0, facts.opened_bytes - room.baseline_bytes),
-        "source blocks": facts.block_bytes * (copies - 1) + sources * _OPEN_SOURCE_BYTES,
+        "source blocks": facts.block_bytes * (copies - 1),
+        "mosaic": sources * (_OPEN_SOURCE_BYTES + facts.block_bytes * (copies - 1)),
         "source index": facts.blocks * _TABLE_BYTES_PER_BLOCK,
         "warper": _WARPER_BYTES if facts.warped else 0,
         "gdal cache": cache_bytes + in_flight,
