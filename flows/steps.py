@@ -53,7 +53,9 @@ def make(job: _Job, work: Callable[[_Job, Path], Report | State[Any]], *, profil
 
 def drivers_of(job: RasterJob | VectorJob) -> DriversJob:
     """The validation that a writing job wants: its source opens, its destination's driver creates."""
-    return DriversJob(names=(job.driver,), create=(job.driver,), source=job.source, resources=job.resources)
+    return DriversJob(
+        names=(job.driver,), create=(job.driver,), source=job.source, data=job.kind, resources=job.resources
+    )
 
 
 def profile_of(job: RasterJob | VectorJob) -> ProfileJob:

@@ -221,6 +221,7 @@ class DriversJob(_Model):
     names: tuple[str, ...] = ()
     create: tuple[str, ...] = Field((), description="drivers among `names` that must create")
     source: str | None = Field(None, description="a source whose own driver must open it")
+    data: Literal["raster", "vector"] | None = Field(None, description="ask the drivers of one kind of data only")
     resources: Resources
 
     @property

@@ -97,8 +97,8 @@ def test_a_vector_job_completes(run: Run, parcels: Path, tmp_path: Path) -> None
     assert (code, report["status"]) == (0, "completed"), report["error"]
     assert report["result"]["features_read"] == 60
     assert report["result"]["features_kept"] == 53
-    assert len(gpd.read_file(tmp_path / "out.gpkg")) == 53
     assert _left(tmp_path) == ["out.gpkg"]
+    assert len(gpd.read_file(tmp_path / "out.gpkg")) == 53
 
 
 def test_full_verification_on_request(run: Run, scene: Path, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def _bad_inputs(folder: Path) -> None:
         ("raster scene.tif /proc/out.tif", 2, "/proc"),
         ("raster scene.tif out.xyz", 2, ".xyz"),
         ("vector parcels.gpkg out.shp", 2, ".shp"),
-        ("raster scene.tif out.tif --memory-limit-mb 12", 137, "12.0 MiB"),
+        ("raster scene.tif out.tif --memory-limit-mb 12", 137, "12 MiB"),
         ("vector parcels.gpkg out.gpkg --memory-limit-mb 12", 137, "12.0 MiB"),
         ("raster scene.tif out.tif --memory-limit-mb 0", 2, "memory_limit_mb"),
         ("raster scene.tif out.tif --memory-limit-mb -5", 2, "memory_limit_mb"),

@@ -10,6 +10,8 @@ import pytest
 import rasterio
 
 import lib.drivers
+import lib.raster.drivers
+import lib.vector.drivers
 from lib.jobs import DriversJob, Resources
 from lib.memory.process import Runner
 from lib.reports import Report
@@ -148,11 +150,12 @@ def test_a_handful_takes_less_than_two_seconds(runner: Runner) -> None:
 def test_a_driver_that_fails_its_trial_does_not_create(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the look-up says is not believed where creating, reopening or comparing goes wrong."""
 
-    def fail(name: str, trial: object) -> str:
+    def fail(name: str) -> str:
         raise ValueError(f"{name} came back\n as something else")
 
-    monkeypatch.setattr(lib.drivers, "_try_vector", fail)
-    facts = lib.drivers._tried(lib.drivers.DriverFacts("GPKG", "GeoPackage", "both", reads=True, creates=True))
+    monkeypatch.setattr(lib.vector.drivers, "attempt", fail)
+    halves = {"raster": lib.raster.drivers, "vector": lib.vector.drivers}
+    facts = lib.drivers._tried(lib.drivers.DriverFacts("GPKG", "GeoPackage", "both", reads=True, creates=True), halves)
     assert (facts.reads, facts.creates, facts.tested) == (True, False, False)
     assert "vector: its trial failed: GPKG came back as something else" in facts.detail
     assert "raster: created, reopened, equal" in facts.detail

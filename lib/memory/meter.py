@@ -1,7 +1,8 @@
 """The meter: baseline, drift chunk by chunk, peak, residue, leaks, attribution and top allocators, from inside the child.
 
-It reads `/proc` and tracemalloc and knows nothing of pixels or features. Releasing happens here too, at chunk boundaries
-and at most some sixty times a job: what stays after a release is what a leak is fitted through (`leaks.py`).
+It reads `/proc` and tracemalloc and knows nothing of pixels or features. Releasing happens here too, at chunk boundaries, some
+sixty times a job and whenever memory has grown by a part of the drift threshold: what stays after a release is what a
+leak is fitted through (`leaks.py`), early enough to name it before the threshold is crossed.
 """
 
 import gc
@@ -23,7 +24,9 @@ _RELEASES = 60
 _RELEASE_EVERY_SECONDS = 1.0  # where the number of chunks is not known
 _HEARTBEAT_EVERY_SECONDS = 0.1
 _PEAK_GROWTH = 1.10
-_JUDGE_EVERY_RELEASES = 8
+_GROWTH_STEPS = 32  # releases on the way to the drift threshold
+_JUDGE_EVERY_RELEASES = 4
+_EARLY_RELEASES = 8
 
 
 class Meter:
@@ -91,7 +94,7 @@ class Meter:
         if now - self._beat > _HEARTBEAT_EVERY_SECONDS or self._chunks == self._of_chunks:
             self._beat = now
             self._send({"event": "chunk", "done": self._chunks, "of": self._of_chunks, "resident_bytes": resident})
-        if self._is_time_to_release(now):
+        if self._is_time_to_release(now, resident):
             self._released = now
             self._release()
 
@@ -135,7 +138,10 @@ class Meter:
             "attribution_end": self.attribution_end,
         }
 
-    def _is_time_to_release(self, now: float) -> bool:
+    def _is_time_to_release(self, now: float, resident: int) -> bool:
+        last = self._residues[-1][1] if self._residues else self.baseline_bytes or resident
+        if resident - last > self._drift_threshold_bytes // _GROWTH_STEPS:
+            return True
         if self._of_chunks:
             return self._chunks % max(1, self._of_chunks // _RELEASES) == 0
         return now - self._released > _RELEASE_EVERY_SECONDS
@@ -144,7 +150,7 @@ class Meter:
         gc.collect()
         trim()
         self._residues.append((self._chunks, process_memory().resident_bytes))
-        if len(self._residues) == _JUDGE_EVERY_RELEASES:
+        if len(self._residues) == _EARLY_RELEASES:
             self._early = tracemalloc.take_snapshot() if tracemalloc.is_tracing() else None
         if self.leak is None and len(self._residues) % _JUDGE_EVERY_RELEASES == 0:
             self._judge_leak()
@@ -176,7 +182,7 @@ class Meter:
         """The lines whose traced memory has grown since the first releases by a fair part of the leak."""
         if self._early is None:
             return []
-        chunks = self._residues[-1][0] - self._residues[_JUDGE_EVERY_RELEASES - 1][0]
+        chunks = self._residues[-1][0] - self._residues[_EARLY_RELEASES - 1][0]
         least = slope.bytes_per_chunk * chunks / 10
         grown = _without_tracer(tracemalloc.take_snapshot()).compare_to(_without_tracer(self._early), "lineno")
         return [

@@ -70,7 +70,7 @@ def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
     return Outcome(
         result=counts
         | {
-            "suggested_limit_mb": mib(max(peak, int(plan.facts["work_projected_bytes"]))),
+            "suggested_limit_mb": mib(max(peak, int(plan.facts["work_projected_bytes"]))) + 1,
             "suggested_chunk": list(plan.window or ()),
             "suggested_gdal_cachemax_mb": max(1, mib(plan.gdal_cache_bytes)),
         },

@@ -92,9 +92,9 @@ def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
             raise
         except Exception as error:
             raise ogr.translated(error, facts.label, writing=False) from error
-    peak = process_memory().peak_bytes
     pa.default_memory_pool().release_unused()
     bench.meter.finish()
+    peak = process_memory().peak_bytes
     return Outcome(
         result={
             "layer": facts.layer,
@@ -103,7 +103,7 @@ def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
             "features_read": read,
             "bytes_per_row": round(batch_bytes / read, 1) if read else 0,
             "peak_bytes": peak,
-            "suggested_limit_mb": mib(max(int(peak * _HEADROOM), _projected(facts, plan, rows))),
+            "suggested_limit_mb": mib(max(int(peak * _HEADROOM), _projected(facts, plan, rows))) + 1,
             "suggested_chunk_rows": rows,
             "suggested_gdal_cachemax_mb": _CACHE_MB,
         },

@@ -89,7 +89,10 @@ def main() -> None:
             job: RasterJob | VectorJob
             if source.endswith((".tif", ".vrt")):
                 job = RasterJob(
-                    source=str(Path(source).absolute()), destination="out.tif", operation=Normalise(), resources=resources
+                    source=str(Path(source).absolute()),
+                    destination="out.tif",
+                    operation=Normalise(),
+                    resources=resources,
                 )
             else:
                 job = VectorJob(

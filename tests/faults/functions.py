@@ -121,7 +121,7 @@ def child_over(pixels: Any, valid: Any) -> Any:
 
 def leak_python(pixels: Any, valid: Any) -> Any:
     """Keep 64 KiB of Python objects a chunk."""
-    _KEPT.append([os.urandom(1024) for _ in range(64)])
+    _KEPT.append(bytearray(b"x") * (_MIB // 16))
     return pixels
 
 
@@ -129,7 +129,9 @@ def leak_numpy(pixels: Any, valid: Any) -> Any:
     """Keep 64 KiB of arrays a chunk."""
     import numpy as np
 
-    _KEPT.append(np.ones(_MIB // 16, dtype="uint8"))
+    kept = np.empty(_MIB // 16, dtype="uint8")
+    kept[:] = 1
+    _KEPT.append(kept)
     return pixels
 
 
