@@ -23,6 +23,7 @@ _SINK_BYTES = {"GPKG": 9 * MIB, "FlatGeobuf": 5 * MIB, "": 0}
 _INTERPRETER_BYTES = 5 * MIB
 # Area: temporaries of 32768 vertices at a time, and offsets, types, rings and sums of each row.
 _AREA_BLOCK_BYTES = 6 * MIB
+_AREA_FACTOR = 12  # 192 bytes of temporaries a vertex, of which a batch has 16
 _AREA_ROW_BYTES = 220
 # Arrow's buffers grow by doubling; the sink holds its own copy of a geometry while it writes it.
 _BATCH_FACTOR = 1.5
@@ -39,6 +40,8 @@ _FGB_ITEM_BYTES = 64
 _FGB_NODE_BYTES = 46
 _FGB_BUFFER_MOST_BYTES = 100 * MIB
 _LEAST_BATCH_BYTES = 256 * 1024
+# The size after imports differs by as much between children of the same job.
+_BASELINE_SPREAD_BYTES = MIB
 _UNKNOWN_MEAN_BYTES = 1024
 
 
@@ -78,6 +81,7 @@ def fit(
     rows_fixed: bool = False,
     margin_bytes: int = 0,
     batch_factor: float = _BATCH_FACTOR,
+    area_factor: float = _AREA_FACTOR,
 ) -> VectorPlan:
     """The fastest plan within the budget: the most rows, then the largest R-tree.
 
@@ -92,29 +96,33 @@ def fit(
         rows_fixed: whether `most_rows` was asked for, so that fewer will not do.
         margin_bytes: the host's own margin.
         batch_factor: resident bytes for each byte of a batch as it is read.
+        area_factor: temporaries of areas for each byte of a batch, up to a block of vertices.
 
     Raises:
         MemoryRefused: with the smallest budget that would do.
     """
 
     def project(rows: int, rtree_share: float) -> VectorPlan:
-        return _project(facts, rows, rtree_share, sink, measures_area, baseline_bytes, margin_bytes, batch_factor)
+        return _project(
+            facts, rows, rtree_share, sink, measures_area, baseline_bytes, margin_bytes, batch_factor, area_factor
+        )
 
     candidates = [most_rows] if rows_fixed else [max(1, most_rows >> shift) for shift in range(most_rows.bit_length())]
     if most_batch_bytes is not None:
         within = [rows for rows in candidates if batch_bytes_of(facts, rows) <= most_batch_bytes]
         candidates = within or candidates[-1:]
     least = project(candidates[-1], 0.0)
+    smallest = least.projected_bytes + _BASELINE_SPREAD_BYTES
     for rows in candidates:
         for share in (1.0, 0.75, 0.5, 0.25, 0.0):
             plan = project(rows, share)
             if plan.projected_bytes <= budget_bytes:
-                return replace(plan, smallest_bytes=least.projected_bytes)
+                return replace(plan, smallest_bytes=smallest)
     raise MemoryRefused(
         f"{facts.label}: {format_bytes(budget_bytes)} is not enough to stream it: "
-        f"{format_bytes(least.projected_bytes)} is the least",
-        hint=f"raise the memory limit to {mib(least.projected_bytes)} MiB",
-        smallest_limit_bytes=least.projected_bytes,
+        f"{format_bytes(smallest)} is the least",
+        hint=f"raise the memory limit to {mib(smallest)} MiB",
+        smallest_limit_bytes=smallest,
     )
 
 
@@ -127,6 +135,7 @@ def _project(
     baseline_bytes: int,
     margin_bytes: int,
     batch_factor: float,
+    area_factor: float,
 ) -> VectorPlan:
     batch = batch_bytes_of(facts, rows)
     features = max(facts.count, 0)
@@ -144,7 +153,8 @@ def _project(
     }
     if measures_area:
         terms["coordinates"] = (
-            min(_AREA_BLOCK_BYTES, 8 * facts.source_bytes) + min(rows, max(features, 1)) * _AREA_ROW_BYTES
+            min(_AREA_BLOCK_BYTES, 8 * facts.source_bytes, int(area_factor * batch))
+            + min(rows, max(features, 1)) * _AREA_ROW_BYTES
         )
     if sink:
         terms["kept batch"] = int(batch * (_PROMOTED_FACTOR if facts.driver == "ESRI Shapefile" else _KEPT_FACTOR))

@@ -161,6 +161,7 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
             most_rows=rows,
             margin_bytes=resources.margin_bytes,
             batch_factor=_PLAIN_FACTOR,
+            area_factor=_PLAIN_FACTOR,
         )
         for facts in layers
     ]

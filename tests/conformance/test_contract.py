@@ -49,6 +49,9 @@ def _marked(case: tuple[str, str, str]) -> typing.Any:
     return pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow, id="-".join(case))
 
 
+_LIMITS = [pytest.param(name, marks=() if name == "tight" else pytest.mark.slow) for name in LIMITS]
+
+
 def _resources(limit_mb: int, **more: typing.Any) -> Resources:
     return Resources(limit_bytes=limit_mb * MIB, threads_max=2, **more)
 
@@ -78,7 +81,9 @@ def _holds(report: Report, limit: str, limit_mb: int) -> None:
     if limit == "normal":
         assert projected <= 1.5 * peak, shown
     if limit == "tight":
-        assert limit_mb * MIB - peak <= MOST_PADDING_BYTES, shown
+        # FlatGeobuf's index must be planned for every feature, as how many are kept is not known beforehand.
+        unknown = sum(size for name, size in report.plan["terms"].items() if name.startswith("FlatGeobuf"))
+        assert limit_mb * MIB - peak - unknown <= MOST_PADDING_BYTES, shown
     assert [each for each in psutil.Process().children() if "lib.memory.child" in " ".join(each.cmdline())] == []
 
 
@@ -91,7 +96,7 @@ def test_nothing_is_left_out() -> None:
     assert set(jobs.VECTOR_DRIVERS.values()) == {"GPKG", "FlatGeobuf"}
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("limit", _LIMITS)
 @pytest.mark.parametrize(("operation", "source", "dtype"), [_marked(case) for case in _raster_cases()])
 def test_raster(operation: str, source: str, dtype: str, limit: str, tmp_path: Path) -> None:
     """A raster job holds the contract, and its pixels are those of NumPy on the whole array."""
@@ -108,7 +113,7 @@ def test_raster(operation: str, source: str, dtype: str, limit: str, tmp_path: P
         )
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("limit", _LIMITS)
 @pytest.mark.parametrize("suffix", sorted(jobs.VECTOR_DRIVERS))
 @pytest.mark.parametrize(
     "driver", [pytest.param(d, marks=() if d == "GPKG" else pytest.mark.slow) for d in sources.VECTORS]
@@ -130,7 +135,7 @@ def test_vector(least: float, driver: str, suffix: str, limit: str, tmp_path: Pa
     assert set(gpd.read_file(out)["number"]) == sources.kept_by_geod(path, least)
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("limit", _LIMITS)
 @pytest.mark.parametrize("kind", ["raster", "vector"])
 def test_verify_and_profile(kind: str, limit: str, tmp_path: Path) -> None:
     """Verifying and profiling hold the contract for both kinds of source."""
@@ -153,7 +158,7 @@ def test_verify_and_profile(kind: str, limit: str, tmp_path: Path) -> None:
         _holds(run_job(_at(job, limit_mb)), limit, limit_mb)
 
 
-@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("limit", _LIMITS)
 def test_drivers(limit: str) -> None:
     """Trying drivers holds the contract."""
     job = DriversJob(names=("GTiff", "GPKG", "FlatGeobuf"), resources=_resources(AMPLE_MB))

@@ -120,26 +120,26 @@ def child_over(pixels: Any, valid: Any) -> Any:
 
 
 def leak_python(pixels: Any, valid: Any) -> Any:
-    """Keep 64 KiB of Python objects a chunk."""
-    _KEPT.append(bytearray(b"x") * (_MIB // 16))
+    """Keep 256 KiB of Python objects a chunk."""
+    _KEPT.append(bytearray(b"x") * (_MIB // 4))
     return pixels
 
 
 def leak_numpy(pixels: Any, valid: Any) -> Any:
-    """Keep 64 KiB of arrays a chunk."""
+    """Keep 256 KiB of arrays a chunk."""
     import numpy as np
 
-    kept = np.empty(_MIB // 16, dtype="uint8")
+    kept = np.empty(_MIB // 4, dtype="uint8")
     kept[:] = 1
     _KEPT.append(kept)
     return pixels
 
 
 def leak_native(pixels: Any, valid: Any) -> Any:
-    """Lose 64 KiB of malloc a chunk."""
+    """Lose 256 KiB of malloc a chunk."""
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
-    ctypes.memset(libc.malloc(ctypes.c_size_t(_MIB // 16)), 1, _MIB // 16)
+    ctypes.memset(libc.malloc(ctypes.c_size_t(_MIB // 4)), 1, _MIB // 4)
     return pixels
 
 

@@ -192,6 +192,7 @@ def test_two_jobs_to_one_destination(raster: Path, tmp_path: Path, job: Job) -> 
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_child_takes_many_jobs_in_turn(job: Job, tmp_path: Path) -> None:
     """Two hundred jobs in turn: few children, and the last leaves the child no larger than the tenth."""
     sizes: list[int] = []

@@ -45,23 +45,24 @@ def run(job: Callable[..., RasterJob], tmp_path: Path) -> Callable[..., Report]:
 
 @pytest.mark.parametrize("fault", ["leak_python", "leak_numpy"])
 def test_a_leak_in_python_or_numpy_is_named_by_its_line(fault: str, run: Callable[..., Report]) -> None:
-    """64 KiB kept a chunk is measured to a tenth, and the line that keeps it is the first one named."""
+    """256 KiB kept a chunk is measured to a fifth (the first chunks also warm up by some MiB), and the line that keeps it is the first one named."""
     report = run(fault)
     leak = report.memory.leak
     assert leak is not None, report.memory.slope_bytes_per_chunk
-    assert leak["bytes_per_chunk"] == pytest.approx(64 * KIB, rel=0.1)
+    assert leak["bytes_per_chunk"] == pytest.approx(256 * KIB, rel=0.2)
     assert "functions.py" in leak["lines"][0]["location"]
 
 
 def test_a_native_leak_is_found_and_said_to_be_native(run: Callable[..., Report]) -> None:
-    """64 KiB of malloc lost a chunk is measured, and no Python line is blamed."""
+    """256 KiB of malloc lost a chunk is measured, and no Python line is blamed."""
     report = run("leak_native")
     leak = report.memory.leak
     assert leak is not None, report.memory.slope_bytes_per_chunk
-    assert leak["bytes_per_chunk"] == pytest.approx(64 * KIB, rel=0.1)
+    assert leak["bytes_per_chunk"] == pytest.approx(256 * KIB, rel=0.2)
     assert leak["lines"] == []
 
 
+@pytest.mark.slow
 def test_a_sawtooth_is_not_a_leak(run: Callable[..., Report]) -> None:
     """Memory that is given back every eight chunks is not named, and the job completes."""
     report = run("sawtooth")

@@ -1,5 +1,6 @@
 """A bench without a parent, and small rasters of every layout."""
 
+import gc
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Workshop:
     def bench(self, staged: Path | None) -> Bench:
         """A bench whose events go nowhere."""
         events: list[dict[str, Any]] = []
+        gc.freeze()  # as a child does: the meter's collections need not walk all that pytest holds
         meter = Meter(events.append, drift_threshold_bytes=1024 * MIB, residual_tolerance_bytes=1024 * MIB)
         return Bench(staged, meter, events.append)
 

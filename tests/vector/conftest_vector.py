@@ -1,5 +1,6 @@
 """Layers to filter, and a bench to filter them at, in this process; memory is measured in children only (tests/conformance)."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ def make_job(source: Path, destination: Path, **choices: Any) -> VectorJob:
 def make_bench(staged: Path | None) -> tuple[Bench, list[dict[str, Any]]]:
     """A bench in this process, and the list that its events go to."""
     events: list[dict[str, Any]] = []
+    gc.freeze()  # as a child does: the meter's collections need not walk all that pytest holds
     meter = Meter(events.append, drift_threshold_bytes=AMPLE_BYTES, residual_tolerance_bytes=AMPLE_BYTES)
     return Bench(staged, meter, events.append), events
 
