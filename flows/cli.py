@@ -4,9 +4,11 @@ Commands turn flags into a job (lib/request.py), run it (lib/run.py or a flow) a
 what else `--help` does not need, is imported where it is used.
 """
 
+import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 from flows import terminal
 from lib import request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
+from lib.jobs import RasterJob, VectorJob
 from lib.memory.process import AnyJob, run_job
 from lib.publish import Leftover, find_leftovers, remove_leftover
 from lib.reports import Report
@@ -37,6 +40,8 @@ plan_app = App(name="plan", help="Show what a job would do and cost; nothing is 
 app.command(plan_app)
 
 _Signed = Parameter(allow_leading_hyphen=True)
+# The job under way, for the report of an interrupted one.
+_running: dict[str, Any] = {}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -462,6 +467,14 @@ def main() -> None:
         code = _failed(error, tokens)
     except CycloptsError as error:
         code = _failed(UsageError(_plain(str(error)), hint=f"see `swath {_command(tokens)} --help`"), tokens)
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # nobody reads any more; say nothing at exit either
+        code = 1
+    except Exception as error:  # noqa: BLE001 - the terminal's boundary
+        words = f"unexpected {type(error).__name__}: {error}"
+        code = _failed(SwathError(words, traceback="".join(traceback.format_exception(error))), tokens)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -475,21 +488,23 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 def _failed(error: SwathError, tokens: list[str]) -> int:
     """Show an error that no report carries yet."""
-    report = Report.of_error(error)
-    if "--json" in tokens:
+    report = Report.of_error(error, _running)
+    if any(word.split("=")[0] == "--json" for word in tokens):
         terminal.write_json(report.model_dump(mode="json"))
     else:
         terminal.show_error(report, debug="--debug" in tokens)
     return report.exit_code
 
 
-def _published(job: Any, common: Common) -> int:
+def _published(job: RasterJob | VectorJob, common: Common) -> int:
+    _running.update(job.model_dump(mode="json"))
     with terminal.progress(job.label, quiet=common.json) as hear:
         report = run_published(job, hear)
     return _ended(report, common)
 
 
 def _run(job: AnyJob, common: Common) -> Report:
+    _running.update(job.model_dump(mode="json"))
     with terminal.progress(job.label, quiet=common.json) as hear:
         return run_job(job, on_event=hear)
 
@@ -559,7 +574,8 @@ def _flow(
         "overwrite": writing.overwrite,
         "verify": writing.verify or "full",
     }
-    state = flow(source=source, destination=destination, return_state=True, **shared, **given)
+    chosen = {name: value for name, value in (shared | given).items() if value is not None}
+    state = flow(source=source, destination=destination, return_state=True, **chosen)
     return _ended(report_of(state), common)
 
 

@@ -6,6 +6,7 @@ its lock cannot be seen from here with certainty; `clean` removes it by age.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from lib.errors import DestinationBusy, DestinationError, OutputError, SourceError
+from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputError, SourceError
 
 __all__ = [
     "Leftover",
@@ -32,6 +33,11 @@ __all__ = [
 ]
 
 _OWNER = "owner"
+# What a former file at the destination leaves beside it: readers would take it for the new file's.
+_SIDECARS = (".aux.xml", ".msk", ".ovr", ".msk.ovr")
+# SQLite would replay these into the new database.
+_LIVE = ("-wal", "-journal")
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class Staging:
     def publish(self) -> int:
         """Move the staged file to the destination: fsync, mode, rename, fsync of the folder.
 
+        Sidecars of a file that is replaced go first: after the rename they would speak of the new one.
+
         Returns:
             The size of what was published, bytes.
 
@@ -68,7 +76,10 @@ class Staging:
                 size = os.fstat(descriptor).st_size
             finally:
                 os.close(descriptor)
+            _check_not_live(self.destination)
             if self.overwrite:
+                for sidecar in sidecars(self.destination):
+                    sidecar.unlink()
                 self.path.replace(self.destination)
             else:
                 _rename_new(self.path, self.destination)
@@ -82,6 +93,22 @@ class Staging:
         except OSError as error:
             raise OutputError(f"cannot publish {self.destination}: {error.strerror}") from error
         return size
+
+
+def sidecars(destination: Path) -> list[Path]:
+    """Files beside the destination that GDAL reads along with it."""
+    beside = [destination.with_name(destination.name + suffix) for suffix in _SIDECARS]
+    return [path for path in beside if path.is_file()]
+
+
+def _check_not_live(destination: Path) -> None:
+    for suffix in _LIVE:
+        log = destination.with_name(destination.name + suffix)
+        if log.is_file() and log.stat().st_size:
+            raise DestinationError(
+                f"destination {destination} has a log beside it ({log.name}): a program has it open, or died while it wrote",
+                hint="end that program, or open and close the file once with it, then run again",
+            )
 
 
 def is_local(name: str) -> bool:
@@ -100,7 +127,17 @@ def check_destination(destination: str, source: str | None, *, overwrite: bool) 
         raise DestinationError(
             f"destination {destination} is not a local path", hint="write to a local path, then copy it"
         )
-    path = Path(os.path.abspath(destination))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
+    try:
+        path = Path(os.path.abspath(destination))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
+        _check_paths(path, destination, source, overwrite=overwrite)
+    except OSError as error:
+        raise DestinationError(
+            f"destination {destination} or its source cannot be looked at: {error.strerror}", hint="check both paths"
+        ) from error
+    return path
+
+
+def _check_paths(path: Path, destination: str, source: str | None, *, overwrite: bool) -> None:
     if source is not None and is_local(source):
         if not Path(source).exists():
             raise SourceError(f"source {source} does not exist", hint="check the path")
@@ -108,7 +145,7 @@ def check_destination(destination: str, source: str | None, *, overwrite: bool) 
             raise DestinationError(f"destination {destination} is the source itself", hint="write to another path")
     if path.is_dir():
         raise DestinationError(f"destination {destination} is a folder", hint="name a file in it")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise DestinationError(f"destination {destination} exists", hint="pass --overwrite to replace it")
     if not path.parent.is_dir():
         raise DestinationError(
@@ -118,7 +155,7 @@ def check_destination(destination: str, source: str | None, *, overwrite: bool) 
         raise DestinationError(
             f"folder {path.parent} of the destination is not writable", hint="choose a folder that is"
         )
-    return path
+    _check_not_live(path)
 
 
 @contextlib.contextmanager
@@ -128,12 +165,16 @@ def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
     Raises:
         DestinationBusy: another job holds it.
         DestinationError: the folder cannot be made.
+        DiskRefused: the disk is full.
     """
     folder = destination.parent / f".{destination.name}.swath"
     try:
         descriptor = _own(folder)
     except OSError as error:
-        raise DestinationError(f"cannot stage in {folder}: {error.strerror}") from error
+        said = f"cannot stage in {folder}: {error.strerror}"
+        if error.errno in _DISK_FULL:
+            raise DiskRefused(said) from error
+        raise DestinationError(said, hint="choose a folder in which one can be made") from error
     try:
         yield Staging(folder, folder / destination.name, destination, overwrite)
     finally:
@@ -145,36 +186,60 @@ def _own(folder: Path) -> int:
     """Lock the folder's owner file, sweep what a dead owner left, and write who we are; the lock's descriptor."""
     while True:
         folder.mkdir(exist_ok=True)
+        if not _is_ours(folder):
+            raise DestinationError(
+                f"{folder} is in the way: it has files, but no owner file of swath's", hint="move it away"
+            )
         owner = folder / _OWNER
         try:
             descriptor = os.open(owner, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except FileNotFoundError:
             continue  # its last owner removed the folder between our two calls
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = _read_owner(owner)
+            if not _lock(descriptor, folder):
+                os.close(descriptor)
+                continue  # it was removed before we had the lock
+            _take_over(descriptor, folder)
+        except BaseException as error:
+            if isinstance(error, OSError):
+                shutil.rmtree(folder, ignore_errors=True)  # it is ours: the disk is full, or nearly
             os.close(descriptor)
-            raise DestinationBusy(
-                f"another job (pid {holder.get('pid', '?')} on {holder.get('host', '?')}) is writing to {folder.parent}/"
-                f"{folder.name.removeprefix('.').removesuffix('.swath')}"
-            ) from error
-        if not _same_file(descriptor, owner):
-            os.close(descriptor)
-            continue  # removed while we waited for nothing
-        previous = _read_owner(owner)
-        if previous and previous.get("host") != socket.gethostname():
-            os.close(descriptor)
-            raise DestinationBusy(
-                f"{folder} was left by a job on host {previous.get('host')}, which may still run",
-                hint=f"if it does not, run `swath clean {folder.parent} --older-than 0`",
-            )
-        for entry in folder.iterdir():
-            if entry.name != _OWNER:
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_identity()).encode(), 0)
+            raise
         return descriptor
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Lock an owner file; False where the path leads to another one by now."""
+    owner = folder / _OWNER
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = _read_owner(owner)
+        raise DestinationBusy(
+            f"another job (pid {holder.get('pid', '?')} on {holder.get('host', '?')}) is writing to {folder.parent}/"
+            f"{folder.name.removeprefix('.').removesuffix('.swath')}"
+        ) from error
+    return _same_file(descriptor, owner)
+
+
+def _take_over(descriptor: int, folder: Path) -> None:
+    """Sweep what a dead owner on this host left, and write who we are."""
+    previous = _read_owner(folder / _OWNER)
+    if previous and previous.get("host") != socket.gethostname():
+        raise DestinationBusy(
+            f"{folder} was left by a job on host {previous.get('host')}, which may still run",
+            hint=f"if it does not, run `swath clean {folder.parent} --older-than 0`",
+        )
+    for entry in folder.iterdir():
+        if entry.name != _OWNER:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(_identity()).encode(), 0)
+
+
+def _is_ours(folder: Path) -> bool:
+    """A staging folder has an owner file, or nothing at all: others may call their folders alike."""
+    return (folder / _OWNER).is_file() or not any(folder.iterdir())
 
 
 def _identity() -> dict[str, Any]:
@@ -234,8 +299,9 @@ class Leftover:
 
 
 def find_leftovers(folder: Path) -> list[Leftover]:
-    """Staging folders below `folder`. Dead means: made on this host, and its lock can be had."""
-    return [_leftover(found) for found in sorted(folder.rglob(".*.swath")) if found.is_dir()]
+    """Staging folders of ours below `folder`. Dead means: made on this host, and its lock can be had."""
+    found = (each for each in sorted(folder.rglob(".*.swath")) if each.is_dir() and not each.is_symlink())
+    return [_leftover(each) for each in found if _is_ours(each)]
 
 
 def remove_leftover(leftover: Leftover) -> None:
@@ -244,8 +310,8 @@ def remove_leftover(leftover: Leftover) -> None:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         shutil.rmtree(leftover.folder)
         return
-    if leftover.folder.is_dir() and not (leftover.folder / _OWNER).exists():
-        shutil.rmtree(leftover.folder)
+    with contextlib.suppress(OSError):
+        leftover.folder.rmdir()  # an empty one has no owner file
 
 
 def _leftover(folder: Path) -> Leftover:

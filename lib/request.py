@@ -132,7 +132,9 @@ def verify_job(
 ) -> VerifyJob:
     """A verification; `report` (a Report as JSON) says what the output should be, else its own metadata does."""
     report = report or {}
-    work = report.get("job") or None
+    work, plan, result = (report.get(key) or None for key in ("job", "plan", "result"))
+    if not all(part is None or isinstance(part, dict) for part in (work, plan, result)):
+        raise UsageError("the report is none of swath's: its job, plan and result must be objects")
     if work is not None and work.get("kind") not in {"raster", "vector"}:
         raise UsageError(f"the report is of a {work.get('kind')} job, not of one that wrote {output}")
     for name, path in (("source", source), ("output", output)):
@@ -144,8 +146,8 @@ def verify_job(
             output=str(Path(output).absolute()),
             level=level,
             work=work,
-            expected=(report.get("plan") or {}).get("expected"),
-            result=report.get("result"),
+            expected=(plan or {}).get("expected"),
+            result=result,
             resources=choices.resources(),
         )
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from lib.errors import DestinationBusy, DestinationError, OutputError, from_record
 from lib.jobs import RasterJob, VectorJob, VerifyJob
 from lib.memory.process import OnEvent, run_job
-from lib.publish import Staging, staging
+from lib.publish import Staging, sidecars, staging
 from lib.reports import Output, Report, Verification
 
 __all__ = ["published", "run_published", "verification_of", "verified", "with_verification"]
@@ -66,9 +66,11 @@ def with_verification(report: Report, of_verify: Report) -> Report:
 
 def published(report: Report, staged: Staging) -> Report:
     """The report with the staged file published, or with the error that prevented it."""
+    removed = [path.name for path in sidecars(staged.destination)] if staged.overwrite else []
     try:
         size = staged.publish()
     except (OutputError, DestinationError, DestinationBusy) as error:
         return report.with_error(error)
     output = Output(path=str(staged.destination), bytes=size, driver=report.job["driver"])
-    return report.model_copy(update={"output": output})
+    warnings = [f"sidecars of the file that was replaced are gone: {', '.join(removed)}"] if removed else []
+    return report.model_copy(update={"output": output, "warnings": [*report.warnings, *warnings]})

@@ -1,7 +1,11 @@
 """The terminal: one clear line for each bad input, its exit code, one JSON object, nothing left behind."""
 
+import contextlib
 import json
+import os
+import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,10 +159,14 @@ def test_clean_lists_and_removes_dead_leftovers(run: Run, tmp_path: Path) -> Non
     """A staging folder without a living owner is removed, and said."""
     (tmp_path / ".x.tif.swath").mkdir()
     (tmp_path / ".x.tif.swath" / "x.tif").write_bytes(b"half")
+    (tmp_path / ".x.tif.swath" / "owner").write_text(json.dumps({"host": socket.gethostname(), "pid": 1}))
+    (tmp_path / ".notours.swath").mkdir()
+    (tmp_path / ".notours.swath" / "keep").write_bytes(b"somebody else's")
     code, shown, _ = run("clean", ".")
     assert code == 0
     assert [each["removed"] for each in shown["leftovers"]] == [True]
     assert not (tmp_path / ".x.tif.swath").exists()
+    assert (tmp_path / ".notours.swath" / "keep").exists()
 
 
 def _bad_inputs(folder: Path) -> None:
@@ -275,6 +283,93 @@ def test_a_corrupt_page_fails(run: Run, tmp_path: Path) -> None:
     assert report["error"]["type"] == "DataError"
     assert "damaged.gpkg" in report["error"]["message"]
     assert _left(tmp_path) == []
+
+
+def test_a_report_that_is_none_of_ours_is_an_error(run: Run, scene: Path, tmp_path: Path) -> None:
+    """`--report` with a JSON object of another shape: exit 2, one line."""
+    run("raster", "scene.tif", "out.tif")
+    (tmp_path / "odd.json").write_text('{"job": 5}')
+    code, report, _ = run("verify", "scene.tif", "out.tif", "--report", "odd.json")
+    assert (code, report["error"]["type"]) == (2, "UsageError")
+
+
+def test_the_unexpected_is_one_json_object_too(run: Run, monkeypatch: pytest.MonkeyPatch, scene: Path) -> None:
+    """Whatever goes wrong in here: exit 1, one object, the traceback among its facts only."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(cli, "run_published", broken)
+    code, report, _ = run("raster", "scene.tif", "out.tif")
+    assert (code, report["status"]) == (1, "failed")
+    assert "a defect" in report["error"]["message"]
+    assert report["job"]["kind"] == "raster"
+
+
+def test_a_dangling_link_is_a_destination_that_exists(run: Run, scene: Path, tmp_path: Path) -> None:
+    """It is said beforehand, not after the work."""
+    (tmp_path / "out.tif").symlink_to(tmp_path / "nowhere.tif")
+    code, report, _ = run("raster", "scene.tif", "out.tif")
+    assert (code, report["plan"]) == (2, None)
+    assert "--overwrite" in report["error"]["hint"]
+
+
+def test_a_replaced_files_sidecars_go_with_it(run: Run, scene: Path, tmp_path: Path) -> None:
+    """A mask and statistics of the former file do not speak of the new one; a warning names them."""
+    run("raster", "scene.tif", "out.tif")
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        before = dataset.read(masked=True)
+    (tmp_path / "out.tif.aux.xml").write_text(
+        "<PAMDataset><PAMRasterBand band='1'><NoDataValue>0.5</NoDataValue></PAMRasterBand></PAMDataset>"
+    )
+    code, report, _ = run("raster", "scene.tif", "out.tif", "--overwrite")
+    assert code == 0, report["error"]
+    assert any("out.tif.aux.xml" in warning for warning in report["warnings"])
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        assert np.isnan(dataset.nodata)
+        np.testing.assert_array_equal(dataset.read(masked=True).mask, before.mask)
+
+
+def test_a_database_with_a_live_log_is_not_replaced(run: Run, parcels: Path, tmp_path: Path) -> None:
+    """SQLite would replay the old log into the new file: exit 2, naming the log, the file as it was."""
+    (tmp_path / "out.gpkg").write_bytes(parcels.read_bytes())
+    connection = sqlite3.connect(tmp_path / "out.gpkg")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE other (a)")
+    connection.commit()
+    code, report, _ = run("vector", "parcels.gpkg", "out.gpkg", "--overwrite")
+    assert code == 2
+    assert "out.gpkg-wal" in report["error"]["message"]
+    assert connection.execute("SELECT COUNT(*) FROM parcels").fetchone() == (60,)
+    connection.close()
+
+
+def test_a_full_disk_is_refused_and_leaves_nothing(run: Run, scene: Path, tmp_path: Path) -> None:
+    """Not a byte free at the destination: refused, exit 1, no staging folder left."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], check=False).returncode:
+        pytest.skip("NOT RUN: a small tmpfs cannot be mounted here (needs root)")
+    try:
+        with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(b"x" * 4096)
+        code, report, _ = run("raster", "scene.tif", "disk/out.tif")
+        assert (code, report["status"]) == (1, "refused")
+        assert [path.name for path in disk.iterdir()] == ["filler"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.flow
+def test_the_same_words_run_as_a_flow(run: Run, scene: Path, parcels: Path, tmp_path: Path, prefect_api: None) -> None:
+    """`--flow` takes every command's defaults, verifies fully, and prints the same report."""
+    code, report, _ = run("raster", "scene.tif", "out.tif", "--flow")
+    assert (code, report["verification"]["level"]) == (0, "full"), report["error"]
+    code, report, _ = run("vector", "parcels.gpkg", "out.gpkg", "--min-area-sqm", "5000", "--flow")
+    assert (code, report["result"]["features_kept"]) == (0, 53), report["error"]
+    code, report, _ = run("raster", "missing.tif", "out2.tif", "--flow")
+    assert (code, report["error"]["type"]) == (2, "SourceError")
 
 
 def test_an_error_is_one_line_on_stderr(

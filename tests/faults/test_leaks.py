@@ -45,7 +45,8 @@ def run(job: Callable[..., RasterJob], tmp_path: Path) -> Callable[..., Report]:
 
 @pytest.mark.parametrize("fault", ["leak_python", "leak_numpy"])
 def test_a_leak_in_python_or_numpy_is_named_by_its_line(fault: str, run: Callable[..., Report]) -> None:
-    """256 KiB kept a chunk is measured to a fifth (the first chunks also warm up by some MiB), and the line that keeps it is the first one named."""
+    """256 KiB kept a chunk is measured, and the line that keeps it is the first one named."""
+    # To a fifth: the job's first hundred chunks also warm up by some MiB.
     report = run(fault)
     leak = report.memory.leak
     assert leak is not None, report.memory.slope_bytes_per_chunk
