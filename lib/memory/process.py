@@ -1,7 +1,7 @@
 """The parent: runs jobs in capped children, watches them, and says what came of each as a Report.
 
-One runner for every kind of job, terminal and flows alike. The loop hears the child's events, looks at its resident memory
-every `watch_interval_seconds`, and holds the deadlines; `launch.py` has the process itself, `evidence.py` judges deaths.
+One runner for every kind of job, terminal and flows alike, and the one loop of retries. `launch.py` has the process itself,
+`watch.py` hears it and holds its limit and deadlines, `evidence.py` judges deaths.
 A caller's KeyboardInterrupt (or a flow's cancellation) passes through after the child is gone.
 """
 
@@ -9,32 +9,22 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from lib.errors import ChildStalled, MemoryExceeded, MemoryRefused, SettingsError, SwathError, TimedOut, from_record
-from lib.jobs import DriversJob, ProfileJob, RasterJob, Resources, VectorJob, VerifyJob
+from lib.errors import MemoryExceeded, MemoryRefused, SettingsError
+from lib.jobs import Resources
 from lib.memory import history
-from lib.memory.cap import STARTUP_CEILING_BYTES
-from lib.memory.evidence import Death, classify
 from lib.memory.launch import Child
 from lib.memory.ledger import admission
-from lib.memory.proc import cpu_seconds, tree_held_bytes
-from lib.reports import Attempt, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
-from lib.units import format_bytes, format_seconds
+from lib.memory.watch import AnyJob, OnEvent, Watch
+from lib.reports import Attempt, Report
 
 __all__ = ["AnyJob", "OnEvent", "Runner", "run_job"]
 
-AnyJob = RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob
-OnEvent = Callable[[dict[str, Any]], None]
-
-_MOST_SAMPLES = 240
 _JOBS_PER_CHILD = 200
 _LADDER_FRACTION = 0.7
 _LIMIT_GROWTH = 1.5
-_PATIENT_CPU_SECONDS = 0.01
 _leaf_numbers = itertools.count()
 
 
@@ -133,12 +123,12 @@ class Runner:
         self._child = Child(job.kind, job.label, job.resources, staged.parent if staged else None, self._leaf)
         self._taken = 0
 
-    def _watch(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> "_Watch":
+    def _watch(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> "Watch":
         child = self._child
         if child is None:  # pragma: no cover - `_attempt` has just made sure
             raise AssertionError
         self._taken += 1
-        watch = _Watch(child, job, self._leaf)
+        watch = Watch(child, job, self._leaf)
         child.send(
             {
                 "job": job.model_dump(mode="json"),
@@ -161,201 +151,6 @@ class _Rung(NamedTuple):
 
     limit_bytes: int
     fraction: float
-
-
-@dataclass(slots=True)
-class _Watch:
-    """One job in one child, from its sending to its end."""
-
-    child: Child
-    job: AnyJob
-    leaf: Path | None = None
-    began: float = field(default_factory=time.monotonic)
-    planned_after: float | None = None
-    plan: dict[str, Any] | None = None
-    result: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
-    memory: MemoryRecord = field(default_factory=MemoryRecord)
-    samples: list[tuple[float, int]] = field(default_factory=list)
-    error: SwathError | None = None
-    done: bool = False
-    died: bool = False
-    held_bytes: int = 0
-    peak_bytes: int = 0
-    virtual_bytes: int = 0
-    address_space_bytes: int | None = None
-    in_leaf: bool = False
-    patient: bool = False
-    work_seconds: float = 0.0
-    _progress_at: float = field(default_factory=time.monotonic)
-    _cpu_seconds: float = 0.0
-    _stride: int = 1
-    _looks: int = 0
-
-    def until_done(self, hear: OnEvent) -> None:
-        """Hear and look until the job is done, failed or dead."""
-        interval = self.job.resources.watch_interval_seconds
-        looked = 0.0
-        while not self.done:
-            events, speaks = self.child.hear(interval)
-            for event in events:
-                self._take(event)
-                hear(event)
-            if self.done:
-                return
-            if not speaks:
-                self._died(self.child.wait())
-                return
-            if time.monotonic() - looked >= interval:
-                looked = time.monotonic()
-                self._look()
-
-    def _take(self, event: dict[str, Any]) -> None:
-        self._progress_at = time.monotonic()
-        match event["event"]:
-            case "planned":
-                self.plan = event["plan"]
-                self.planned_after = time.monotonic() - self.began
-            case "capped":
-                self.address_space_bytes = event["address_space_bytes"]
-                self.in_leaf = event["leaf"] is not None
-            case "phase":
-                self.patient = event["patient"]
-            case "baseline":
-                self.memory.baseline_bytes = event["resident_bytes"]
-            case "allocators":
-                self.memory = self.memory.model_copy(
-                    update={"top_allocators": event["top"], "attribution": event["attribution"]}
-                )
-            case "check":
-                self.checks.append(Check(event["name"], event["passed"], event["detail"]))
-            case "done":
-                self.done = True
-                self._take_memory(event["memory"])
-                self.work_seconds = event.get("seconds", 0.0)
-                outcome = event["outcome"] or {}
-                self.result = outcome.get("result", {})
-                self.warnings += outcome.get("warnings", [])
-            case "error":
-                self.done = True
-                self._take_memory(event["memory"])
-                self.error = from_record(event["error"])
-
-    def _take_memory(self, record: dict[str, Any]) -> None:
-        self.memory = MemoryRecord.model_validate(record)
-
-    def _look(self) -> None:
-        """The watchdog's look, and the deadlines."""
-        self.held_bytes, virtual = tree_held_bytes(self.child.pid)
-        self.virtual_bytes = virtual or self.virtual_bytes
-        self.peak_bytes = max(self.peak_bytes, self.held_bytes)
-        self._sample()
-        limit = self.job.resources.limit_bytes if self.plan is not None else STARTUP_CEILING_BYTES
-        now = time.monotonic()
-        resources = self.job.resources
-        if self.held_bytes > limit:
-            self._end(self._over(limit))
-        elif resources.timeout_seconds is not None and now - self.began > resources.timeout_seconds:
-            self._end(
-                TimedOut(
-                    f"{self.job.label}: not done within its time limit of {format_seconds(resources.timeout_seconds)}"
-                )
-            )
-        elif self.plan is None and now - self.began > resources.startup_seconds:
-            self._end(
-                ChildStalled(
-                    f"{self.job.label}: no plan within startup_seconds ({format_seconds(resources.startup_seconds)})",
-                    hint="raise startup_seconds if the source is that slow to open",
-                )
-            )
-        elif now - self._progress_at > resources.stall_seconds and not self._is_patiently_busy():
-            silent = now - self._progress_at
-            self.child.stop()
-            self._died(None, silent)
-
-    def _over(self, limit: int) -> MemoryExceeded:
-        planned = "" if self.plan is not None else " (the start-up ceiling)"
-        return MemoryExceeded(
-            f"{self.job.label}: stopped by the watchdog at {format_bytes(self.held_bytes)}, over its limit of "
-            f"{format_bytes(limit)}{planned}",
-            held_bytes=self.held_bytes,
-        )
-
-    def _is_patiently_busy(self) -> bool:
-        """Index building and closing send no heartbeats; the processor's time tells them from a hang."""
-        if not self.patient:
-            return False
-        used = cpu_seconds(self.child.pid)
-        busy = used > self._cpu_seconds + _PATIENT_CPU_SECONDS
-        self._cpu_seconds = used
-        if busy:
-            self._progress_at = time.monotonic()
-        return busy
-
-    def _end(self, error: SwathError) -> None:
-        self.child.stop()
-        self.error, self.done, self.died = error, True, True
-
-    def _died(self, returncode: int | None, stalled_seconds: float | None = None) -> None:
-        self.done = self.died = True
-        self.error = classify(
-            Death(
-                returncode=returncode,
-                stalled_seconds=stalled_seconds,
-                limit_bytes=self.job.resources.limit_bytes,
-                held_bytes=self.held_bytes,
-                virtual_bytes=self.virtual_bytes,
-                address_space_bytes=self.address_space_bytes,
-                oom_kills=_oom_kills(self.leaf),
-                last_words=self.child.last_text(),
-            ),
-            self.job.label,
-        )
-
-    def _sample(self) -> None:
-        if self._looks % self._stride == 0 and self.held_bytes:
-            self.samples.append((round(time.monotonic() - self.began, 3), self.held_bytes))
-            if len(self.samples) > _MOST_SAMPLES:
-                del self.samples[1::2]
-                self._stride *= 2
-        self._looks += 1
-
-    def report(self, job: AnyJob, *, plan_only: bool) -> Report:
-        """What came of it."""
-        error = self.error
-        memory = self.memory.model_copy(
-            update={
-                "cap": self._cap(),
-                "samples": self.samples,
-                "peak_bytes": max(self.memory.peak_bytes or 0, self.peak_bytes) or None,
-                "final_bytes": self.memory.final_bytes or self.held_bytes or None,
-            }
-        )
-        passed = all(check.passed for check in self.checks)
-        level = getattr(job, "verify", None) or getattr(job, "level", "basic")
-        return Report(
-            status=error.status if error else ("planned" if plan_only else "completed"),
-            exit_code=error.exit_code if error else 0,
-            error=ErrorRecord.of(error) if error else None,
-            job=job.model_dump(mode="json"),
-            plan=self.plan,
-            memory=memory,
-            result=self.result,
-            verification=Verification(level=level, passed=passed, checks=self.checks) if self.checks else None,
-            warnings=self.warnings,
-            seconds=Seconds(startup=round(self.planned_after or 0.0, 3), work=round(self.work_seconds, 3)),
-        )
-
-    def _cap(self) -> Cap | None:
-        if self.plan is None:
-            return None
-        held = ["watchdog"]
-        if self.address_space_bytes is not None:
-            held.append("RLIMIT_AS")
-        if self.in_leaf:
-            held.append("cgroup v2")
-        return Cap(mechanism=" + ".join(held), bytes=self.job.resources.limit_bytes)
 
 
 def _admission(job: AnyJob, hear: OnEvent) -> contextlib.AbstractContextManager[None]:
@@ -434,12 +229,3 @@ def _make_leaf(parent: Path | None) -> Path | None:
             key="cgroup_parent",
         ) from error
     return leaf
-
-
-def _oom_kills(leaf: Path | None) -> int:
-    if leaf is None:
-        return 0
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        events = (leaf / "memory.events").read_text(encoding="ascii").split()
-        return int(events[events.index("oom_kill") + 1])
-    return 0
