@@ -5,28 +5,25 @@ what else `--help` does not need, is imported where it is used.
 """
 
 import os
-import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from flows import terminal
+from flows import housekeeping, terminal
 from flows.flags import Common, RasterFlags, VectorFlags, Writing, whole
 from lib import request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
 from lib.jobs import RasterJob, VectorJob
 from lib.memory.process import AnyJob, run_job
-from lib.publish import Leftover, find_leftovers, remove_leftover
 from lib.reports import Report
 from lib.run import run_published
-from lib.units import format_bytes, format_seconds
+from lib.units import format_bytes
 
 __all__ = ["main"]
 
@@ -42,7 +39,6 @@ app.command(plan_app)
 
 # The job under way, for the report of an interrupted one.
 _running: dict[str, Any] = {}
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 _COMMON, _WRITING, _RASTER, _VECTOR = Common(), Writing(), RasterFlags(), VectorFlags()
@@ -168,7 +164,7 @@ def profile(
         history: show past runs' projected and measured peaks instead of reading anything.
     """
     if history:
-        return _history(common)
+        return housekeeping.show_history(common)
     if source is None:
         raise UsageError("profile needs a source", hint="name one, or pass --history")
     job = request.profile_job(source, choices=common.choices(), layer=layer, sample_chunks=chunks)
@@ -248,29 +244,7 @@ def plan_vector(
 @app.command
 def config(*, common: Common = _COMMON) -> int:
     """Every setting with its value and where it came from."""
-    layers = common.choices().settings()
-    shown = {
-        key: {
-            "value": value,
-            "origin": str(layers.origins[key]),
-            "description": type(layers.settings).model_fields[key].description,
-        }
-        for key, value in layers.settings.model_dump(mode="json").items()
-    }
-    if common.json:
-        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "settings": shown})
-    else:
-        rows = [
-            [
-                key,
-                "unset" if each["value"] is None else str(each["value"]),
-                each["origin"],
-                each["description"],
-            ]
-            for key, each in shown.items()
-        ]
-        terminal.show_table("settings", ["key", "value", "from", "what it is"], rows)
-    return 0
+    return housekeeping.show_config(common)
 
 
 @app.command
@@ -282,46 +256,7 @@ def clean(folder: str, /, *, older_than: str | None = None, dry_run: bool = Fals
         older_than: remove other hosts' leftovers too, if untouched for so long: 90s, 30m, 24h, 7d.
         dry_run: list only.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise UsageError(f"{folder} is not a folder", hint="name the folder of the destinations")
-    age = None if older_than is None else _seconds(older_than)
-    found = find_leftovers(root)
-    removable = [each for each in found if _is_removable(each, age)]
-    if not dry_run:
-        for each in removable:
-            remove_leftover(each)
-    gone = {each.folder for each in removable if not each.folder.exists()}
-    rows: list[dict[str, Any]] = [
-        {
-            "path": str(each.folder),
-            "bytes": each.bytes,
-            "age_seconds": round(each.age_seconds),
-            "host": each.owner.get("host"),
-            "pid": each.owner.get("pid"),
-            "state": "dead" if each.dead else "alive or of another host",
-            "removed": each.folder in gone,
-        }
-        for each in found
-    ]
-    if common.json:
-        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "leftovers": rows})
-    else:
-        terminal.show_table(
-            f"{len(found)} leftover(s), {len(gone)} removed",
-            ["folder", "size", "age", "owner", "removed"],
-            [
-                [
-                    r["path"],
-                    format_bytes(r["bytes"]),
-                    format_seconds(r["age_seconds"]),
-                    f"pid {r['pid']} on {r['host']}: {r['state']}",
-                    _yes(r["removed"]),
-                ]
-                for r in rows
-            ],
-        )
-    return 0
+    return housekeeping.sweep(folder, older_than, common, dry_run=dry_run)
 
 
 @app.command
@@ -415,33 +350,6 @@ def _ended(report: Report, common: Common) -> int:
     return report.exit_code
 
 
-def _history(common: Common) -> int:
-    """Past runs by kind of work; names the margin where a projection was too low."""
-    from lib.memory import history
-
-    path = common.choices().settings().settings.history_path
-    past, warning = ([], "history_path is off") if path == "off" else history.read(Path(path))
-    if warning:
-        terminal.err.print(f"swath: warning: {warning}", markup=False)
-    if common.json:
-        runs = [asdict(each) for each in past]
-        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "history": runs})
-        return 0
-    rows = [
-        [
-            " ".join(filter(None, [each.kind, each.operation, each.driver, each.dtype])),
-            each.chunk,
-            str(each.runs),
-            format_bytes(each.projected_bytes),
-            format_bytes(each.measured_bytes),
-            f"margin_mb: {each.margin_mb}" if each.margin_mb else "held",
-        ]
-        for each in past
-    ]
-    terminal.show_table(f"history in {path}", ["work", "chunk", "runs", "projected", "measured", "projection"], rows)
-    return 0
-
-
 def _flow(
     flow: Callable[..., Any],
     source: str,
@@ -479,22 +387,6 @@ def _read_report(path: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UsageError(f"report {path} is not a JSON object", hint="--report names the output of --json")
     return record
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if not match:
-        raise UsageError(f"--older-than {text!r} is not a duration", hint="write 90s, 30m, 24h or 7d")
-    return float(match[1]) * _UNITS[match[2] or "s"]
-
-
-def _is_removable(leftover: Leftover, age: float | None) -> bool:
-    import socket
-
-    elsewhere = leftover.owner.get("host") not in {None, socket.gethostname()}
-    if elsewhere:
-        return age is not None and leftover.age_seconds >= age
-    return leftover.dead and (age is None or leftover.age_seconds >= age)
 
 
 def _yes(value: object) -> str:

@@ -1,0 +1,132 @@
+"""What looks after itself: settings and their origins, leftovers of dead jobs, the history of projections."""
+
+import re
+import socket
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows import terminal
+from flows.flags import Common
+from lib.errors import UsageError
+from lib.memory import history
+from lib.publish import Leftover, find_leftovers, remove_leftover
+from lib.units import format_bytes, format_seconds
+
+__all__ = ["show_config", "show_history", "sweep"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def show_config(common: Common) -> int:
+    """Every setting with its value and where it came from."""
+    layers = common.choices().settings()
+    shown = {
+        key: {
+            "value": value,
+            "origin": str(layers.origins[key]),
+            "description": type(layers.settings).model_fields[key].description,
+        }
+        for key, value in layers.settings.model_dump(mode="json").items()
+    }
+    if common.json:
+        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "settings": shown})
+    else:
+        rows = [
+            [
+                key,
+                "unset" if each["value"] is None else str(each["value"]),
+                each["origin"],
+                each["description"],
+            ]
+            for key, each in shown.items()
+        ]
+        terminal.show_table("settings", ["key", "value", "from", "what it is"], rows)
+    return 0
+
+
+def sweep(folder: str, older_than: str | None, common: Common, *, dry_run: bool) -> int:
+    """List leftovers below a folder, and remove those whose owners are dead, or old enough where an age is given.
+
+    Raises:
+        UsageError: it is no folder, or the age is no duration.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(f"{folder} is not a folder", hint="name the folder of the destinations")
+    age = None if older_than is None else _seconds(older_than)
+    found = find_leftovers(root)
+    removable = [each for each in found if _is_removable(each, age)]
+    if not dry_run:
+        for each in removable:
+            remove_leftover(each)
+    gone = {each.folder for each in removable if not each.folder.exists()}
+    rows: list[dict[str, Any]] = [
+        {
+            "path": str(each.folder),
+            "bytes": each.bytes,
+            "age_seconds": round(each.age_seconds),
+            "host": each.owner.get("host"),
+            "pid": each.owner.get("pid"),
+            "state": "dead" if each.dead else "alive or of another host",
+            "removed": each.folder in gone,
+        }
+        for each in found
+    ]
+    if common.json:
+        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "leftovers": rows})
+    else:
+        terminal.show_table(
+            f"{len(found)} leftover(s), {len(gone)} removed",
+            ["folder", "size", "age", "owner", "removed"],
+            [
+                [
+                    r["path"],
+                    format_bytes(r["bytes"]),
+                    format_seconds(r["age_seconds"]),
+                    f"pid {r['pid']} on {r['host']}: {r['state']}",
+                    "yes" if r["removed"] else "no",
+                ]
+                for r in rows
+            ],
+        )
+    return 0
+
+
+def show_history(common: Common) -> int:
+    """Past runs by kind of work; names the margin where a projection was too low."""
+    path = common.choices().settings().settings.history_path
+    past, warning = ([], "history_path is off") if path == "off" else history.read(Path(path))
+    if warning:
+        terminal.err.print(f"swath: warning: {warning}", markup=False)
+    if common.json:
+        runs = [asdict(each) for each in past]
+        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "history": runs})
+        return 0
+    rows = [
+        [
+            " ".join(filter(None, [each.kind, each.operation, each.driver, each.dtype])),
+            each.chunk,
+            str(each.runs),
+            format_bytes(each.projected_bytes),
+            format_bytes(each.measured_bytes),
+            f"margin_mb: {each.margin_mb}" if each.margin_mb else "held",
+        ]
+        for each in past
+    ]
+    terminal.show_table(f"history in {path}", ["work", "chunk", "runs", "projected", "measured", "projection"], rows)
+    return 0
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if not match:
+        raise UsageError(f"--older-than {text!r} is not a duration", hint="write 90s, 30m, 24h or 7d")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _is_removable(leftover: Leftover, age: float | None) -> bool:
+    elsewhere = leftover.owner.get("host") not in {None, socket.gethostname()}
+    if elsewhere:
+        return age is not None and leftover.age_seconds >= age
+    return leftover.dead and (age is None or leftover.age_seconds >= age)
