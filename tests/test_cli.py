@@ -155,6 +155,24 @@ def test_config_names_origins(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     assert settings["drift_threshold_mb"] == (100, "default")
 
 
+def test_a_history_that_cannot_be_used_is_a_warning(
+    run: Run, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A corrupt history file costs a warning, never the job; a sound one shows what was projected and measured."""
+    monkeypatch.setenv("BATCH_HISTORY_PATH", str(tmp_path / "bad.sqlite"))
+    (tmp_path / "bad.sqlite").write_text("no database" * 500)
+    code, report, _ = run("raster", "scene.tif", "out.tif")
+    assert code == 0, report["error"]
+    assert any("history_path" in warning for warning in report["warnings"])
+    monkeypatch.setenv("BATCH_HISTORY_PATH", str(tmp_path / "good.sqlite"))
+    _, report, _ = run("raster", "scene.tif", "out.tif", "--overwrite")
+    code, shown, _ = run("profile", "--history")
+    (past,) = shown["history"]
+    assert (code, past["kind"], past["operation"], past["dtype"]) == (0, "raster", "normalise", "uint16")
+    assert past["projected_bytes"] == report["plan"]["projected_bytes"]
+    assert past["measured_bytes"] == report["memory"]["peak_bytes"]
+
+
 def test_clean_lists_and_removes_dead_leftovers(run: Run, tmp_path: Path) -> None:
     """A staging folder without a living owner is removed, and said."""
     (tmp_path / ".x.tif.swath").mkdir()
@@ -203,6 +221,7 @@ def _bad_inputs(folder: Path) -> None:
         ("raster scene.tif out.tif --memory-limit-mb 2GB", 2, "write 2048"),
         ("raster scene.tif out.tif --memory-limit-mb 99999999", 2, "this host"),
         ("raster scene.tif out.tif --threads 0", 2, "threads"),
+        ("raster scene.tif out.tif --block-size 16384 --memory-limit-mb 256", 137, "block_size"),
         ("raster scene.tif out.tif --config broken.yaml", 2, "broken.yaml"),
         ("raster scene.tif out.tif --config none.yaml", 2, "none.yaml"),
         ("raster scene.tif out.tif --config unknown.yaml", 2, "did you mean memory_limit_mb"),

@@ -119,7 +119,12 @@ def _error_event(error: BaseException, label: str, meter: Meter) -> dict[str, An
     meter.note_failure()
     record = explained.to_record()
     record["facts"]["traceback"] = "".join(traceback.format_exception(error))
-    return {"event": "error", "error": json.loads(json.dumps(record, default=str)), "memory": meter.record()}
+    return {
+        "event": "error",
+        "error": json.loads(json.dumps(record, default=str)),
+        "memory": meter.record(),
+        "warnings": meter.warnings,
+    }
 
 
 def _forget_peak() -> None:

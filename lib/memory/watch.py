@@ -107,6 +107,7 @@ class Watch:
                 self.done = True
                 self._take_memory(event["memory"])
                 self.error = from_record(event["error"])
+                self.warnings += event["warnings"]
 
     def _take_memory(self, record: dict[str, Any]) -> None:
         self.memory = MemoryRecord.model_validate(record)

@@ -54,6 +54,19 @@ def test_a_leak_in_python_or_numpy_is_named_by_its_line(fault: str, run: Callabl
     assert "functions.py" in leak["lines"][0]["location"]
 
 
+def test_drift_past_threshold_and_projection_ends_the_job(run: Callable[..., Report]) -> None:
+    """The leak that was named then passes the threshold and the projection: exceeded, 137, with the top allocators."""
+    report = run("leak_numpy")
+    assert report.error is not None
+    assert (report.status, report.exit_code, report.error.type) == ("exceeded", 137, "DriftExceeded")
+    assert report.plan is not None
+    assert (report.memory.peak_bytes or 0) > report.plan["projected_bytes"]
+    assert len(report.attempts) == 1
+    assert "functions.py" in report.memory.top_allocators[0].location
+    assert 1 <= len(report.memory.top_allocators) <= 5
+    assert any("leak" in warning for warning in report.warnings)
+
+
 def test_a_native_leak_is_found_and_said_to_be_native(run: Callable[..., Report]) -> None:
     """256 KiB of malloc lost a chunk is measured, and no Python line is blamed."""
     report = run("leak_native")
