@@ -127,8 +127,9 @@ def _memory_rows(report: Report) -> list[tuple[str, str, str]]:
 
 
 def _attribution_rows(memory: MemoryRecord) -> list[tuple[str, str]]:
+    resident = memory.attribution.get("resident_bytes") or sum(memory.attribution.values()) or 1
     return [
-        (_cell(name.removesuffix("_bytes").replace("_", " ")), format_bytes(size))
+        (_cell(name.removesuffix("_bytes").replace("_", " ")), f"{format_bytes(size)} ({size / resident:.0%})")
         for name, size in memory.attribution.items()
     ]
 

@@ -22,7 +22,8 @@ from prefect.states import Cancelling
 
 from lib.publish import find_leftovers
 
-pytestmark = pytest.mark.server
+# One worker of pytest-xdist for the whole module: one server, and a count of processes that nobody else disturbs.
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("server")]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PREFECT = [sys.executable, "-m", "prefect"]
