@@ -32,6 +32,7 @@ _SAFETY = 1.5
 # What Geod itself is off by for short edges, m² an edge (an angle's rounding times the ellipsoid's a²: seen up to 5e-6).
 _GEOD_NOISE_SQM = 2e-5
 _VERTICES_AT_ONCE = 32_768
+_HALF_TURN = math.pi * (1 - 1e-12)
 _SERIES_TERMS = 8
 
 
@@ -75,12 +76,14 @@ class Decision:
         without_area: rows that are null, empty or not finite, so that they have no area.
         arbitrated: rows that the exact arbiter had to decide.
         damaged: rows whose bytes end before their rings do.
+        wide: rows with an edge of 180° of longitude or more, which a geodesic takes the short way around.
     """
 
     keep: NDArray[np.bool_]
     without_area: int
     arbitrated: int
     damaged: int
+    wide: int = 0
 
 
 def area_method(crs_text: str | None, wanted: Literal["auto", "geodesic", "planar"], label: str) -> AreaMethod:
@@ -149,13 +152,15 @@ def decide(column: Column, method: AreaMethod, bounds: Bounds) -> Decision:
     keep[unsure] = False
     order = np.argsort(rings.rows, kind="stable")
     edges = np.searchsorted(rings.rows[order], np.arange(len(areas) + 1))
-    undefined = int(nowhere.sum())
+    undefined, wide = int(nowhere.sum()), 0
     for row in np.flatnonzero(unsure):
         mine = order[edges[row] : edges[row + 1]]
-        area = _other_area(column, int(row), method) if other[row] else exact_area(column, rings, mine, method)
+        whose = _polygons_of(column, int(row)) if other[row] else (column, rings, mine)
+        area = exact_area(*whose, method)
         undefined += math.isnan(area)
+        wide += _is_wide(*whose, method)
         keep[row] = bounds.holds(area)
-    return Decision(keep, undefined, int(unsure.sum()), int(rings.damaged.sum()))
+    return Decision(keep, undefined, int(unsure.sum()), int(rings.damaged.sum()), wide)
 
 
 def measure(column: Column, rings: Rings, method: AreaMethod) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -283,14 +288,29 @@ def _half_authalic(sine: NDArray[np.float64], eccentricity_squared: float) -> ND
 
 def exact_area(column: Column, rings: Rings, mine: NDArray[np.int64], method: AreaMethod) -> float:
     """The area of one row from its rings by the arbiter: Geod, or the shoelace about the ring's own first vertex; m²."""
-    strides = 8 * column.dimensions[rings.rows[mine]]
     total = 0.0
-    for ring, stride in zip(mine, strides, strict=True):
-        one = slice(ring, ring + 1)
-        xy = ring_coordinates(column.data, rings.starts[one], rings.counts[one], np.array([stride]))
-        area = _exact_ring(xy, method)
+    for ring in mine:
+        area = _exact_ring(_one_ring(column, rings, ring), method)
         total += -area if rings.holes[ring] else area
     return total
+
+
+def _one_ring(column: Column, rings: Rings, ring: Any) -> NDArray[np.float64]:
+    one = slice(ring, ring + 1)
+    return ring_coordinates(column.data, rings.starts[one], rings.counts[one], 8 * column.dimensions[rings.rows[one]])
+
+
+def _is_wide(column: Column, rings: Rings, mine: NDArray[np.int64], method: AreaMethod) -> bool:
+    """Whether an edge of one row spans 180° of longitude or more."""
+    if method.mode == "planar":
+        return False
+    for ring in mine:
+        xy = _one_ring(column, rings, ring)
+        x = xy[:, 0] if method.to_degrees is None else method.to_degrees.transform(xy[:, 0], xy[:, 1])[0]
+        with np.errstate(invalid="ignore"):  # infinite coordinates, which have no area either
+            if (np.abs(np.diff(x)) * method.unit >= _HALF_TURN).any():
+                return True
+    return False
 
 
 def _exact_ring(xy: NDArray[np.float64], method: AreaMethod) -> float:
@@ -308,8 +328,8 @@ def _exact_ring(xy: NDArray[np.float64], method: AreaMethod) -> float:
     return abs(float(method.geod.polygon_area_perimeter(x * degrees, y * degrees)[0]))
 
 
-def _other_area(column: Column, row: int, method: AreaMethod) -> float:
-    """The area of a collection or of a geometry in another byte order, by way of shapely."""
+def _polygons_of(column: Column, row: int) -> tuple[Column, Rings, NDArray[np.int64]]:
+    """The polygons of a collection or of a geometry in another byte order, by way of shapely."""
     import pyarrow as pa
     import shapely
 
@@ -326,4 +346,4 @@ def _other_area(column: Column, row: int, method: AreaMethod) -> float:
             polygons.append(shapely.to_wkb(part, byte_order=1, output_dimension=2))
     plain = column_of(pa.array(polygons, pa.binary()))
     rings = find_rings(plain)
-    return exact_area(plain, rings, np.arange(len(rings.rows)), method)
+    return plain, rings, np.arange(len(rings.rows))

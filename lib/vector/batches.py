@@ -30,6 +30,7 @@ class Tally:
         kept: features given to the sink.
         without_area: features without an area (null, empty, not finite), where one was asked for.
         arbitrated: features so near a bound that the exact area had to decide.
+        wide: features with an edge of 180° of longitude or more, as far as areas were asked for.
         batches: batches read.
         error: what went wrong in here; the sink's library would hide it.
     """
@@ -38,6 +39,7 @@ class Tally:
     kept: int = 0
     without_area: int = 0
     arbitrated: int = 0
+    wide: int = 0
     batches: int = 0
     error: SwathError | MemoryError | None = None
 
@@ -79,6 +81,7 @@ class Selection:
                 )
             tally.without_area += decision.without_area
             tally.arbitrated += decision.arbitrated
+            tally.wide += decision.wide
             batch = masked(batch, decision.keep)
         return batch if self.function is None or batch.num_rows == 0 else self._by_function(batch)
 

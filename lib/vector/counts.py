@@ -1,7 +1,8 @@
 """What a source's own files say beside OGR: how many features there really are, and how large they are.
 
 OGR's Arrow streams end early without an error on a corrupt GeoPackage page, and counts in headers lie; so each format is asked in
-a second way where it has one: SQLite's `COUNT(*)`, the Shapefile's index and deletion marks, FlatGeobuf's header and sizes.
+a second way where it has one: SQLite's `COUNT(*)`, the Shapefile's index and deletion marks, FlatGeobuf's header and sizes,
+the records of a GeoJSON text sequence, of which OGR skips the bad ones.
 """
 
 import sqlite3
@@ -29,6 +30,8 @@ _SCAN_SECONDS = 2.0
 _SCAN_STEP = 100_000
 # Index records read at once: 2.5 MiB of FlatGeobuf's.
 _BLOCK_ROWS = 65_536
+_TEXT_BLOCK_BYTES = 256 * 1024
+_RECORD_SEPARATOR = b"\x1e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +99,29 @@ def independent_count(path: Path, driver: str, layer: str, label: str) -> int | 
         return _shapefile_count(path)
     if driver == "FlatGeobuf" and path.is_file():
         return sum(len(block) for block in _flatgeobuf_lengths(path, label))
+    if driver == "GeoJSONSeq" and path.is_file():
+        return _text_records(path)
     try:
         return int(ogr.read_info(str(path), layer, count=True)[0]["features"])
     except MemoryError:
         raise
     except Exception as error:
         raise DataError(f"{label}: layer {layer} cannot be counted: {ogr.one_line(error)}") from error
+
+
+def _text_records(path: Path) -> int:
+    """Lines that are not blank, or records behind RS bytes where the file begins with one (RFC 8142), block by block."""
+    records, is_open = 0, False
+    with path.open("rb") as file:
+        separator = _RECORD_SEPARATOR if file.read(1) == _RECORD_SEPARATOR else b"\n"
+        file.seek(0)
+        while block := file.read(_TEXT_BLOCK_BYTES):
+            first, *others = block.split(separator)
+            is_open |= bool(first.strip())
+            for part in others:
+                records += is_open
+                is_open = bool(part.strip())
+    return records + is_open
 
 
 def gpkg_has_curves(path: Path, driver: str, layer: str) -> bool:

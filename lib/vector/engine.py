@@ -141,10 +141,17 @@ def run(job: VectorJob, plan: Plan, bench: Bench) -> Outcome:
     sink = sink_for(job.driver, facts)
     selection = selection_of(job, facts)
     tally, notes = Tally(), list(facts.notes)
+    if facts.geometry_name and not facts.crs:
+        notes.append(f"{facts.label} has no CRS; the output has none either")
     with ogr.configured(**_config(plan, facts)), ogr.collected(notes):
         _stream(facts, sink, selection, plan, bench, tally, provenance(job, facts))
     pa.default_memory_pool().release_unused()
     _reconcile(facts, tally)
+    if tally.wide:
+        notes.append(
+            f"{facts.label}: edges of {tally.wide} features span 180° or more of longitude: "
+            "their geodesic area is that of the other side, the short way around"
+        )
     result = {
         "layer": sink.layer,
         "features_read": tally.read,

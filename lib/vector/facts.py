@@ -128,7 +128,7 @@ def read_facts(source: str, layer: str | None, label: str, rows: int) -> LayerFa
         fields=tuple(map(str, info["fields"])),
         field_types=tuple(kind + sub for kind, sub in zip(info["ogr_types"], subtypes, strict=True)),
         geometry_type=geometry_type,
-        geometry_name=(info["geometry_name"] or "wkb_geometry") if geometry_type else None,
+        geometry_name=ogr.geometry_column(info) if geometry_type else None,
         fid_column=info["fid_column"],
         crs=info["crs"],
         features=int(info["features"]),

@@ -5,6 +5,7 @@ and only there, they are hidden from it while it is imported (a user's function 
 """
 
 import importlib.abc
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from lib.memory.evidence import speaks_of_memory
 
 __all__ = [
     "configured",
+    "geometry_column",
     "import_without_pandas",
     "is_child",
     "one_line",
@@ -29,8 +31,15 @@ __all__ = [
 
 _HIDDEN = ("geopandas", "pandas")
 # Sources are only read: no statistics, locks or templates beside them.
+_NOT_WRITTEN_HINT = "try the other output format, or look for the feature with `ogrinfo -al`"
 _QUIET = {"GDAL_PAM_ENABLED": "NO"}
 _SQLITE_MAGIC = b"SQLite format 3\x00"
+_EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.wkb")
+_NO_CRS = "'crs' was not provided"
+_IO_WORDS = re.compile(
+    r"No space left|File too large|quota|disk|I/O|[Ww]rite (failed|error)|failed to write|[Cc]annot write|fwrite|"
+    r"Read-only file system|Permission denied"
+)
 
 
 class _Hider(importlib.abc.MetaPathFinder):
@@ -68,6 +77,7 @@ def import_without_pandas() -> None:
 if is_child():
     import_without_pandas()
 
+import pyarrow as pa  # noqa: E402 - only now, without pandas
 import pyogrio  # noqa: E402 - only now, without pandas
 import pyogrio.core  # noqa: E402
 import pyogrio.raw  # noqa: E402
@@ -146,7 +156,8 @@ def collected(into: list[str]) -> Iterator[None]:
         finally:
             for warning in caught:
                 text = " ".join(str(warning.message).split())
-                if text not in into:
+                # Of a missing CRS the engine says itself, with the source's name.
+                if text not in into and not text.startswith(_NO_CRS):
                     into.append(text)
 
 
@@ -181,8 +192,49 @@ def open_batches(
         return_fids=fids,
         datetime_as_string=True,
         **open_options(source),
-    ) as opened:
-        yield opened
+    ) as (meta, reader):
+        yield meta, _distinct(meta, reader)
+
+
+class _Renamed:
+    """Record batches under other column names."""
+
+    def __init__(self, reader: Any, names: list[str]) -> None:
+        self._reader = reader
+        fields = [field.with_name(name) for field, name in zip(reader.schema, names, strict=True)]
+        self.schema = pa.schema(fields, reader.schema.metadata)
+
+    def read_next_batch(self) -> Any:
+        """The next batch; StopIteration after the last."""
+        return pa.RecordBatch.from_arrays(self._reader.read_next_batch().columns, schema=self.schema)
+
+    def __iter__(self) -> Iterator[Any]:
+        """All batches that are left."""
+        return self
+
+    def __next__(self) -> Any:
+        """The next batch."""
+        return self.read_next_batch()
+
+
+def geometry_column(info: dict[str, Any]) -> str:
+    """What `open_batches` calls the geometry column, by pyogrio's description of the layer.
+
+    Where the source has no name for it OGR says "wkb_geometry", even beside a field of that name; here it has one of its own.
+    """
+    name, fields = str(info["geometry_name"] or "wkb_geometry"), set(map(str, info["fields"]))
+    while name in fields:
+        name += "_"
+    return name
+
+
+def _distinct(meta: dict[str, Any], reader: Any) -> Any:
+    """The reader with its geometry column under `geometry_column`'s name, found by its Arrow extension type."""
+    name = geometry_column(meta)
+    names = [
+        name if (field.metadata or {}).get(_EXTENSION) in _WKB_EXTENSIONS else field.name for field in reader.schema
+    ]
+    return reader if names == list(reader.schema.names) else _Renamed(reader, names)
 
 
 def translated(error: Exception, source: str, *, writing: bool) -> SwathError:
@@ -209,7 +261,8 @@ def _of_writing(error: Exception, words: str, source: str) -> SwathError:
     if isinstance(error, (pyogrio.errors.FieldError, pyogrio.errors.GeometryError, pyogrio.errors.CRSError)):
         return OutputError(failed, hint="the output format cannot hold this layer: choose another one")
     if isinstance(error, (OSError, RuntimeError)):  # pyogrio's errors of datasets and layers are of the latter
-        return OutputError(failed)
+        speaks_of_io = isinstance(error, OSError) or _IO_WORDS.search(words)
+        return OutputError(failed, hint=None if speaks_of_io else _NOT_WRITTEN_HINT)
     return JobFailed(f"{source}: unexpected {type(error).__name__}: {words}")
 
 

@@ -82,6 +82,7 @@ def fit(
     margin_bytes: int = 0,
     batch_factor: float = _BATCH_FACTOR,
     area_factor: float = _AREA_FACTOR,
+    extra: dict[str, int] | None = None,
 ) -> VectorPlan:
     """The fastest plan within the budget: the most rows, then the largest R-tree.
 
@@ -97,15 +98,17 @@ def fit(
         margin_bytes: the host's own margin.
         batch_factor: resident bytes for each byte of a batch as it is read.
         area_factor: temporaries of areas for each byte of a batch, up to a block of vertices.
+        extra: further terms, bytes by name, the same for every plan.
 
     Raises:
         MemoryRefused: with the smallest budget that would do.
     """
 
     def project(rows: int, rtree_share: float) -> VectorPlan:
-        return _project(
+        plan = _project(
             facts, rows, rtree_share, sink, measures_area, baseline_bytes, margin_bytes, batch_factor, area_factor
         )
+        return replace(plan, terms=plan.terms | (extra or {}))
 
     candidates = [most_rows] if rows_fixed else [max(1, most_rows >> shift) for shift in range(most_rows.bit_length())]
     if most_batch_bytes is not None:

@@ -19,7 +19,7 @@ from lib.errors import DestinationError, OutputError
 from lib.jobs import VectorJob
 from lib.vector import ogr
 from lib.vector.facts import LayerFacts
-from lib.vector.wkb import promote_to_multi
+from lib.vector.wkb import column_of, promote_to_multi
 
 __all__ = ["DRIVERS", "Sink", "provenance", "sink_for"]
 
@@ -41,6 +41,7 @@ class Sink:
     """An output layer.
 
     Attributes:
+        label: the source's base name, for messages.
         driver: "GPKG" or "FlatGeobuf".
         layer: its name.
         geometry_type: what it declares; None where there are no geometries.
@@ -52,6 +53,7 @@ class Sink:
         crs: `EPSG:…` or WKT.
     """
 
+    label: str
     driver: str
     layer: str
     geometry_type: str | None
@@ -66,7 +68,7 @@ class Sink:
         """A batch as the sink can hold it.
 
         Raises:
-            OutputError: FlatGeobuf and null geometries.
+            OutputError: FlatGeobuf and null geometries, or other dimensions than the layer's.
         """
         if self.geometry_column is None:
             return batch
@@ -77,9 +79,25 @@ class Sink:
                 f"FlatGeobuf cannot hold null geometries, and layer {self.layer} has some",
                 hint="write a .gpkg, or ask for --min-area-sqm, which drops them",
             )
+        if self.driver == "FlatGeobuf":
+            self._check_dimensions(geometries)
         if not self.promotes:
             return batch
         return batch.set_column(at, batch.schema.field(at), promote_to_multi(geometries))
+
+    def _check_dimensions(self, geometries: Any) -> None:
+        """Ordinates as the layer declares them: of "Unknown" layers FlatGeobuf drops Z without a word, others it refuses."""
+        column = column_of(geometries)
+        declared = 3 if (self.geometry_type or "").endswith(" Z") else 2
+        known = column.types > 0
+        wrong = int((column.dimensions[known] != declared).sum())
+        if wrong:
+            has = "no Z" if declared == 2 else "Z"  # noqa: PLR2004 - X and Y
+            raise OutputError(
+                f"{self.label}: layer {self.layer} is declared {self.geometry_type}, with {has}, but {wrong} of its features "
+                "have other dimensions, which FlatGeobuf cannot hold",
+                hint="write a .gpkg: FlatGeobuf holds one dimension a layer",
+            )
 
     def write(self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str]) -> None:
         """Write the batches, as they come, into a new file."""
@@ -123,6 +141,7 @@ def sink_for(driver: str, facts: LayerFacts) -> Sink:
     promotes = facts.driver == "ESRI Shapefile" and (facts.geometry_type or "").startswith(("Polygon", "LineString"))
     own_name = facts.geometry_name if facts.driver == "GPKG" else None
     return Sink(
+        label=facts.label,
         driver=driver,
         layer=facts.layer,
         geometry_type=f"Multi{facts.geometry_type}" if promotes else _declared(facts.geometry_type),

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyogrio
 import pytest
 import shapely
 from conftest_vector import geod_areas, make_bench, make_job, parcels, room, solid
+from pyproj import Geod
 
 from lib.errors import DataError, FunctionError, OutputError
-from lib.vector import engine
+from lib.vector import engine, verification
+from lib.vector.ogr import translated
 from lib.vector.verification import read_provenance
 
 THRESHOLD = 2500.0
@@ -352,3 +356,120 @@ def test_plan_is_made_of_its_terms(tmp_path: Path) -> None:
     assert [name for name, _ in plan.expected["fields"]] == ["n", "name", "value"]
     assert json.loads(json.dumps(plan.to_record()))["batch_rows"] == 10000
     assert make_bench(None)[0].staged is None
+
+
+def _write_wkb(path: Path, driver: str, shapes: list[Any], geometry_type: str, crs: str | None = "EPSG:4326") -> None:
+    """A layer `p` with the field `n`, of just these shapes under just this declared type."""
+    wkb = [shapely.to_wkb(shape, flavor="iso", output_dimension=3) for shape in shapes]
+    table = pa.table({"n": list(range(len(wkb))), "geom": pa.array(wkb, pa.binary())})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pyogrio.write_arrow(
+            table, path, layer="p", driver=driver, geometry_name="geom", geometry_type=geometry_type, crs=crs
+        )
+
+
+@pytest.mark.parametrize(
+    ("declared", "heights"),
+    [("Unknown", (None, 5)), ("Unknown", (5, 6)), ("Polygon Z", (5, None)), ("Polygon", (None, 5))],
+)
+def test_flatgeobuf_refuses_other_dimensions_than_declared(
+    declared: str, heights: tuple[float | None, ...], run_job: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Z that FlatGeobuf would drop, or a feature that it cannot hold, is one clear error; a GeoPackage keeps both."""
+    shapes = [shapely.box(n, 0, n + 1, 1) for n in range(len(heights))]
+    shapes = [shape if z is None else shapely.force_3d(shape, z) for shape, z in zip(shapes, heights, strict=True)]
+    _write_wkb(tmp_path / "a.gpkg", "GPKG", shapes, declared)
+    with pytest.raises(OutputError, match=r"a\.gpkg: layer p is declared") as caught:
+        run_job(tmp_path / "a.gpkg", "out.fgb")
+    assert caught.value.hint == "write a .gpkg: FlatGeobuf holds one dimension a layer"
+    kept = geopandas.read_file(run_job(tmp_path / "a.gpkg").output).geometry
+    assert kept.has_z.tolist() == [z is not None for z in heights]
+
+
+def test_flatgeobuf_keeps_z_that_is_declared(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A layer of Polygon Z that has it throughout comes out with its heights."""
+    _write_wkb(tmp_path / "a.gpkg", "GPKG", [shapely.force_3d(shapely.box(0, 0, 1, 1), 7)], "Polygon Z")
+    after = geopandas.read_file(run_job(tmp_path / "a.gpkg", "out.fgb").output)
+    assert shapely.get_coordinates(after.geometry, include_z=True)[:, 2].tolist() == [7.0] * 5
+
+
+def _text_sequence(path: Path, separator: str, ending: str) -> list[str]:
+    """Five features with text of over a block in all, as a GeoJSON text sequence."""
+    lines = [
+        json.dumps(
+            {
+                "type": "Feature",
+                "properties": {"n": n, "text": "x" * 99_000},
+                "geometry": json.loads(shapely.to_geojson(shapely.box(n, 0, n + 1, 1))),
+            }
+        )
+        for n in range(5)
+    ]
+    path.write_text("".join(f"{separator}{line}{ending}" for line in lines))
+    return lines
+
+
+@pytest.mark.parametrize(("separator", "ending"), [("", "\n"), ("", "\r\n \n\n"), ("\x1e", "\n"), ("\n", "")])
+def test_a_bad_record_of_a_text_sequence_is_not_lost_in_silence(
+    separator: str, ending: str, run_job: Callable[..., Any], tmp_path: Path
+) -> None:
+    """OGR skips a line or record that is no JSON; here the count of records finds it, and finds nothing in a good file."""
+    source = tmp_path / "a.geojsonl"
+    lines = _text_sequence(source, separator, ending)
+    assert run_job(source).outcome.result["features_read"] == 5
+    source.write_text(source.read_text().replace(lines[2], lines[2][:-40]))
+    assert len(geopandas.read_file(source)) == 4
+    with pytest.raises(DataError, match=r"a\.geojsonl: layer a has 5 features, but 4 could be read"):
+        run_job(source, "second.gpkg")
+
+
+@pytest.mark.parametrize("output", ["out.gpkg", "out.fgb"])
+def test_a_field_that_is_named_as_the_geometry_is_kept(
+    output: str, run_job: Callable[..., Any], tmp_path: Path
+) -> None:
+    """OGR calls an unnamed geometry column wkb_geometry, even where a field has that name: both come out."""
+    frame = solid(parcels(30))[["n", "geometry"]].assign(wkb_geometry=[f"own {n}" for n in solid(parcels(30))["n"]])
+    frame.to_file(tmp_path / "a.geojson")
+    done = run_job(tmp_path / "a.geojson", output, min_area_sqm=THRESHOLD)
+    wanted = frame[geod_areas(frame) >= THRESHOLD]
+    after = geopandas.read_file(done.output).sort_values("n")
+    assert after["wkb_geometry"].tolist() == wanted["wkb_geometry"].tolist()
+    assert 0 < len(after) < len(frame)
+    assert shapely.equals_exact(after.geometry.to_numpy(), wanted.geometry.to_numpy(), 1e-9).all()
+    assert not [check for check in done.outcome.checks if not check.passed]
+    bench, _ = make_bench(None)
+    job = make_job(tmp_path / "a.geojson", done.output, min_area_sqm=THRESHOLD)
+    verification.full(done.output, job.source, job, done.plan.expected, done.outcome.result, bench, batch_rows=8)
+    assert {"decodes", "areas", "membership"} <= {check.name for check in bench.checks if check.passed}
+    assert not [check for check in bench.checks if not check.passed]
+
+
+def test_no_crs_is_one_line_of_ours(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A source without a CRS is warned of by its name, not in pyogrio's words."""
+    _write_wkb(tmp_path / "a.fgb", "FlatGeobuf", [shapely.box(0, 0, 1, 1)], "Polygon", crs=None)
+    assert run_job(tmp_path / "a.fgb").outcome.warnings == ("a.fgb has no CRS; the output has none either",)
+
+
+def test_edges_of_half_the_world_are_warned_of(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A box as wide as the world has no area by Geod, so it is dropped, with a warning; narrower ones are not counted."""
+    boxes: list[Any] = [shapely.box(-180, -10, 180, 10), shapely.box(-50, -10, 129, 10), shapely.box(0, 0, 180, 10)]
+    boxes.append(shapely.GeometryCollection([shapely.box(-170, 0, 170, 1)]))
+    _write_wkb(tmp_path / "a.gpkg", "GPKG", boxes, "Unknown")
+    areas = [abs(Geod(ellps="WGS84").geometry_area_perimeter(shape)[0]) for shape in [*boxes[:3], boxes[3].geoms[0]]]
+    done = run_job(tmp_path / "a.gpkg", min_area_sqm=1e6)
+    assert geopandas.read_file(done.output)["n"].tolist() == [n for n, area in enumerate(areas) if area >= 1e6]
+    assert areas[0] < 1
+    assert len(done.outcome.warnings) == 1
+    assert "a.gpkg: edges of 3 features span 180° or more" in done.outcome.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "speaks_of_disk"),
+    [("Cannot write header : No space left on device", True), ("ICreateFeature: Mismatched geometry type", False)],
+)
+def test_the_disk_hint_is_for_words_of_io(words: str, speaks_of_disk: bool) -> None:
+    """What OGR refuses for another reason than I/O does not send the reader to look for free space."""
+    error = translated(pyogrio.errors.DataLayerError(words), "a.gpkg", writing=True)
+    assert isinstance(error, OutputError)
+    assert ("free space" in str(error.hint)) is speaks_of_disk

@@ -56,7 +56,9 @@ def test_within_the_budget_or_refused_with_a_limit_that_works(layer: LayerFacts,
         plan = _fit(layer, sink, least)
         assert budget < least
         budget = least
-    assert plan.smallest_bytes <= plan.projected_bytes <= budget
+    assert plan.projected_bytes <= budget
+    # The least that is named is accepted, exactly as named, and names itself again.
+    assert _fit(layer, sink, plan.smallest_bytes).smallest_bytes == plan.smallest_bytes
     assert sum(plan.terms.values()) == plan.projected_bytes
     assert min(plan.terms.values()) >= 0
     assert 1 <= plan.rows <= 10000
