@@ -109,5 +109,7 @@ def _formula(job: RasterJob) -> Callable[[NDArray[np.float64]], NDArray[np.float
 def is_nodata(values: NDArray[Any], nodata: float | None, *, out: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """Where values are the output's nodata: NaN, or the declared value."""
     if nodata is None or math.isnan(nodata):
-        return np.isnan(values, out=out)
-    return np.equal(values, values.dtype.type(nodata), out=out)  # type: ignore[no-any-return]
+        found: NDArray[np.bool_] = np.isnan(values, out=out)
+    else:
+        found = np.equal(values, values.dtype.type(nodata), out=out)
+    return found

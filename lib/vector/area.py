@@ -183,8 +183,8 @@ def measure(column: Column, rings: Rings, method: AreaMethod) -> tuple[NDArray[n
     ring_errors[~closed] = np.inf
     signs = np.where(rings.holes, -1.0, 1.0)
     rows = len(column.sizes)
-    areas = np.bincount(rings.rows, signs * np.abs(ring_areas), rows)
-    return areas, np.bincount(rings.rows, ring_errors, rows)
+    areas = np.bincount(rings.rows, signs * np.abs(ring_areas), rows).astype(np.float64, copy=False)
+    return areas, np.bincount(rings.rows, ring_errors, rows).astype(np.float64, copy=False)
 
 
 def _parts(counts: NDArray[np.int64]) -> list[slice]:

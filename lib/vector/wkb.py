@@ -151,7 +151,7 @@ def _walk(
 ) -> tuple[list[tuple[int, int, bool]], bool]:
     """The rest of one geometry's rings as `(start, count, is hole)`, and whether its bytes ended too early."""
     at, polygons, rings, hole = state
-    view = memoryview(data)
+    view = data.data
     parts: list[tuple[int, int, bool]] = []
     while polygons or rings:
         if at + (4 if rings else _HEADER_BYTES + 4) > end:
