@@ -65,13 +65,14 @@ class Resources(_Model):
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, *, limit_bytes: int, limit_origin: str, chunk_rows_fixed: bool
+        cls, settings: Settings, *, limit_bytes: int, limit_origin: str, budget_bytes: int, chunk_rows_fixed: bool
     ) -> "Resources":
-        """Settings as a job's resources; the limit is what the host's budget granted."""
+        """Settings as a job's resources; the limit is what the host's budget granted, and the ladder climbs no higher."""
+        highest = _bytes(settings.memory_limit_max_mb)
         return cls(
             limit_bytes=limit_bytes,
             limit_origin=limit_origin,
-            limit_max_bytes=_bytes(settings.memory_limit_max_mb),
+            limit_max_bytes=None if highest is None else max(limit_bytes, min(highest, budget_bytes)),
             max_chunk_bytes=_bytes(settings.max_chunk_mb),
             chunk_rows=settings.chunk_rows,
             chunk_rows_fixed=chunk_rows_fixed,

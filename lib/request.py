@@ -79,6 +79,7 @@ class Choices:
             layers.settings,
             limit_bytes=grant.limit_bytes,
             limit_origin=grant.origin,
+            budget_bytes=grant.budget_bytes,
             chunk_rows_fixed=not layers.is_default("chunk_rows"),
         )
 

@@ -4,7 +4,7 @@ Pure reading of `/proc` and `/sys`; both roots are parameters, so that tests rea
 """
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,34 +36,45 @@ class HostMemory:
     bound: str
 
     def budget_bytes(self, reserve_fraction: float) -> int:
-        """What jobs may use: what is available, but never the reserve (at least 256 MiB)."""
-        reserve = max(int(self.total_bytes * reserve_fraction), _RESERVE_FLOOR_BYTES)
-        return max(0, min(self.available_bytes, self.total_bytes - reserve))
+        """What jobs may use now: what is available, but never the reserve (at least 256 MiB)."""
+        return max(0, min(self.available_bytes, self.most_bytes(reserve_fraction)))
+
+    def most_bytes(self, reserve_fraction: float) -> int:
+        """What jobs could use if nothing else ran: all but the reserve."""
+        return self.total_bytes - max(int(self.total_bytes * reserve_fraction), _RESERVE_FLOOR_BYTES)
 
 
 class Grant(NamedTuple):
-    """A job's limit in bytes and the layer it comes from; "host" where a default was lowered."""
+    """A job's limit in bytes, the layer it comes from ("host" where a default was lowered), and what the host leaves at most."""
 
     limit_bytes: int
     origin: str
+    budget_bytes: int
 
 
 def grant_limit(layers: SettingsLayers, host: HostMemory | None = None) -> Grant:
     """The limit that a job gets.
 
     Raises:
-        HostLimitError: an explicit limit above what the host leaves.
+        HostLimitError: an explicit limit above what the host leaves, or a shared budget above what it ever could.
     """
     host = host or host_memory()
     settings, origin = layers.settings, layers.origins["memory_limit_mb"]
     limit = settings.memory_limit_mb * MIB
     budget = host.budget_bytes(settings.host_reserve_fraction)
     if settings.host_budget_mb is not None:
+        most = host.most_bytes(settings.host_reserve_fraction)
+        if settings.host_budget_mb * MIB > most:
+            raise HostLimitError(
+                f"host_budget_mb {settings.host_budget_mb} MiB (from {layers.origins['host_budget_mb']}) is above the "
+                f"{format_bytes(most)} that this host could ever leave for jobs",
+                hint="lower host_budget_mb",
+            )
         budget = min(budget, settings.host_budget_mb * MIB)
     if limit <= budget:
-        return Grant(limit, origin.layer)
+        return Grant(limit, origin.layer, budget)
     if layers.is_default("memory_limit_mb"):
-        return Grant(max(MIB, budget // MIB * MIB), "host")
+        return Grant(max(MIB, budget // MIB * MIB), "host", budget)
     shared = "" if settings.host_budget_mb is None else f", host_budget_mb {settings.host_budget_mb} MiB"
     raise HostLimitError(
         f"memory_limit_mb {settings.memory_limit_mb} MiB (from {origin}) is above the {format_bytes(budget)} that this host "
@@ -75,12 +86,13 @@ def grant_limit(layers: SettingsLayers, host: HostMemory | None = None) -> Grant
 
 
 def host_memory(root: Path = Path("/")) -> HostMemory:
-    """The tightest of physical memory and the cgroups that this process is in."""
-    physical = _physical(root)
-    return min(
-        [physical, *_cgroup_v2(root), *_cgroup_v1(root)],
-        key=lambda bound: (bound.total_bytes, bound.available_bytes),
-    )
+    """The tightest of physical memory and the cgroups that this process is in: the least total, and the least that is left.
+
+    The two may come from different bounds: a large parent cgroup may be nearly full while a smaller one is empty.
+    """
+    bounds = [_physical(root), *_cgroup_v2(root), *_cgroup_v1(root)]
+    tightest = min(bounds, key=lambda bound: (bound.total_bytes, bound.available_bytes))
+    return replace(tightest, available_bytes=min(bound.available_bytes for bound in bounds))
 
 
 def _physical(root: Path) -> HostMemory:

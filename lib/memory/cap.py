@@ -57,7 +57,7 @@ def apply_address_space_cap(limit_bytes: int, threads: int) -> int | None:
     stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
     stack = 8 * MIB if stack == resource.RLIM_INFINITY else stack
     cap = now.virtual_bytes + max(0, limit_bytes - now.resident_bytes) + threads * stack + _SLACK_BYTES
-    return cap if _set_soft(cap) else None
+    return _set_soft(cap)
 
 
 def lift_address_space_cap() -> None:
@@ -67,14 +67,15 @@ def lift_address_space_cap() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
-def _set_soft(cap: int) -> bool:
+def _set_soft(cap: int) -> int | None:
+    """Set the soft limit, no higher than the hard one; what was set, or None where the kernel holds none."""
     if not _LINUX:
-        return False
+        return None
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard != resource.RLIM_INFINITY:
         cap = min(cap, hard)
     resource.setrlimit(resource.RLIMIT_AS, (cap, hard))
-    return True
+    return cap
 
 
 def enter_leaf(leaf: str | None) -> None:
@@ -85,7 +86,8 @@ def enter_leaf(leaf: str | None) -> None:
 
 def limit_leaf(leaf: Path, limit_bytes: int) -> None:
     """Set the leaf's limit: no swap, and the whole group is killed at once."""
-    (leaf / "memory.swap.max").write_text("0", encoding="ascii")
+    with contextlib.suppress(FileNotFoundError):  # a kernel without swap accounting has none
+        (leaf / "memory.swap.max").write_text("0", encoding="ascii")
     (leaf / "memory.oom.group").write_text("1", encoding="ascii")
     (leaf / "memory.max").write_text(str(limit_bytes), encoding="ascii")
 

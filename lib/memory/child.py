@@ -17,6 +17,7 @@ if __name__ == "__main__":  # before everything else: see the module's docstring
 
 import gc
 import json
+import threading
 import time
 import traceback
 import tracemalloc
@@ -42,9 +43,12 @@ def main(kind: str, descriptor: int) -> None:
     leaf = Path(os.environ["SWATH_CGROUP_LEAF"]) if "SWATH_CGROUP_LEAF" in os.environ else None
     os.dup2(2, 1)
     with os.fdopen(descriptor, "w", encoding="utf-8", buffering=1) as pipe:
+        one_at_a_time = threading.Lock()
 
         def send(event: dict[str, Any]) -> None:
-            pipe.write(json.dumps(event) + "\n")
+            line = json.dumps(event) + "\n"
+            with one_at_a_time:
+                pipe.write(line)
 
         engine = load_engine(kind)
         gc.collect()
@@ -92,7 +96,7 @@ def _work(request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send:
     if request.get("plan_only"):
         send({"event": "done", "outcome": None, "memory": meter.record()})
         return
-    address_space = cap.apply_address_space_cap(limit_bytes, plan.threads)
+    address_space = cap.apply_address_space_cap(limit_bytes, plan.threads + 1)  # and the meter's
     if leaf:
         cap.limit_leaf(leaf, limit_bytes)
     send({"event": "capped", "address_space_bytes": address_space, "leaf": str(leaf) if leaf else None})

@@ -18,10 +18,11 @@ __all__ = ["Past", "read", "record"]
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     at REAL NOT NULL, kind TEXT NOT NULL, operation TEXT NOT NULL, driver TEXT NOT NULL, dtype TEXT NOT NULL,
-    chunk TEXT NOT NULL, limit_bytes INTEGER NOT NULL, projected_bytes INTEGER NOT NULL, measured_bytes INTEGER NOT NULL
+    chunk TEXT NOT NULL, limit_bytes INTEGER NOT NULL, projected_bytes INTEGER NOT NULL, measured_bytes INTEGER NOT NULL,
+    status TEXT NOT NULL
 )
 """
-_LOCKED_SECONDS = 2.0
+_LOCKED_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Past:
 
 
 def record(path: Path, report: dict[str, Any]) -> str | None:
-    """Add a completed run (a Report as JSON).
+    """Add a run that was completed, or stopped at its limit (a Report as JSON); what the latter measured is a lower bound.
 
     Returns:
         A warning where the file cannot be written, else None.
@@ -62,12 +63,13 @@ def record(path: Path, report: dict[str, Any]) -> str | None:
         plan["limit_bytes"],
         plan["projected_bytes"],
         report["memory"]["peak_bytes"],
+        report["status"],
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _opened(path) as connection:
             connection.execute(_SCHEMA)
-            connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     except (sqlite3.Error, OSError) as error:
         return f"history_path {path} was not written: {error}"
     return None

@@ -111,6 +111,12 @@ class Child:
             self._words_bytes -= len(self.last_words.popleft())
         return [{"event": "stderr", "text": data.decode("utf-8", "replace").rstrip("\n")}]
 
+    def forget_words(self) -> None:
+        """Let what it wrote for one job be no evidence in the next."""
+        self._drain()
+        self.last_words.clear()
+        self._words_bytes = 0
+
     def last_text(self) -> str:
         """The end of what it wrote to standard error."""
         return b"".join(self.last_words).decode("utf-8", "replace")
@@ -125,16 +131,20 @@ class Child:
         return code
 
     def stop(self) -> int:
-        """End the child and all its descendants, now; nothing of it needs a farewell (its files are the parent's)."""
+        """End the child and all its descendants, now, and wait for it."""
+        self.kill()
+        code = self._process.wait()
+        self._drain()
+        return code
+
+    def kill(self) -> None:
+        """Kill the child and all its descendants; nothing of it needs a farewell (its files are the parent's)."""
         family = tree(self.pid) if self._process.poll() is None else []
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         for pid in family[1:]:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        code = self._process.wait()
-        self._drain()
-        return code
 
     def close(self) -> None:
         """Let an idle child end by itself, and close our ends of its pipes."""

@@ -140,8 +140,8 @@ def _is_held(path: Path) -> bool:
     try:
         with path.open("r", encoding="utf-8") as ticket:
             fcntl.flock(ticket, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:  # locked; or it cannot be looked at, which does not say that its owner is dead
+        return True
     return False

@@ -6,6 +6,7 @@ leak is fitted through (`leaks.py`), early enough to name it before the threshol
 """
 
 import gc
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from lib.units import format_bytes
 __all__ = ["Meter", "top_allocators"]
 
 _RELEASES = 60
+_MOST_RESIDUES = 128
+_LOOK_EVERY_SECONDS = 0.05
 _RELEASE_EVERY_SECONDS = 1.0  # where the number of chunks is not known
 _HEARTBEAT_EVERY_SECONDS = 0.1
 _PEAK_GROWTH = 1.10
@@ -50,7 +53,12 @@ class Meter:
         self._chunks = self._of_chunks = 0
         self._attributor = Attributor()
         self._residues: list[tuple[int, int]] = []
+        self._growth_step = drift_threshold_bytes // _GROWTH_STEPS
+        self._judge_at = _EARLY_RELEASES + _JUDGE_EVERY_RELEASES
+        self._over = threading.Event()
+        self._watching = False
         self._early: tracemalloc.Snapshot | None = None
+        self._early_chunk = 0
         self.baseline_bytes: int | None = None
         self.final_bytes: int | None = None
         self.residual_bytes: int | None = None
@@ -75,6 +83,9 @@ class Meter:
         self._of_chunks = chunks
         self.baseline_bytes = process_memory().resident_bytes
         self._send({"event": "baseline", "resident_bytes": self.baseline_bytes, "chunks": chunks})
+        if not self._watching:
+            self._watching = True
+            threading.Thread(target=self._watch_peak, name="swath-meter", daemon=True).start()
 
     def chunk(self) -> None:
         """One chunk is done: check drift, send a heartbeat, now and then release.
@@ -89,8 +100,6 @@ class Meter:
         self.max_drift_bytes = max(self.max_drift_bytes, drift)
         if drift > self._drift_threshold_bytes and resident > self._projected_bytes:
             self._raise_if_drift_stays()
-        if resident > self._reported_peak_bytes * _PEAK_GROWTH:
-            self._note_peak(resident)
         if now - self._beat > _HEARTBEAT_EVERY_SECONDS or self._chunks == self._of_chunks:
             self._beat = now
             self._send({"event": "chunk", "done": self._chunks, "of": self._of_chunks, "resident_bytes": resident})
@@ -102,6 +111,7 @@ class Meter:
         """After closing: release, and compare with the baseline."""
         if self.baseline_bytes is None:
             self.start()
+        self._over.set()
         self.top = self.top or top_allocators()
         gc.collect()
         trim()
@@ -117,6 +127,7 @@ class Meter:
 
     def note_failure(self) -> None:
         """The allocators and the attribution of a job that failed before its peak was noted."""
+        self._over.set()
         self.top = self.top or top_allocators()
         self.attribution_end = self._attributor.split()
 
@@ -140,7 +151,7 @@ class Meter:
 
     def _is_time_to_release(self, now: float, resident: int) -> bool:
         last = self._residues[-1][1] if self._residues else self.baseline_bytes or resident
-        if resident - last > self._drift_threshold_bytes // _GROWTH_STEPS:
+        if resident - last > self._growth_step:
             return True
         if self._of_chunks:
             return self._chunks % max(1, self._of_chunks // _RELEASES) == 0
@@ -149,10 +160,17 @@ class Meter:
     def _release(self) -> None:
         gc.collect()
         trim()
-        self._residues.append((self._chunks, process_memory().resident_bytes))
-        if len(self._residues) == _EARLY_RELEASES:
-            self._early = tracemalloc.take_snapshot() if tracemalloc.is_tracing() else None
-        if self.leak is None and len(self._residues) % _JUDGE_EVERY_RELEASES == 0:
+        resident = process_memory().resident_bytes
+        if self._residues and resident - self._residues[-1][1] < self._growth_step // 2:
+            self._growth_step *= 2  # what had grown was free, or soon to be: look less often
+        self._residues.append((self._chunks, resident))
+        if len(self._residues) > _MOST_RESIDUES:
+            del self._residues[1::2]
+            self._judge_at = _MOST_RESIDUES // 2 + _JUDGE_EVERY_RELEASES
+        if self._early is None and len(self._residues) == _EARLY_RELEASES and tracemalloc.is_tracing():
+            self._early, self._early_chunk = tracemalloc.take_snapshot(), self._chunks
+        if self.leak is None and len(self._residues) >= self._judge_at:
+            self._judge_at += _JUDGE_EVERY_RELEASES
             self._judge_leak()
 
     def _judge_leak(self) -> None:
@@ -182,7 +200,7 @@ class Meter:
         """The lines whose traced memory has grown since the first releases by a fair part of the leak."""
         if self._early is None:
             return []
-        chunks = self._residues[-1][0] - self._residues[_EARLY_RELEASES - 1][0]
+        chunks = self._chunks - self._early_chunk
         least = slope.bytes_per_chunk * chunks / 10
         grown = _without_tracer(tracemalloc.take_snapshot()).compare_to(_without_tracer(self._early), "lineno")
         return [
@@ -194,6 +212,15 @@ class Meter:
             for each in grown[:5]
             if each.size_diff > max(least, 0)
         ]
+
+    def _watch_peak(self) -> None:
+        """Name the allocators whenever the peak has grown by a tenth, so that a child killed in mid-chunk has named them."""
+        while True:
+            resident = process_memory().resident_bytes
+            if resident > self._reported_peak_bytes * _PEAK_GROWTH:
+                self._note_peak(resident)
+            if self._over.wait(_LOOK_EVERY_SECONDS):
+                return
 
     def _note_peak(self, resident: int) -> None:
         self._reported_peak_bytes = resident

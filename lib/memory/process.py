@@ -43,6 +43,7 @@ class Runner:
         self._child: Child | None = None
         self._leaf: Path | None = None
         self._taken = 0
+        self._deadline: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +85,8 @@ class Runner:
         attempts: list[Attempt] = []
         report: Report | None = None
         rung: _Rung | None = _Rung(job.resources.limit_bytes, 1.0)
+        timeout = job.resources.timeout_seconds
+        self._deadline = None if timeout is None else began + timeout
         while rung is not None:
             if attempts:
                 hear({"event": "attempt", "number": len(attempts) + 1, **rung._asdict()})
@@ -113,8 +116,9 @@ class Runner:
             # A used child is larger than a fresh one: the refusal must not depend on what ran before.
             self._renew(job, staged)
             watch = self._watch(job, staged, plan_only=plan_only, fraction=fraction, hear=hear)
-        if watch.died or (watch.memory.residual_bytes or 0) > job.resources.residual_tolerance_bytes:
-            self.close()
+        residue = watch.memory.residual_bytes or 0
+        if watch.died or residue > job.resources.residual_tolerance_bytes or job.resources.host_budget_bytes:
+            self.close()  # under a shared budget nothing is held between jobs either
         return watch.report(job, plan_only=plan_only)
 
     def _renew(self, job: AnyJob, staged: Path | None) -> None:
@@ -128,7 +132,8 @@ class Runner:
         if child is None:  # pragma: no cover - `_attempt` has just made sure
             raise AssertionError
         self._taken += 1
-        watch = Watch(child, job, self._leaf)
+        child.forget_words()
+        watch = Watch(child, job, self._leaf, deadline=self._deadline)
         child.send(
             {
                 "job": job.model_dump(mode="json"),
@@ -168,7 +173,7 @@ def _admission(job: AnyJob, hear: OnEvent) -> contextlib.AbstractContextManager[
 
 
 def _remember(report: Report, path: Path | None) -> None:
-    if path is not None and report.status == "completed" and report.plan and report.memory.peak_bytes:
+    if path is not None and report.status in {"completed", "exceeded"} and report.plan and report.memory.peak_bytes:
         warning = history.record(path, report.model_dump(mode="json"))
         if warning:
             report.warnings.append(warning)
@@ -181,11 +186,13 @@ def _ignore(_: dict[str, Any]) -> None:
 def _next_rung(latest: Report, rung: _Rung, granted: Resources) -> _Rung | None:
     """The next attempt after a death or a refusal of memory: a smaller plan under the same cap, then a higher limit."""
     type_ = latest.error.type if latest.error else None
-    smallest = (latest.plan or {}).get("smallest_limit_bytes", 0)
+    smallest = (latest.plan or {}).get("smallest_limit_bytes")
     is_first = rung == _Rung(granted.limit_bytes, 1.0)
-    if type_ == MemoryExceeded.__name__ and is_first and smallest <= rung.limit_bytes * _LADDER_FRACTION:
+    if type_ == MemoryExceeded.__name__ and is_first and smallest and smallest <= rung.limit_bytes * _LADDER_FRACTION:
         return _Rung(rung.limit_bytes, _LADDER_FRACTION)
     limit_max_bytes = granted.limit_max_bytes
+    if limit_max_bytes is not None and granted.host_budget_bytes is not None:
+        limit_max_bytes = min(limit_max_bytes, granted.host_budget_bytes)
     of_memory = type_ in {MemoryExceeded.__name__, MemoryRefused.__name__}
     if not of_memory or limit_max_bytes is None or rung.limit_bytes >= limit_max_bytes:
         return None

@@ -5,6 +5,7 @@ The watchdog is here. It looks at the resident and swapped memory of the child's
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from lib.memory.cap import STARTUP_CEILING_BYTES
 from lib.memory.evidence import Death, classify
 from lib.memory.launch import Child
 from lib.memory.proc import cpu_seconds, tree_held_bytes
-from lib.reports import Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
+from lib.reports import Allocator, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
 from lib.units import format_bytes, format_seconds
 
 __all__ = ["AnyJob", "OnEvent", "Watch"]
@@ -27,6 +28,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 _MOST_SAMPLES = 240
 _PATIENT_CPU_SECONDS = 0.01
+_HEAR_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -54,31 +56,47 @@ class Watch:
     in_leaf: bool = False
     patient: bool = False
     work_seconds: float = 0.0
+    deadline: float | None = None
+    _over: threading.Event = field(default_factory=threading.Event)
+    _in_callback: bool = False
+    _stalled_seconds: float | None = None
     _progress_at: float = field(default_factory=time.monotonic)
     _cpu_seconds: float = 0.0
     _stride: int = 1
     _looks: int = 0
 
     def until_done(self, hear: OnEvent) -> None:
-        """Hear and look until the job is done, failed or dead."""
-        interval = self.job.resources.watch_interval_seconds
-        looked = 0.0
+        """Hear the child until the job is done, failed or dead, while a thread looks at its memory.
+
+        A thread of its own, so that no callback that blocks (a slow terminal, an API that is away) blinds the watchdog.
+        """
+        looking = threading.Thread(target=self._keep_looking, name="swath-watchdog", daemon=True)
+        looking.start()
+        try:
+            self._keep_hearing(hear)
+        finally:
+            self._over.set()
+            looking.join()
+
+    def _keep_hearing(self, hear: OnEvent) -> None:
         while not self.done:
-            events, speaks = self.child.hear(interval)
+            events, speaks = self.child.hear(_HEAR_SECONDS)
             for event in events:
                 self._take(event)
+                self._in_callback = True
                 hear(event)
-            if self.done:
-                return
-            if not speaks:
+                self._in_callback = False
+            if not speaks and not self.done:
+                self._over.set()
                 self._died(self.child.wait())
-                return
-            if time.monotonic() - looked >= interval:
-                looked = time.monotonic()
-                self._look()
+
+    def _keep_looking(self) -> None:
+        while not self._over.wait(self.job.resources.watch_interval_seconds) and not self.done:
+            self._look()
 
     def _take(self, event: dict[str, Any]) -> None:
-        self._progress_at = time.monotonic()
+        if event["event"] != "stderr":  # words are no progress: a hang may log for ever
+            self._progress_at = time.monotonic()
         match event["event"]:
             case "planned":
                 self.plan = event["plan"]
@@ -92,7 +110,10 @@ class Watch:
                 self.memory.baseline_bytes = event["resident_bytes"]
             case "allocators":
                 self.memory = self.memory.model_copy(
-                    update={"top_allocators": event["top"], "attribution": event["attribution"]}
+                    update={
+                        "top_allocators": [Allocator(**each) for each in event["top"]],
+                        "attribution": event["attribution"],
+                    }
                 )
             case "check":
                 self.checks.append(Check(event["name"], event["passed"], event["detail"]))
@@ -118,34 +139,41 @@ class Watch:
         self.virtual_bytes = virtual or self.virtual_bytes
         self.peak_bytes = max(self.peak_bytes, self.held_bytes)
         self._sample()
-        limit = self.job.resources.limit_bytes if self.plan is not None else STARTUP_CEILING_BYTES
-        now = time.monotonic()
-        resources = self.job.resources
-        if self.held_bytes > limit:
-            self._end(self._over(limit))
-        elif resources.timeout_seconds is not None and now - self.began > resources.timeout_seconds:
-            self._end(
-                TimedOut(
-                    f"{self.job.label}: not done within its time limit of {format_seconds(resources.timeout_seconds)}"
-                )
-            )
+        if self.held_bytes > self._limit_bytes:
+            self._end(self._over_limit())
+            return
+        now, resources = time.monotonic(), self.job.resources
+        if self.deadline is not None and now > self.deadline:
+            seconds = format_seconds(resources.timeout_seconds or 0.0)
+            self._end(TimedOut(f"{self.job.label}: not done within its time limit of {seconds}"))
         elif self.plan is None and now - self.began > resources.startup_seconds:
+            seconds = format_seconds(resources.startup_seconds)
             self._end(
                 ChildStalled(
-                    f"{self.job.label}: no plan within startup_seconds ({format_seconds(resources.startup_seconds)})",
+                    f"{self.job.label}: no plan within startup_seconds ({seconds})",
                     hint="raise startup_seconds if the source is that slow to open",
                 )
             )
-        elif now - self._progress_at > resources.stall_seconds and not self._is_patiently_busy():
-            silent = now - self._progress_at
-            self.child.stop()
-            self._died(None, silent)
+        elif self._has_stalled(now):
+            self._stalled_seconds = now - self._progress_at
+            self.child.kill()
+            self._over.set()
 
-    def _over(self, limit: int) -> MemoryExceeded:
-        planned = "" if self.plan is not None else " (the start-up ceiling)"
+    @property
+    def _limit_bytes(self) -> int:
+        """What holds now: the job's limit, or before there is a plan the start-up ceiling."""
+        return STARTUP_CEILING_BYTES if self.plan is None else self.job.resources.limit_bytes
+
+    def _has_stalled(self, now: float) -> bool:
+        if self.plan is None or self._in_callback or now - self._progress_at <= self.job.resources.stall_seconds:
+            return False
+        return not self._is_patiently_busy()
+
+    def _over_limit(self) -> MemoryExceeded:
+        ceiling = "" if self.plan is not None else " (the start-up ceiling)"
         return MemoryExceeded(
             f"{self.job.label}: stopped by the watchdog at {format_bytes(self.held_bytes)}, over its limit of "
-            f"{format_bytes(limit)}{planned}",
+            f"{format_bytes(self._limit_bytes)}{ceiling}",
             held_bytes=self.held_bytes,
         )
 
@@ -161,16 +189,21 @@ class Watch:
         return busy
 
     def _end(self, error: SwathError) -> None:
-        self.child.stop()
-        self.error, self.done, self.died = error, True, True
+        """From the watchdog's thread: the child is killed; the thread that hears it finds its pipe closed."""
+        if not self.done:
+            self.error = error
+            self.child.kill()
+            self._over.set()
 
-    def _died(self, returncode: int | None, stalled_seconds: float | None = None) -> None:
+    def _died(self, returncode: int) -> None:
+        """The child ended without a report: by our own verdict, or by something to be judged."""
         self.done = self.died = True
-        self.error = classify(
+        stalled = self._stalled_seconds
+        self.error = self.error or classify(
             Death(
-                returncode=returncode,
-                stalled_seconds=stalled_seconds,
-                limit_bytes=self.job.resources.limit_bytes,
+                returncode=None if stalled is not None else returncode,
+                stalled_seconds=stalled,
+                limit_bytes=self._limit_bytes,
                 held_bytes=self.held_bytes,
                 virtual_bytes=self.virtual_bytes,
                 address_space_bytes=self.address_space_bytes,

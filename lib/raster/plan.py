@@ -69,7 +69,7 @@ def make_plan(facts: RasterFacts, job: RasterJob, room: Room) -> Plan:
         block_size=layout.block_size,
         chunks=windows.count(facts.shape, layout.window) * windows.steps(len(facts.bands), layout.bands_at_once),
         terms=made,
-        lower_by=_lower_by(chosen, choices),
+        lower_by=_lower_by(chosen, choices, facts, job),
         expected=_expected(facts, job, layout),
         facts=facts.describe() | {"bands_at_once": layout.bands_at_once, "decodes": round(layout.decodes, 2)},
     )
@@ -85,7 +85,7 @@ def choose(choices: list[_Choice], job: RasterJob, facts: RasterFacts, room: Roo
         raise _chunk_refused(facts, job)
     fitting = [choice for choice in choices if choice.projected_bytes <= room.budget_bytes]
     if fitting:
-        return min(fitting, key=lambda choice: (choice.cost, choice.projected_bytes))
+        return min(fitting, key=_preference)
     smallest = _smallest(choices)
     setting = _setting_in_the_way(facts, job, room, smallest)
     raise MemoryRefused(
@@ -263,33 +263,28 @@ def _expected(facts: RasterFacts, job: RasterJob, layout: Layout) -> dict[str, A
     }
 
 
-def _lower_by(chosen: _Choice, choices: list[_Choice]) -> str:
-    """Of all layouts that differ from the chosen one in one setting, the one that saves most."""
+def _lower_by(chosen: _Choice, choices: list[_Choice], facts: RasterFacts, job: RasterJob) -> str:
+    """The one setting that would lower the peak most, and by how much: what the planner would choose with it set."""
     layout = chosen.layout
-    found: list[tuple[int, str]] = []
-    for other in choices:
-        theirs = other.layout
-        saved = chosen.projected_bytes - other.projected_bytes
-        if saved < MIB:
-            continue
-        if theirs.threads < layout.threads and theirs[:3] == layout[:3] and theirs[4:] == layout[4:]:
-            found.append((saved, f"threads {layout.threads} -> {theirs.threads}"))
-        elif theirs.threads == layout.threads and theirs.block_size < layout.block_size:
-            found.append((saved, f"block_size {layout.block_size} -> {theirs.block_size}"))
-        elif (
-            theirs.threads == layout.threads
-            and theirs.block_size == layout.block_size
-            and theirs.window != layout.window
-        ):
-            found.append((saved, f"max_chunk_mb: windows of {_shape(layout.window)} -> {_shape(theirs.window)}"))
-    if not found:
-        return ""
-    saved, how = max(found)
-    return f"{how} saves {format_bytes(saved)}"
+    knobs = {"threads 1": [each for each in choices if each.layout.threads == 1]}
+    for size in {each.layout.block_size for each in choices} - {layout.block_size}:
+        knobs[f"block_size {size}"] = [each for each in choices if each.layout.block_size == size]
+    sizes = {each: chunk_bytes(facts, job, each.layout.window, each.layout.bands_at_once) for each in choices}
+    for bound in (1, 2, 4, 8):
+        if bound * MIB < sizes[chosen]:
+            knobs[f"max_chunk_mb {bound}"] = [each for each in choices if sizes[each] <= bound * MIB]
+    found = [
+        (chosen.projected_bytes - min(within, key=_preference).projected_bytes, knob)
+        for knob, within in knobs.items()
+        if within
+    ]
+    saved, knob = max(found, default=(0, ""))
+    return f"{knob} saves {format_bytes(saved)}" if saved >= MIB else ""
 
 
-def _shape(window: tuple[int, int]) -> str:
-    return f"{window[0]} x {window[1]}"
+def _preference(choice: _Choice) -> tuple[float, int]:
+    """Cheapest in time first, then smallest."""
+    return choice.cost, choice.projected_bytes
 
 
 def _setting_in_the_way(facts: RasterFacts, job: RasterJob, room: Room, smallest: int) -> str:

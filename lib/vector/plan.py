@@ -15,9 +15,15 @@ from lib.vector.facts import LayerFacts
 __all__ = ["RTREE_LEAST_BYTES", "VectorPlan", "batch_bytes_of", "fit"]
 
 # Pages of GDAL, SQLite, PROJ and Arrow that the first batch touches, and their caches (2 MiB a SQLite connection).
-_SOURCE_BYTES = {"GPKG": 5 * MIB, "FlatGeobuf": 4 * MIB, "ESRI Shapefile": 10 * MIB}
+_SOURCE_BYTES = {
+    "GPKG": 5 * MIB,
+    "FlatGeobuf": 4 * MIB,
+    "ESRI Shapefile": 10 * MIB,
+    "GeoJSON": 6 * MIB,
+    "GeoJSONSeq": 6 * MIB,
+}
 _OTHER_SOURCE_BYTES = 12 * MIB
-# Other drivers may hold the whole source (GeoJSON does, up to 200 MiB of features).
+# Other drivers may hold the whole source. GeoJSON does not: 72 MB of it, 200,000 features, took 34 MiB in all.
 _HELD_SOURCE_MOST_BYTES = 200 * MIB
 _SINK_BYTES = {"GPKG": 9 * MIB, "FlatGeobuf": 5 * MIB, "": 0}
 _INTERPRETER_BYTES = 5 * MIB
@@ -113,7 +119,16 @@ def fit(
     candidates = [most_rows] if rows_fixed else [max(1, most_rows >> shift) for shift in range(most_rows.bit_length())]
     if most_batch_bytes is not None:
         within = [rows for rows in candidates if batch_bytes_of(facts, rows) <= most_batch_bytes]
-        candidates = within or candidates[-1:]
+        if not within:
+            fixed = f" of chunk_rows {most_rows} rows" if rows_fixed else ""
+            smallest_batch = batch_bytes_of(facts, candidates[-1])
+            raise MemoryRefused(
+                f"{facts.label}: max_chunk_mb allows {format_bytes(most_batch_bytes)} for a batch{fixed}, the smallest takes "
+                f"{format_bytes(smallest_batch)}",
+                hint=f"set max_chunk_mb to {mib(smallest_batch)} or more",
+                smallest_chunk_bytes=smallest_batch,
+            )
+        candidates = within
     least = project(candidates[-1], 0.0)
     smallest = least.projected_bytes + _BASELINE_SPREAD_BYTES
     for rows in candidates:

@@ -151,3 +151,35 @@ def sawtooth(pixels: Any, valid: Any) -> Any:
     if len(_KEPT) >= 8:
         _KEPT.clear()
     return pixels
+
+
+def speaks_of_memory(pixels: Any, valid: Any) -> Any:
+    """Say an allocator's words and go on."""
+    print("Out of memory here, falling back")  # noqa: T201 - that is the point
+    return pixels
+
+
+def logs_and_hangs(pixels: Any, valid: Any) -> Any:
+    """Hang, but log twice a second."""
+    while True:
+        print("still here")  # noqa: T201 - that is the point
+        time.sleep(0.5)
+
+
+def hoard_slowly(pixels: Any, valid: Any) -> Any:
+    """Hold 10 MiB more every 50 ms, in one chunk."""
+    import numpy as np
+
+    while True:
+        kept = np.empty(10 * _MIB, dtype="uint8")
+        kept[:] = 1
+        _KEPT.append(kept)
+        time.sleep(0.05)
+
+
+def temporaries(pixels: Any, valid: Any) -> Any:
+    """Need 24 MiB for a moment, in every chunk."""
+    import numpy as np
+
+    np.ones(24 * _MIB, dtype="uint8").sum()
+    return pixels

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from lib.jobs import RasterJob
+from lib.memory.ledger import admission
 from lib.memory.process import Runner, run_job
 from lib.run import run_published
 from lib.units import MIB
@@ -81,10 +83,113 @@ def test_a_kill_from_outside_is_a_failure(job: Job, tmp_path: Path) -> None:
 
 def test_a_stall_is_named_as_such(job: Job, tmp_path: Path) -> None:
     """A hanging function meets the stall deadline: exit 1, ChildStalled, not retried."""
-    report = run_published(job("stall", stall_seconds=1.0, limit_max_bytes=1024 * MIB))
+    heard: list[object] = []
+    report = run_published(
+        job("stall", stall_seconds=1.0, limit_max_bytes=1024 * MIB), lambda event: heard.append(event["event"])
+    )
+    assert "baseline" in heard, "it must be the function that stalls"
     assert report.error is not None
     assert (report.exit_code, report.error.type, len(report.attempts)) == (1, "ChildStalled", 1)
     _nothing_left(tmp_path)
+
+
+def test_logging_is_no_progress(job: Job, tmp_path: Path) -> None:
+    """A hang that logs twice a second stalls all the same."""
+    report = run_published(job("logs_and_hangs", stall_seconds=2.0))
+    assert report.error is not None
+    assert (report.exit_code, report.error.type) == (1, "ChildStalled")
+    _nothing_left(tmp_path)
+
+
+def test_words_of_a_job_are_no_evidence_in_the_next(job: Job, tmp_path: Path) -> None:
+    """A kept child whose last job spoke of memory and went on: the next job's segfault is a segfault."""
+    with Runner() as runner:
+        first = runner.run(job("speaks_of_memory"), staged=tmp_path / "1.tif")
+        assert first.status == "completed", first.error
+        second = runner.run(job("segfault"), staged=tmp_path / "2.tif")
+    assert second.error is not None
+    assert (second.error.type, len(second.attempts)) == ("ChildDied", 1)
+
+
+def test_a_death_before_the_plan_is_not_judged_by_the_limit(job: Job, tmp_path: Path) -> None:
+    """The limit does not hold yet: a kill from outside during start-up is no death of memory, however small the limit."""
+
+    def kill(event: dict[str, object]) -> None:
+        if event["event"] == "ready":
+            for child in _children():
+                child.suspend()
+                child.kill()
+
+    report = run_published(job(limit_mb=48), kill)
+    assert report.error is not None
+    assert (report.exit_code, report.error.type) in {(1, "ChildDied"), (137, "MemoryRefused")}
+    _nothing_left(tmp_path)
+
+
+def test_the_watchdog_sees_while_a_callback_blocks(job: Job, tmp_path: Path) -> None:
+    """A callback that blocks for seconds does not let a runaway's process go past the limit."""
+
+    def block(event: dict[str, object]) -> None:
+        if event["event"] == "baseline":
+            blocked.wait(3)
+
+    blocked = threading.Event()
+    report = run_published(job("child_over"), block)
+    assert (report.status, report.exit_code) == ("exceeded", 137)
+    assert (report.memory.peak_bytes or 0) < (256 + 200) * MIB
+    _nothing_left(tmp_path)
+
+
+def test_a_child_killed_in_its_first_chunk_has_named_its_allocators(job: Job, tmp_path: Path) -> None:
+    """A runaway within one chunk: the report names the line, and what the memory was made of."""
+    report = run_published(job("hoard_slowly"))
+    assert (report.status, report.exit_code) == ("exceeded", 137)
+    assert "functions.py" in report.memory.top_allocators[0].location
+    assert report.memory.attribution["numpy_bytes"] > 20 * MIB
+    _nothing_left(tmp_path)
+
+
+def test_jobs_under_a_shared_budget_wait_for_each_other(job: Job, tmp_path: Path) -> None:
+    """A job waits while another holds the budget, and runs when it is released."""
+    folder, events = tmp_path / "ledger", []
+    resources = {"host_budget_bytes": 300 * MIB, "ledger_path": folder}
+    released = threading.Event()
+
+    def hold() -> None:
+        with admission(folder, 200 * MIB, 300 * MIB, "holder"):
+            held.set()
+            released.wait(30)
+
+    held = threading.Event()
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(10)
+
+    def hear(event: dict[str, object]) -> None:
+        events.append(event["event"])
+        if event["event"] == "waiting":
+            released.set()
+
+    report = run_published(job(limit_mb=256, **resources), hear)
+    holder.join(10)
+    assert report.status == "completed", report.error
+    assert events[0] == "waiting"
+    assert list(folder.glob("*.ticket")) == []
+
+
+def test_the_ladder_ends_at_the_shared_budget(job: Job, tmp_path: Path) -> None:
+    """A maximum above the budget is cut to it; the report has every attempt."""
+    report = run_published(
+        job(
+            "numpy_over",
+            limit_mb=200,
+            limit_max_bytes=400 * MIB,
+            host_budget_bytes=250 * MIB,
+            ledger_path=tmp_path / "l",
+        )
+    )
+    assert (report.status, report.exit_code) == ("exceeded", 137)
+    assert [attempt.limit_bytes // MIB for attempt in report.attempts] == [200, 200, 250]
 
 
 def test_a_timeout_ends_the_job(job: Job, tmp_path: Path) -> None:

@@ -84,6 +84,15 @@ def test_a_sawtooth_is_not_a_leak(run: Callable[..., Report]) -> None:
     assert report.memory.leak is None
 
 
+@pytest.mark.slow
+def test_temporaries_are_no_leak_and_cost_no_more_than_themselves(run: Callable[..., Report]) -> None:
+    """24 MiB for a moment in each of four thousand chunks: not named, and the meter's own records stay few."""
+    report = run("temporaries")
+    assert report.status == "completed", report.error
+    assert report.memory.leak is None
+    assert report.seconds.work < 60
+
+
 def test_a_thousand_chunks_are_flat(run: Callable[..., Report]) -> None:
     """A healthy job's slope is not distinguishable from zero: its 95 % interval holds it, or is below 64 bytes a chunk."""
     report = run(None)

@@ -60,6 +60,25 @@ def test_the_tightest_of_nested_groups_counts(root: Path) -> None:
     assert host_memory(root).total_bytes == 2 * GIB
 
 
+def test_the_least_total_and_the_least_left_may_be_of_different_bounds(root: Path) -> None:
+    """An empty cgroup of 8 GiB on a host with 500 MiB available leaves 500 MiB, and so does one below a full parent."""
+    _v2(root, "/", 8 * GIB, 0)
+    _write(root / "proc/meminfo", f"MemTotal: {16 * GIB // 1024} kB\nMemAvailable: {500 * 1024} kB\n")
+    assert host_memory(root) == HostMemory(8 * GIB, 500 * MIB, "cgroup v2")
+    _write(root / "proc/meminfo", f"MemTotal: {16 * GIB // 1024} kB\nMemAvailable: {12 * GIB // 1024} kB\n")
+    _v2(root, "/slice", 9 * GIB, 9 * GIB - 100 * MIB)
+    _v2(root, "/slice/unit", 8 * GIB, 0)
+    assert host_memory(root).available_bytes == 100 * MIB
+
+
+def test_the_ladder_climbs_no_higher_than_the_host() -> None:
+    """What memory_limit_max_mb asks for is cut to the budget, and a shared budget above the host is an error."""
+    host = HostMemory(16 * GIB, 12 * GIB, "physical")
+    assert grant_limit(load_settings(given={"memory_limit_mb": 256}, environ={}), host).budget_bytes == 12 * GIB
+    with pytest.raises(HostLimitError, match="host_budget_mb"):
+        grant_limit(load_settings(given={"host_budget_mb": 9_000_000}, environ={}), host)
+
+
 def test_max_is_no_limit(root: Path) -> None:
     """memory.max of `max` leaves physical memory as the bound."""
     _v2(root, "/unit", "max", GIB)
@@ -116,14 +135,14 @@ def test_the_budget_leaves_the_reserve(total: int, available: int, fraction: flo
 def test_a_default_limit_is_lowered_to_the_host() -> None:
     """In a 1 GiB container the default of 2048 MiB becomes what the host leaves, with origin "host"."""
     grant = grant_limit(load_settings(environ={}), HostMemory(GIB, 900 * MIB, "cgroup v2"))
-    assert grant == (768 * MIB, "host")
+    assert grant == (768 * MIB, "host", 768 * MIB)
 
 
 def test_a_limit_that_fits_is_granted_as_it_is() -> None:
     """Its origin is the layer that chose it."""
     host = HostMemory(16 * GIB, 12 * GIB, "physical")
-    assert grant_limit(load_settings(given={"memory_limit_mb": 256}, environ={}), host) == (256 * MIB, "flag")
-    assert grant_limit(load_settings(environ={}), host) == (2048 * MIB, "default")
+    assert grant_limit(load_settings(given={"memory_limit_mb": 256}, environ={}), host)[:2] == (256 * MIB, "flag")
+    assert grant_limit(load_settings(environ={}), host)[:2] == (2048 * MIB, "default")
 
 
 @pytest.mark.parametrize("layer", ["flag", "environment"])

@@ -9,6 +9,7 @@ from lib.units import MIB
 
 def _report(projected: int, measured: int) -> dict[str, Any]:
     return {
+        "status": "completed",
         "job": {"kind": "raster", "operation": {"name": "normalise"}, "driver": "GTiff"},
         "plan": {
             "window": [512, 512],
