@@ -297,9 +297,9 @@ def _setting_in_the_way(facts: RasterFacts, job: RasterJob, room: Room, smallest
         fewer = resources.model_copy(update={"threads": None})
         freed[f"threads={resources.threads}"] = job.model_copy(update={"resources": fewer})
     for name, other in freed.items():
-        without = _smallest(_choices(facts, other, room))
-        if without <= room.budget_bytes < smallest:
-            return f"; without {name} it would need {_mib(without)} MiB"
+        without = _choices(facts, other, room)  # none, where max_chunk_mb leaves no other block size
+        if without and _smallest(without) <= room.budget_bytes < smallest:
+            return f"; without {name} it would need {_mib(_smallest(without))} MiB"
     if room.budget_bytes < room.limit_bytes:
         return f" of the limit of {_mib(room.limit_bytes, down=True)} MiB after a death of memory"
     if facts.block_bytes > smallest // 4:

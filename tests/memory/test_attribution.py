@@ -11,6 +11,7 @@ import pytest
 import rasterio
 
 from lib.memory.attribution import Attributor
+from lib.raster.formats import set_cache
 from lib.units import MIB
 
 SIZE = 24 * MIB
@@ -57,6 +58,7 @@ def test_gdals_block_cache_is_told(attributor: Attributor, tmp_path: Path) -> No
     options = {"driver": "GTiff", "width": 4096, "height": 4096, "count": 1, "dtype": "uint8", "tiled": True}
     with rasterio.open(path, "w", transform=rasterio.Affine.scale(2), **options) as out:
         out.write(np.ones((1, 4096, 4096), dtype="uint8"))
+    set_cache(64 * MIB)
     with rasterio.open(path) as source:
         for _, window in source.block_windows(1):
             source.read(1, window=window)
