@@ -85,7 +85,9 @@ def _holds(report: Report, limit: str, limit_mb: int) -> None:
         unknown = sum(size for name, size in report.plan["terms"].items() if name.startswith("FlatGeobuf"))
         if str(report.job["source"]).endswith(".geojson"):  # nor does its header tell how large a geometry may be
             unknown += report.plan["terms"]["largest geometry"]
-        assert limit_mb * MIB - peak - unknown <= MOST_PADDING_BYTES, shown
+        # By this child's own number: the size after imports differs by up to 3 MiB from child to child.
+        smallest = mib(report.plan["smallest_limit_bytes"]) * MIB
+        assert smallest - peak - unknown <= MOST_PADDING_BYTES, shown
     assert [each for each in psutil.Process().children() if "lib.memory.child" in " ".join(each.cmdline())] == []
 
 
