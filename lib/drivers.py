@@ -16,7 +16,7 @@ from typing import Any
 from lib.errors import JobFailed, MemoryRefused
 from lib.jobs import DriversJob
 from lib.memory.proc import process_memory
-from lib.memory.work import Bench, Room
+from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.probe import load, probe
 from lib.reports import Outcome, Plan
 from lib.units import MIB, format_bytes, mib
@@ -62,7 +62,7 @@ def plan(job: DriversJob, room: Room) -> Plan:
     imported = max(room.baseline_bytes, process_memory().resident_bytes)
     trials = len(halves) * _FIRST_TRIAL_BYTES + len(_asked(job)) * _TRIAL_BYTES
     projected = imported + trials
-    smallest = mib(projected) * MIB
+    smallest = mib(projected + BASELINE_SPREAD_BYTES) * MIB
     if projected > room.budget_bytes:
         raise MemoryRefused(
             f"trying drivers takes {format_bytes(projected)}, the limit is {format_bytes(room.limit_bytes)}",

@@ -13,8 +13,13 @@ from typing import Any, Protocol
 from lib.errors import UsageError
 from lib.memory.meter import Meter
 from lib.reports import Check, Outcome, Plan
+from lib.units import MIB
 
-__all__ = ["ENGINES", "Bench", "Engine", "Room", "load_engine", "load_function"]
+__all__ = ["BASELINE_SPREAD_BYTES", "ENGINES", "Bench", "Engine", "Room", "load_engine", "load_function"]
+
+# The size after imports, from which a job is planned, differs by up to 3 MiB between children of the same job (file-backed pages
+# that the kernel maps along, more where the machine is busy): a smallest limit must do for the next child too.
+BASELINE_SPREAD_BYTES = 4 * MIB
 
 ENGINES = {
     "raster": "lib.raster.engine",

@@ -14,7 +14,7 @@ from typing import Any
 
 from lib.errors import DiskRefused, MemoryRefused
 from lib.jobs import Custom, RasterJob
-from lib.memory.work import Room
+from lib.memory.work import BASELINE_SPREAD_BYTES, Room
 from lib.raster import windows
 from lib.raster.facts import RasterFacts
 from lib.raster.operations import output_dtype, output_nodata
@@ -34,7 +34,6 @@ _MANY_BANDS_BYTES = 16 * MIB
 # Nanoseconds, for choosing only: decoding and encoding a pixel, opening and closing a window.
 _DECODE, _ENCODE, _WINDOW = 4.0, 15.0, 300_000.0
 _THREADS_GAIN = 0.6
-_BASELINE_SPREAD_BYTES = MIB  # 0.3 MiB seen between children of the same job
 _HUGE_WINDOW = 1.5  # leaves the CPU's caches
 # What smaller tiles cost in size and time, ns a pixel.
 _BLOCK_COST = {512: 0.0, 256: 0.3, 128: 1.2}
@@ -98,7 +97,7 @@ def choose(choices: list[_Choice], job: RasterJob, facts: RasterFacts, room: Roo
 
 def _smallest(choices: list[_Choice]) -> int:
     """The smallest limit that would do, also for a child whose size after imports is a little larger than this one's."""
-    return min(choice.projected_bytes for choice in choices) + _BASELINE_SPREAD_BYTES
+    return min(choice.projected_bytes for choice in choices) + BASELINE_SPREAD_BYTES
 
 
 def _choices(facts: RasterFacts, job: RasterJob, room: Room) -> list[_Choice]:

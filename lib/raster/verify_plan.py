@@ -5,7 +5,7 @@ from typing import Any
 from lib.errors import MemoryRefused, SourceError, VerificationFailed
 from lib.jobs import VerifyJob
 from lib.memory.proc import process_memory
-from lib.memory.work import Room
+from lib.memory.work import BASELINE_SPREAD_BYTES, Room
 from lib.raster import windows
 from lib.raster.facts import RasterFacts, gather
 from lib.raster.formats import environment, open_source, set_cache
@@ -20,7 +20,6 @@ _GROWTH_BYTES = 4 * MIB
 _DECODE_PIXELS = 1024 * 1024
 # Of a recomputed window: pixels and mask as read, float64 of them, of the result and between, the output's, comparisons.
 _BYTES_PER_SAMPLED_PIXEL = 64
-_SPREAD_BYTES = MIB
 
 
 def plan_full(job: VerifyJob, room: Room) -> Plan:
@@ -41,7 +40,7 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
             raise VerificationFailed(f"the output failed the check 'opens': {error.message}", check="opens") from error
     projected = sum(made.values())
     if projected > room.budget_bytes:
-        smallest = projected + _SPREAD_BYTES
+        smallest = projected + BASELINE_SPREAD_BYTES
         raise MemoryRefused(
             f"{job.label}: verifying needs a limit of at least {mib(smallest)} MiB, {room.budget_bytes // MIB} MiB are granted",
             hint=f"raise the memory limit to {mib(smallest)} MiB",
@@ -53,7 +52,7 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
         projected_bytes=projected,
         baseline_bytes=room.baseline_bytes,
         disk_bytes=0,
-        smallest_limit_bytes=projected + _SPREAD_BYTES,
+        smallest_limit_bytes=projected + BASELINE_SPREAD_BYTES,
         gdal_cache_bytes=TINY_CACHE_BYTES,
         window=step,
         block_size=block[0],

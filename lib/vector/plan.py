@@ -9,6 +9,7 @@ in fresh children (pyogrio 0.13.0 with GDAL 3.12.4, pyarrow 26, x86-64).
 from dataclasses import dataclass, replace
 
 from lib.errors import MemoryRefused
+from lib.memory.work import BASELINE_SPREAD_BYTES
 from lib.units import MIB, format_bytes, mib
 from lib.vector.facts import LayerFacts
 
@@ -46,8 +47,6 @@ _FGB_ITEM_BYTES = 64
 _FGB_NODE_BYTES = 46
 _FGB_BUFFER_MOST_BYTES = 100 * MIB
 _LEAST_BATCH_BYTES = 256 * 1024
-# The size after imports differs by as much between children of the same job.
-_BASELINE_SPREAD_BYTES = MIB
 _UNKNOWN_MEAN_BYTES = 1024
 
 
@@ -130,7 +129,7 @@ def fit(
             )
         candidates = within
     least = project(candidates[-1], 0.0)
-    smallest = least.projected_bytes + _BASELINE_SPREAD_BYTES
+    smallest = least.projected_bytes + BASELINE_SPREAD_BYTES
     for rows in candidates:
         for share in (1.0, 0.75, 0.5, 0.25, 0.0):
             plan = project(rows, share)

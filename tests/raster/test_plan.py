@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lib.errors import DiskRefused, MemoryRefused
 from lib.jobs import RasterJob, Resources
-from lib.memory.work import Room
+from lib.memory.work import BASELINE_SPREAD_BYTES, Room
 from lib.raster import plan as planner
 from lib.raster.facts import RasterFacts
 from lib.raster.masks import MaskRules
@@ -106,14 +106,14 @@ def test_a_plan_keeps_every_bound(facts: RasterFacts, job: RasterJob, more_mb: i
 @settings(deadline=None, max_examples=60)
 @given(FACTS, JOBS, st.integers(1, 300))
 def test_the_smallest_number_is_the_border(facts: RasterFacts, job: RasterJob, more_mb: int) -> None:
-    """At the refusal's number a plan is made, above it too; 2 MiB below it is refused with the same number."""
+    """At the refusal's number a plan is made, above it too; just below it, less the spread, it is refused with the same number."""
     smallest = smallest_of(facts, job)
     if smallest is None:
         return
     for limit in (smallest, smallest + more_mb * MIB):
         assert planner.make_plan(facts, job, room_of(limit)).projected_bytes <= limit
     with pytest.raises(MemoryRefused) as refused:
-        planner.make_plan(facts, job, room_of(smallest - 2 * MIB))
+        planner.make_plan(facts, job, room_of(smallest - BASELINE_SPREAD_BYTES - MIB))
     assert refused.value.smallest_limit_bytes == smallest
 
 
