@@ -106,7 +106,7 @@ def test_a_plan_keeps_every_bound(facts: RasterFacts, job: RasterJob, more_mb: i
 @settings(deadline=None, max_examples=60)
 @given(FACTS, JOBS, st.integers(1, 300))
 def test_the_smallest_number_is_the_border(facts: RasterFacts, job: RasterJob, more_mb: int) -> None:
-    """At the refusal's number a plan is made, above it too; just below it, less the spread, it is refused with the same number."""
+    """At the refusal's number a plan is made, above it too; just below it, less the spread, it is refused with that number."""
     smallest = smallest_of(facts, job)
     if smallest is None:
         return
