@@ -218,8 +218,8 @@ def disk_bytes(facts: RasterFacts, job: RasterJob, block_size: int) -> int:
 def likely_disk_bytes(facts: RasterFacts, job: RasterJob, block_size: int) -> int:
     """The least that must be free: all of an uncompressed output, half of what a compressed one likely takes.
 
-    A compressed source says how well its pixels compress; float32 of them took 0.9 to 2 times the bytes of the source, so
-    its own size, halved, refuses no job that fits. An uncompressed one says nothing: a tenth of it is asked for.
+    A compressed source says how well its pixels compress: half its own size is asked for, which is meant to refuse no job
+    that fits. An uncompressed one says nothing: a tenth of it is asked for. Both shares are a judgement, not measured.
     """
     upper = disk_bytes(facts, job, block_size)
     if job.compress == "none":
