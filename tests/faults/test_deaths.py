@@ -326,7 +326,13 @@ def _words(raster: Path, folder: Path) -> list[str]:
 
 def _command(raster: Path, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*_words(raster, folder), "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+        [*_words(raster, folder), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        # Where the suite itself was started with `&`, its children would ignore SIGINT, as they should.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads hold locks here
     )
 
 
