@@ -72,16 +72,7 @@ def raster(
             writing,
             given | {"operation": flags.operation, "max_chunk_mb": whole(flags.max_chunk_mb)},
         )
-    job = request.raster_job(
-        source,
-        destination,
-        choices=common.choices(max_chunk_mb=flags.max_chunk_mb),
-        operation=flags.operation,
-        parameters=flags.parameters(),
-        overwrite=writing.overwrite,
-        verify=writing.verify,
-        **flags.output(),
-    )
+    job = _raster_job(source, destination, flags, common, overwrite=writing.overwrite, verify=writing.verify)
     return _published(job, common)
 
 
@@ -106,14 +97,7 @@ def vector(
 
         given = flags.output() | {"chunk_rows": whole(flags.chunk_rows)}
         return _flow(filter_vector, source, destination, common, writing, given)
-    job = request.vector_job(
-        source,
-        destination,
-        choices=common.choices(chunk_rows=flags.chunk_rows),
-        overwrite=writing.overwrite,
-        verify=writing.verify,
-        **flags.output(),
-    )
+    job = _vector_job(source, destination, flags, common, overwrite=writing.overwrite, verify=writing.verify)
     return _published(job, common)
 
 
@@ -135,7 +119,7 @@ def verify(
         level: how thoroughly.
         report: a report (--json) of the job that wrote it; without one the output's own metadata is read.
     """
-    said = _read_report(report) if report else None
+    said = request.read_report(report) if report else None
     result = _run(request.verify_job(source, output, choices=common.choices(), level=level, report=said), common)
     if not common.json and result.verification:
         rows = [
@@ -210,16 +194,7 @@ def plan_raster(
         source: the raster.
         destination: where it would be written.
     """
-    job = request.raster_job(
-        source,
-        destination,
-        choices=common.choices(max_chunk_mb=flags.max_chunk_mb),
-        operation=flags.operation,
-        parameters=flags.parameters(),
-        overwrite=True,
-        **flags.output(),
-    )
-    return _planned(job, common)
+    return _planned(_raster_job(source, destination, flags, common, overwrite=True), common)
 
 
 @plan_app.command(name="vector")
@@ -237,8 +212,7 @@ def plan_vector(
         source: the dataset.
         destination: where it would be written.
     """
-    choices = common.choices(chunk_rows=flags.chunk_rows)
-    return _planned(request.vector_job(source, destination, choices=choices, overwrite=True, **flags.output()), common)
+    return _planned(_vector_job(source, destination, flags, common, overwrite=True), common)
 
 
 @app.command
@@ -319,6 +293,23 @@ def _failed(error: SwathError, tokens: list[str]) -> int:
     return report.exit_code
 
 
+def _raster_job(source: str, destination: str, flags: RasterFlags, common: Common, **writing: Any) -> RasterJob:
+    return request.raster_job(
+        source,
+        destination,
+        choices=common.choices(max_chunk_mb=flags.max_chunk_mb),
+        operation=flags.operation,
+        parameters=flags.parameters(),
+        **flags.output(),
+        **writing,
+    )
+
+
+def _vector_job(source: str, destination: str, flags: VectorFlags, common: Common, **writing: Any) -> VectorJob:
+    choices = common.choices(chunk_rows=flags.chunk_rows)
+    return request.vector_job(source, destination, choices=choices, **flags.output(), **writing)
+
+
 def _published(job: RasterJob | VectorJob, common: Common) -> int:
     _running.update(job.model_dump(mode="json"))
     with terminal.progress(job.label, quiet=common.json) as hear:
@@ -373,20 +364,6 @@ def _flow(
     chosen = {name: value for name, value in (shared | given).items() if value is not None}
     state = flow(source=source, destination=destination, return_state=True, **chosen)
     return _ended(report_of(state), common)
-
-
-def _read_report(path: str) -> dict[str, Any]:
-    import json
-
-    try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"report {path} cannot be read: {error}", hint="--report names the output of --json"
-        ) from error
-    if not isinstance(record, dict):
-        raise UsageError(f"report {path} is not a JSON object", hint="--report names the output of --json")
-    return record
 
 
 def _yes(value: object) -> str:

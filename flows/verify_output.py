@@ -1,14 +1,11 @@
 """The flow `verify-output`: check an output against its source, on its own."""
 
-import json
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from prefect import flow
 
-from lib.errors import UsageError
 from lib.reports import Report
-from lib.request import Choices, verify_job
+from lib.request import Choices, read_report, verify_job
 from tasks.states import named_end, settled
 from tasks.verification import verify
 
@@ -44,15 +41,5 @@ def verify_output(
     choices = Choices(
         config=config, memory_limit_mb=memory_limit_mb, threads=threads, timeout=timeout, layer="parameter"
     )
-    said = None if report is None else _read(Path(report))
+    said = read_report(report) if report else None
     return settled(verify(verify_job(source, output, choices=choices, level=level, report=said)))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"report {path} cannot be read: {error}", hint="name a file that --json wrote") from error
-    if not isinstance(record, dict):
-        raise UsageError(f"report {path} is not a JSON object", hint="name a file that --json wrote")
-    return record

@@ -4,6 +4,7 @@ The terminal and the flows ask here in the same words, so that they cannot diffe
 can tell is checked in the child.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from lib.memory.budget import grant_limit
 from lib.publish import check_destination, is_local
 from lib.settings import SettingsLayers, load_settings
 
-__all__ = ["Choices", "drivers_job", "profile_job", "raster_job", "vector_job", "verify_job"]
+__all__ = ["Choices", "drivers_job", "profile_job", "raster_job", "read_report", "vector_job", "verify_job"]
 
 _Made = TypeVar("_Made")
 
@@ -152,6 +153,22 @@ def verify_job(
             resources=choices.resources(),
         )
     )
+
+
+def read_report(path: str) -> dict[str, Any]:
+    """A report of another run, as `--json` printed it.
+
+    Raises:
+        UsageError: there is none at the path.
+    """
+    hint = "name a file that --json wrote"
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"report {path} cannot be read: {error}", hint=hint) from error
+    if not isinstance(record, dict):
+        raise UsageError(f"report {path} is not a JSON object", hint=hint)
+    return record
 
 
 def profile_job(source: str, *, choices: Choices, layer: str | None = None, sample_chunks: int = 32) -> ProfileJob:

@@ -19,14 +19,14 @@ __all__ = ["RTREE_LEAST_BYTES", "VectorPlan", "batch_bytes_of", "fit"]
 _SOURCE_BYTES = {
     "GPKG": 5 * MIB,
     "FlatGeobuf": 4 * MIB,
-    "ESRI Shapefile": 10 * MIB,
-    "GeoJSON": 6 * MIB,
-    "GeoJSONSeq": 6 * MIB,
+    "ESRI Shapefile": 7 * MIB,
+    "GeoJSON": 5 * MIB,
+    "GeoJSONSeq": 5 * MIB,
 }
 _OTHER_SOURCE_BYTES = 12 * MIB
 # Other drivers may hold the whole source. GeoJSON does not: 72 MB of it, 200,000 features, took 34 MiB in all.
 _HELD_SOURCE_MOST_BYTES = 200 * MIB
-_SINK_BYTES = {"GPKG": 9 * MIB, "FlatGeobuf": 5 * MIB, "": 0}
+_SINK_BYTES = {"GPKG": 9 * MIB, "FlatGeobuf": 2 * MIB, "": 0}
 _INTERPRETER_BYTES = 5 * MIB
 # Area: temporaries of 32768 vertices at a time, and offsets, types, rings and sums of each row.
 _AREA_BLOCK_BYTES = 6 * MIB
