@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lib.units import mib
 
@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS runs (
     status TEXT NOT NULL
 )
 """
+_VERSION = 1  # of the schema; in the file as its user_version
 _LOCKED_SECONDS = 10.0
 
 
@@ -67,8 +68,9 @@ def record(path: Path, report: dict[str, Any]) -> str | None:
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _opened(path) as connection:
+        with _opened(path, "IMMEDIATE") as connection:
             connection.execute(_SCHEMA)
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
             connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     except (sqlite3.Error, OSError) as error:
         return f"history_path {path} was not written: {error}"
@@ -106,11 +108,11 @@ def read(path: Path) -> tuple[list[Past], str | None]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that commits and, unlike sqlite3's own context manager, closes."""
-    connection = sqlite3.connect(path, timeout=_LOCKED_SECONDS)
-    try:
-        with connection:
-            yield connection
-    finally:
-        connection.close()
+def _opened(path: Path, transaction: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED") -> Iterator[sqlite3.Connection]:
+    """A connection with one transaction; committed, unless an error ends it, and closed."""
+    with contextlib.closing(sqlite3.connect(path, timeout=_LOCKED_SECONDS)) as connection, connection:
+        connection.execute(f"BEGIN {transaction}")  # the version and what follows are one look at the file
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != _VERSION and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise sqlite3.DatabaseError("another version of swath wrote it; move it away")
+        yield connection

@@ -1,5 +1,11 @@
 """The history tells of projections that were too low, and never costs a job."""
 
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +60,51 @@ def test_an_unusable_folder_is_a_warning(tmp_path: Path) -> None:
 def test_no_history_is_no_past(tmp_path: Path) -> None:
     """A file that does not exist yet is empty, not an error."""
     assert read(tmp_path / "none.sqlite") == ([], None)
+
+
+def test_many_write_at_once(tmp_path: Path) -> None:
+    """Eight processes start a file together: every run is there."""
+    path = tmp_path / "history.sqlite"
+    with ProcessPoolExecutor(8) as pool:
+        warnings = list(pool.map(record, [path] * 40, [_report(100, 90)] * 40))
+    assert warnings == [None] * 40
+    (past,), _ = read(path)
+    assert past.runs == 40
+
+
+def test_a_file_of_another_version_is_a_warning(tmp_path: Path) -> None:
+    """A table that is not ours is neither read nor written."""
+    path = tmp_path / "history.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE runs (at REAL)")
+    connection.close()
+    assert "another version" in (record(path, _report(1, 1)) or "")
+    assert "another version" in (read(path)[1] or "")
+
+
+@contextmanager
+def _without_privilege() -> Iterator[None]:
+    """As nobody, where we are root: root may write what is read-only."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_read_only_file_is_a_warning() -> None:
+    """It is not written, and still read."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "history.sqlite"
+        assert record(path, _report(100, 90)) is None
+        path.chmod(0o444)
+        folder.chmod(0o555)
+        with _without_privilege():
+            assert "history_path" in (record(path, _report(100, 95)) or "")
+            (past,), warning = read(path)
+        folder.chmod(0o755)
+    assert (past.runs, warning) == (1, None)
