@@ -29,6 +29,7 @@ __all__ = [
     "VectorJob",
     "VerifyJob",
     "parse_job",
+    "user_function",
 ]
 
 
@@ -243,3 +244,11 @@ def parse_job(record: dict[str, Any]) -> RasterJob | VectorJob | VerifyJob | Pro
         pydantic.ValidationError: where it is no job.
     """
     return _ADAPTER.validate_python(record)
+
+
+def user_function(job: RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob) -> str | None:
+    """The user's function that a job calls, `module:name`; None where it calls none."""
+    match job:
+        case RasterJob(operation=Custom(function=name)) | VectorJob(function=name):
+            return name
+    return None

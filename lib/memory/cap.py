@@ -1,4 +1,4 @@
-"""The cap, from inside the child: death signal, start-up ceiling, RLIMIT_AS, a cgroup v2 leaf.
+"""The cap, from inside the child: death signal and what it does not reach, start-up ceiling, RLIMIT_AS, a cgroup v2 leaf.
 
 Virtual size is many times resident size, so RLIMIT_AS is a backstop with slack; the parent's watchdog holds resident
 memory (`process.py`). All of it is Linux; elsewhere each function says by its return value that it holds nothing.
@@ -6,6 +6,7 @@ memory (`process.py`). All of it is Linux; elsewhere each function says by its r
 
 import contextlib
 import ctypes
+import functools
 import os
 import resource
 import signal
@@ -20,6 +21,7 @@ __all__ = [
     "apply_address_space_cap",
     "apply_startup_ceiling",
     "die_with_parent",
+    "end_group_with_us",
     "enter_leaf",
     "lift_address_space_cap",
     "limit_leaf",
@@ -40,6 +42,21 @@ def die_with_parent(parent_pid: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent_pid:
         os._exit(1)
+
+
+@functools.cache
+def end_group_with_us() -> None:
+    """Let what a user's function starts end with this process, whoever kills it: the death signal is not inherited.
+
+    A shell in our process group (ours alone: the child has a session of its own) waits on a pipe that closes when we are gone,
+    then kills the group. Costs 1 MiB, once a child.
+    """
+    reader, writer = os.pipe()
+    os.register_at_fork(after_in_child=lambda: os.close(writer))  # a fork without exec would hold the pipe open
+    quiet = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
+    waiting = [(os.POSIX_SPAWN_DUP2, reader, 0), *quiet]
+    os.posix_spawn("/bin/sh", ["sh", "-c", "read _; kill -9 0"], os.environ, file_actions=waiting)
+    os.close(reader)
 
 
 def apply_startup_ceiling() -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import SwathError
-from lib.jobs import parse_job
+from lib.jobs import parse_job, user_function
 from lib.memory.evidence import explain_exception
 from lib.memory.meter import Meter
 from lib.memory.proc import process_memory
@@ -42,6 +42,7 @@ def main(kind: str, descriptor: int) -> None:
     """Take jobs of one kind until end of file."""
     leaf = Path(os.environ["SWATH_CGROUP_LEAF"]) if "SWATH_CGROUP_LEAF" in os.environ else None
     os.dup2(2, 1)
+    os.set_inheritable(descriptor, False)
     with os.fdopen(descriptor, "w", encoding="utf-8", buffering=1) as pipe:
         one_at_a_time = threading.Lock()
 
@@ -63,6 +64,8 @@ def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None
     job = parse_job(request["job"])
     cap.lift_address_space_cap()
     cap.apply_startup_ceiling()
+    if user_function(job):
+        cap.end_group_with_us()
     _forget_peak()
     meter = Meter(
         send,

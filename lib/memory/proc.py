@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import psutil
 
-__all__ = ["ProcessMemory", "cpu_seconds", "process_memory", "tree", "tree_held_bytes"]
+__all__ = ["ProcessMemory", "TreeMemory", "cpu_seconds", "process_memory", "tree", "tree_memory"]
 
 _HAS_PROC = Path("/proc/self/status").exists()
 
@@ -19,6 +19,14 @@ class ProcessMemory(NamedTuple):
     peak_bytes: int
     swapped_bytes: int
     virtual_bytes: int
+
+
+class TreeMemory(NamedTuple):
+    """A process tree's memory: resident + swapped bytes of all, virtual bytes of its root, and how many processes it has."""
+
+    held_bytes: int
+    virtual_bytes: int
+    processes: int
 
 
 _GONE = ProcessMemory(0, 0, 0, 0)
@@ -65,14 +73,12 @@ def _children(pid: int) -> list[int]:
     return children
 
 
-def tree_held_bytes(pid: int) -> tuple[int, int]:
-    """Resident + swapped bytes of the process tree, and the virtual size of its root."""
+def tree_memory(pid: int) -> TreeMemory:
+    """What a process tree holds now."""
     root = process_memory(pid)
-    held = root.resident_bytes + root.swapped_bytes
-    for child in tree(pid)[1:]:
-        memory = process_memory(child)
-        held += memory.resident_bytes + memory.swapped_bytes
-    return held, root.virtual_bytes
+    family = [root, *map(process_memory, tree(pid)[1:])]
+    held = sum(each.resident_bytes + each.swapped_bytes for each in family)
+    return TreeMemory(held, root.virtual_bytes, len(family))
 
 
 def cpu_seconds(pid: int) -> float:

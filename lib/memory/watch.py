@@ -17,7 +17,7 @@ from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.memory.cap import STARTUP_CEILING_BYTES
 from lib.memory.evidence import Death, classify
 from lib.memory.launch import Child
-from lib.memory.proc import cpu_seconds, tree_held_bytes
+from lib.memory.proc import cpu_seconds, tree_memory
 from lib.reports import Allocator, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
 from lib.units import format_bytes, format_seconds
 
@@ -29,6 +29,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 _MOST_SAMPLES = 240
 _PATIENT_CPU_SECONDS = 0.01
 _HEAR_SECONDS = 0.5
+_FORK_SECONDS = 0.005
 
 
 @dataclass(slots=True)
@@ -135,8 +136,13 @@ class Watch:
 
     def _look(self) -> None:
         """The watchdog's look, and the deadlines."""
-        self.held_bytes, virtual = tree_held_bytes(self.child.pid)
-        self.virtual_bytes = virtual or self.virtual_bytes
+        memory = tree_memory(self.child.pid)
+        if memory.processes > 1 and memory.held_bytes > self.peak_bytes:
+            # Between vfork and exec a new process shows its parent's size as its own: seen twice, it is real.
+            self._over.wait(_FORK_SECONDS)
+            memory = min(memory, tree_memory(self.child.pid))
+        self.held_bytes = memory.held_bytes
+        self.virtual_bytes = memory.virtual_bytes or self.virtual_bytes
         self.peak_bytes = max(self.peak_bytes, self.held_bytes)
         self._sample()
         if self.held_bytes > self._limit_bytes:

@@ -119,6 +119,22 @@ def child_over(pixels: Any, valid: Any) -> Any:
     return pixels
 
 
+def child_that_stays(pixels: Any, valid: Any) -> Any:
+    """Start a process by fork and one by exec, write their ids to the file STARTED, and hang."""
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    executed = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    forked = os.fork()
+    if forked:
+        part = Path(os.environ["STARTED"] + ".part")
+        part.write_text(f"{executed.pid} {forked}")
+        part.rename(os.environ["STARTED"])
+    time.sleep(3600)
+    return pixels
+
+
 def leak_python(pixels: Any, valid: Any) -> Any:
     """Keep 256 KiB of Python objects a chunk."""
     _KEPT.append(b"x" * (_MIB // 4))  # exact: a bytearray may hold an eighth more

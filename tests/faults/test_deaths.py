@@ -252,11 +252,14 @@ def test_an_interrupt_leaves_no_child(moment: str, job: Job, tmp_path: Path) -> 
     _nothing_left(tmp_path)
 
 
+@pytest.mark.parametrize("moment", ["started", "at work"])
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_line_says_how_it_was_stopped(signal_number: int, raster: Path, tmp_path: Path) -> None:
-    """SIGINT is 130 and SIGTERM 143, status cancelled, nothing left behind."""
+def test_the_command_line_says_how_it_was_stopped(
+    signal_number: int, moment: str, raster: Path, tmp_path: Path
+) -> None:
+    """SIGINT is 130 and SIGTERM 143, status cancelled, nothing left behind: as soon as there is a child, and in the work."""
     process = _command(raster, tmp_path)
-    _until((tmp_path / ".out.tif.swath" / "out.tif").exists)
+    _until((tmp_path / ".out.tif.swath" / "out.tif").exists if moment == "at work" else lambda: bool(_child(process)))
     process.send_signal(signal_number)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 128 + signal_number
@@ -281,6 +284,21 @@ def test_a_parent_killed_with_9_takes_its_child_along_and_the_next_run_sweeps(
     report = run_published(job())
     assert report.status == "completed", report.error
     assert not staging.exists()
+
+
+@pytest.mark.parametrize("victim", ["parent", "child"])
+def test_what_a_function_started_dies_too(victim: str, raster: Path, tmp_path: Path) -> None:
+    """With kill -9 of the parent or the child, no process of the user function stays, forked or executed."""
+    process = _command(raster, tmp_path, "child_that_stays")
+    _until((tmp_path / "started").exists)
+    family = _family(process.pid)
+    started = {int(word) for word in (tmp_path / "started").read_text().split()}
+    assert started < {each.pid for each in family}
+    (process if victim == "parent" else _child(process)[0]).kill()
+    process.communicate(timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+    assert not (tmp_path / "out.tif").exists()
 
 
 def test_two_jobs_to_one_destination(raster: Path, tmp_path: Path, job: Job) -> None:
@@ -317,23 +335,28 @@ def test_a_child_is_gone_when_its_runner_is(job: Job, tmp_path: Path) -> None:
     assert _children() == []
 
 
-def _words(raster: Path, folder: Path) -> list[str]:
+def _words(raster: Path, folder: Path, function: str = "stall") -> list[str]:
     return [
         sys.executable, "-m", "flows.cli", "raster", str(raster), str(folder / "out.tif"), "--operation", "custom",
-        "--function", "tests.faults.functions:stall", "--memory-limit-mb", "256",
+        "--function", f"tests.faults.functions:{function}", "--memory-limit-mb", "256",
     ]  # fmt: skip
 
 
-def _command(raster: Path, folder: Path) -> subprocess.Popen[str]:
+def _command(raster: Path, folder: Path, function: str = "stall") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*_words(raster, folder), "--json"],
+        [*_words(raster, folder, function), "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=ROOT,
+        env=os.environ | {"STARTED": str(folder / "started")},
         # Where the suite itself was started with `&`, its children would ignore SIGINT, as they should.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads hold locks here
     )
+
+
+def _child(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [each for each in _family(process.pid) if "lib.memory.child" in " ".join(each.cmdline())]
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -349,7 +372,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 def _until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for another process to get somewhere; fails loudly where it does not."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, threading.Event()
     while not condition():
         assert time.monotonic() < deadline, "the other process did not get there"
-        os.sched_yield()
+        pause.wait(0.02)
