@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -63,15 +63,9 @@ def raster(
     if writing.flow:
         from flows.transform_raster import transform_raster
 
-        given = flags.parameters() | flags.output()
-        return _flow(
-            transform_raster,
-            source,
-            destination,
-            common,
-            writing,
-            given | {"operation": flags.operation, "max_chunk_mb": whole(flags.max_chunk_mb)},
-        )
+        given = flags.parameters() | flags.output() | writing.parameters()
+        given |= {"operation": flags.operation, "max_chunk_mb": whole(flags.max_chunk_mb)}
+        return _ended(_flow(transform_raster, common, source=source, destination=destination, **given), common)
     job = _raster_job(source, destination, flags, common, overwrite=writing.overwrite, verify=writing.verify)
     return _published(job, common)
 
@@ -95,8 +89,8 @@ def vector(
     if writing.flow:
         from flows.filter_vector import filter_vector
 
-        given = flags.output() | {"chunk_rows": whole(flags.chunk_rows)}
-        return _flow(filter_vector, source, destination, common, writing, given)
+        given = flags.output() | writing.parameters() | {"chunk_rows": whole(flags.chunk_rows)}
+        return _ended(_flow(filter_vector, common, source=source, destination=destination, **given), common)
     job = _vector_job(source, destination, flags, common, overwrite=writing.overwrite, verify=writing.verify)
     return _published(job, common)
 
@@ -109,6 +103,7 @@ def verify(
     *,
     level: Literal["basic", "full"] = "full",
     report: str | None = None,
+    flow: bool = False,
     common: Common = _COMMON,
 ) -> int:
     """Check an output against its source.
@@ -118,9 +113,15 @@ def verify(
         output: the output.
         level: how thoroughly.
         report: a report (--json) of the job that wrote it; without one the output's own metadata is read.
+        flow: run as a Prefect flow run: on the server in PREFECT_API_URL, or on an embedded one.
     """
-    said = request.read_report(report) if report else None
-    result = _run(request.verify_job(source, output, choices=common.choices(), level=level, report=said), common)
+    if flow:
+        from flows.verify_output import verify_output
+
+        result = _flow(verify_output, common, source=source, output=output, level=level, report=report)
+    else:
+        said = request.read_report(report) if report else None
+        result = _run(request.verify_job(source, output, choices=common.choices(), level=level, report=said), common)
     if not common.json and result.verification:
         rows = [
             [check.name, "passed" if check.passed else "FAILED", check.detail] for check in result.verification.checks
@@ -137,6 +138,7 @@ def profile(
     layer: str | None = None,
     chunks: int = 32,
     history: bool = False,
+    flow: bool = False,
     common: Common = _COMMON,
 ) -> int:
     """Measure what reading a source chunk by chunk takes, and suggest a limit.
@@ -146,13 +148,19 @@ def profile(
         layer: the layer, where a vector source has several.
         chunks: how many chunks are read, spread over the source.
         history: show past runs' projected and measured peaks instead of reading anything.
+        flow: run as a Prefect flow run: on the server in PREFECT_API_URL, or on an embedded one.
     """
     if history:
         return housekeeping.show_history(common)
     if source is None:
         raise UsageError("profile needs a source", hint="name one, or pass --history")
-    job = request.profile_job(source, choices=common.choices(), layer=layer, sample_chunks=chunks)
-    result = _run(job, common)
+    if flow:
+        from flows.profile_memory import profile_memory
+
+        result = _flow(profile_memory, common, source=source, layer=layer, sample_chunks=chunks)
+    else:
+        job = request.profile_job(source, choices=common.choices(), layer=layer, sample_chunks=chunks)
+        result = _run(job, common)
     if not common.json and result.memory.top_allocators:
         rows = [
             [each.location, format_bytes(each.size_bytes), str(each.blocks)] for each in result.memory.top_allocators
@@ -249,12 +257,14 @@ def demo(*, folder: str = ".demo", common: Common = _COMMON) -> int:
     return int(record["exit_code"])
 
 
-def main() -> None:
-    """Entry point: parse, run, show, exit with the report's code."""
+def main(signals: Sequence[int] = (), came: Sequence[int] = ()) -> None:
+    """Parse, run, show, exit with the report's code; `signals` are those to hear, `came` those that came during the imports."""
     tokens = sys.argv[1:]
-    for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, _terminate)
     try:
+        for number in signals:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else _terminate)
+        for number in came:
+            signal.raise_signal(number)
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except _Termination:
         code = _failed(Terminated("stopped by a signal; nothing was published"), tokens)
@@ -341,15 +351,8 @@ def _ended(report: Report, common: Common) -> int:
     return report.exit_code
 
 
-def _flow(
-    flow: Callable[..., Any],
-    source: str,
-    destination: str,
-    common: Common,
-    writing: Writing,
-    given: dict[str, Any],
-) -> int:
-    """Run a flow with the same words; its report comes back through the run's state."""
+def _flow(flow: Callable[..., Any], common: Common, **given: Any) -> Report:
+    """Run a flow with the same words, those left out as the flow has them; its report comes back through the run's state."""
     from tasks.capped import report_of
 
     shared = {
@@ -358,12 +361,17 @@ def _flow(
         "threads": whole(common.threads),
         "timeout": common.timeout,
         "config": common.config,
-        "overwrite": writing.overwrite,
-        "verify": writing.verify or "full",
     }
     chosen = {name: value for name, value in (shared | given).items() if value is not None}
-    state = flow(source=source, destination=destination, return_state=True, **chosen)
-    return _ended(report_of(state), common)
+    try:
+        return report_of(flow(return_state=True, **chosen))
+    except RuntimeError as error:
+        if "reach API" not in str(error):
+            raise
+        hint = "start that server, or unset PREFECT_API_URL to run on an embedded one"
+        raise SwathError(
+            f"the Prefect API in PREFECT_API_URL does not answer: {_plain(str(error))}", hint=hint
+        ) from error
 
 
 def _yes(value: object) -> str:
@@ -376,7 +384,3 @@ def _command(tokens: list[str]) -> str:
 
 def _plain(text: str) -> str:
     return " ".join(text.replace("│", " ").split())
-
-
-if __name__ == "__main__":
-    main()

@@ -62,6 +62,10 @@ class Writing:
     flow: bool = False
     "Run as a Prefect flow run: on the server in PREFECT_API_URL, or on an embedded one."
 
+    def parameters(self) -> dict[str, Any]:
+        """Parameters of a writing flow."""
+        return {"overwrite": self.overwrite, "verify": self.verify or "full"}
+
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ def profile_memory(
     layer: str | None = None,
     sample_chunks: int = 32,
     memory_limit_mb: int | None = None,
+    memory_limit_max_mb: int | None = None,
     max_chunk_mb: int | None = None,
     chunk_rows: int | None = None,
     threads: int | None = None,
@@ -31,6 +32,7 @@ def profile_memory(
         sample_chunks: How many chunks are read, spread over the source. Default 32.
         memory_limit_mb: Resident memory that the job may use, everything included, MiB. Default: as configured, 2048 where
             nothing is.
+        memory_limit_max_mb: How far the limit may be raised after a death of memory, MiB. Default: as configured, not at all.
         max_chunk_mb: Upper bound of one window's buffers, MiB. Default: planned.
         chunk_rows: Upper bound of a batch, rows. Default: as configured, 10000 where nothing is.
         threads: Threads of the job. Default: planned.
@@ -40,6 +42,7 @@ def profile_memory(
     choices = Choices(
         config=config,
         memory_limit_mb=memory_limit_mb,
+        memory_limit_max_mb=memory_limit_max_mb,
         max_chunk_mb=max_chunk_mb,
         chunk_rows=chunk_rows,
         threads=threads,

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,13 @@ def progress(label: str, *, quiet: bool) -> Iterator[OnEvent]:
         transient=True,
         disable=quiet or not err.is_terminal,
     )
+    last_words: deque[str] = deque(maxlen=1)
     with bar:
         task = bar.add_task(label, total=None, detail="starting")
-        yield lambda event: _hear(event, bar, task)
+        yield lambda event: _hear(event, bar, task, last_words)
 
 
-def _hear(event: dict[str, Any], bar: Progress, task: TaskID) -> None:
+def _hear(event: dict[str, Any], bar: Progress, task: TaskID, last_words: deque[str]) -> None:
     match event["event"]:
         case "planned":
             bar.update(task, detail=f"planned {format_bytes(event['plan']['projected_bytes'])}")
@@ -60,7 +62,10 @@ def _hear(event: dict[str, Any], bar: Progress, task: TaskID) -> None:
             limit = format_bytes(event["limit_bytes"])
             err.print(f"memory ran out: attempt {event['number']}, {event['fraction']:.0%} of {limit}")
         case "stderr":
-            err.print(event["text"], markup=False)
+            for line in event["text"].splitlines():
+                if line not in last_words:  # libtiff says the same for each block that it cannot write
+                    err.print(line, markup=False)
+                last_words.append(line)
 
 
 def show_error(report: Report, *, debug: bool) -> None:

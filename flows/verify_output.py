@@ -20,6 +20,7 @@ def verify_output(
     report: str | None = None,
     level: Literal["basic", "full"] = "full",
     memory_limit_mb: int | None = None,
+    memory_limit_max_mb: int | None = None,
     threads: int | None = None,
     timeout: float | None = None,
     config: str | None = None,
@@ -34,12 +35,18 @@ def verify_output(
         level: How thoroughly: basic, structure, counts and a few samples; full, every block or row decoded too. Default full.
         memory_limit_mb: Resident memory that the job may use, everything included, MiB. Default: as configured, 2048 where
             nothing is.
+        memory_limit_max_mb: How far the limit may be raised after a death of memory, MiB. Default: as configured, not at all.
         threads: Threads of the job. Default: planned.
         timeout: Time limit of the job, seconds. Default: none.
         config: A YAML file of settings on the worker's host. Default: what BATCH_CONFIG names, else none.
     """
     choices = Choices(
-        config=config, memory_limit_mb=memory_limit_mb, threads=threads, timeout=timeout, layer="parameter"
+        config=config,
+        memory_limit_mb=memory_limit_mb,
+        memory_limit_max_mb=memory_limit_max_mb,
+        threads=threads,
+        timeout=timeout,
+        layer="parameter",
     )
     said = read_report(report) if report else None
     return settled(verify(verify_job(source, output, choices=choices, level=level, report=said)))

@@ -210,7 +210,7 @@ class VerificationFailed(JobFailed):
 class ChildDied(JobFailed):
     """The child ended by a signal or an exit code, without evidence of memory."""
 
-    default_hint = "not a matter of memory: see the child's last words in the report"
+    default_hint = "not a matter of memory: its last words are above, and in the report (--json)"
 
 
 class ChildStalled(JobFailed):

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _OWNER = "owner"
+_ASIDE = "replaced"
 # What a former file at the destination leaves beside it: readers would take it for the new file's.
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".msk.ovr")
 # SQLite would replay these into the new database.
@@ -59,7 +60,8 @@ class Staging:
     def publish(self) -> int:
         """Move the staged file to the destination: fsync, mode, rename, fsync of the folder.
 
-        Sidecars of a file that is replaced go first: after the rename they would speak of the new one.
+        Sidecars of a file that is replaced go first, into the staging folder: after the rename they would speak of the new
+        one. Where the rename fails, or we are killed before it, they come back.
 
         Returns:
             The size of what was published, bytes.
@@ -78,21 +80,47 @@ class Staging:
                 os.close(descriptor)
             _check_not_live(self.destination)
             if self.overwrite:
-                for sidecar in sidecars(self.destination):
-                    sidecar.unlink()
-                self.path.replace(self.destination)
+                self._replace()
             else:
                 _rename_new(self.path, self.destination)
-            folder = os.open(self.destination.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _sync(self.destination.parent)
         except FileExistsError as error:
             raise DestinationError(f"destination {self.destination} appeared while the job ran") from error
         except OSError as error:
-            raise OutputError(f"cannot publish {self.destination}: {error.strerror}") from error
+            raise OutputError(
+                f"cannot publish {self.destination}: {error.strerror}", hint="check the rights and the free space there"
+            ) from error
         return size
+
+    def _replace(self) -> None:
+        if beside := sidecars(self.destination):
+            aside = self.folder / _ASIDE
+            aside.mkdir(exist_ok=True)
+            for sidecar in beside:
+                sidecar.rename(aside / sidecar.name)
+            _sync(self.destination.parent)
+        try:
+            self.path.replace(self.destination)
+        except OSError:
+            _bring_back(self.folder)
+            raise
+
+
+def _bring_back(folder: Path) -> None:
+    """Put a destination's sidecars back, where its file was not replaced: what was staged is still there."""
+    name = folder.name.removeprefix(".").removesuffix(".swath")
+    if (folder / _ASIDE).is_dir() and (folder / name).exists():
+        for sidecar in (folder / _ASIDE).iterdir():
+            if not (there := folder.parent / sidecar.name).exists():
+                sidecar.rename(there)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sidecars(destination: Path) -> list[Path]:
@@ -230,6 +258,7 @@ def _take_over(descriptor: int, folder: Path) -> None:
             f"{folder} was left by a job on host {previous.get('host')}, which may still run",
             hint=f"if it does not, run `swath clean {folder.parent} --older-than 0`",
         )
+    _bring_back(folder)
     for entry in folder.iterdir():
         if entry.name != _OWNER:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
@@ -308,6 +337,7 @@ def remove_leftover(leftover: Leftover) -> None:
     """Remove a leftover, holding its lock meanwhile where there is one."""
     with contextlib.suppress(OSError), (leftover.folder / _OWNER).open("r+b") as owner:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _bring_back(leftover.folder)
         shutil.rmtree(leftover.folder)
         return
     with contextlib.suppress(OSError):

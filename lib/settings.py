@@ -172,7 +172,7 @@ def load_settings(
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
     origins = {key: Origin("default", "") for key in Settings.model_fields}
-    config = config or environ.get("BATCH_CONFIG")
+    config = (environ.get("BATCH_CONFIG") or None) if config is None else config
     layers = [
         *_from_file(config),
         *_from_environment(environ),
@@ -194,6 +194,19 @@ def load_settings(
     return SettingsLayers(settings, origins)
 
 
+class _OnceLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which PyYAML takes the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping, as SafeLoader makes it."""
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _given_name(key: str, layer: str) -> str:
     flag = {"timeout_seconds": "timeout"}.get(key, key)
     return "--" + flag.replace("_", "-") if layer == "flag" else key
@@ -204,7 +217,7 @@ def _from_file(config: str | Path | None) -> list[tuple[Origin, str, Any]]:
         return []
     origin = Origin("file", str(config))
     try:
-        content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        content = yaml.load(Path(config).read_text(encoding="utf-8"), _OnceLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise SettingsError(
             f"settings file {config}: {error.strerror}", hint="--config names a YAML file", layer="file"

@@ -3,9 +3,12 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,13 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from rasterio.transform import from_origin
 from shapely.geometry import box
 
-from flows import cli
+from flows import cli, terminal
 
+ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., tuple[int, dict[str, Any], str]]
 
 
@@ -389,6 +394,45 @@ def test_the_same_words_run_as_a_flow(run: Run, scene: Path, parcels: Path, tmp_
     assert (code, report["result"]["features_kept"]) == (0, 53), report["error"]
     code, report, _ = run("raster", "missing.tif", "out2.tif", "--flow")
     assert (code, report["error"]["type"]) == (2, "SourceError")
+    code, report, _ = run("verify", "scene.tif", "out.tif", "--flow")
+    assert (code, report["verification"]["passed"]) == (0, True), report["error"]
+    code, report, _ = run("profile", "parcels.gpkg", "--chunks", "3", "--flow")
+    assert (code, report["job"]["sample_chunks"]) == (0, 3), report["error"]
+
+
+def test_an_api_that_is_away_is_one_line(run: Run, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--flow` with a server that does not answer: told so, and what to do."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        code, report, _ = run("raster", "scene.tif", "out.tif", "--flow")
+    assert code == 1
+    assert "PREFECT_API_URL does not answer" in report["error"]["message"]
+    assert "unset PREFECT_API_URL" in report["error"]["hint"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
+def test_a_signal_during_the_imports_is_heard(number: int, code: int, tmp_path: Path) -> None:
+    """As soon as it can hear signals, before anything is imported: the right code, one JSON object, no traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows", "drivers", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it may be ignored here
+    )  # fmt: skip
+    status = Path(f"/proc/{process.pid}/status")
+    deadline = time.monotonic() + 20
+    while not int(status.read_text().split("SigCgt:")[1].split()[0], 16) >> (signal.SIGTERM - 1) & 1:
+        assert time.monotonic() < deadline
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (code, b"")
+    assert json.loads(out)["status"] == "cancelled"
+
+
+def test_what_a_child_repeats_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Libtiff says the same for each block that it cannot write; other words come through, in order."""
+    with terminal.progress("x", quiet=False) as hear:
+        for text in ("File too large.\nFile too large.", "File too large.", "other", "File too large."):
+            hear({"event": "stderr", "text": text})
+    assert capsys.readouterr().err.splitlines() == ["File too large.", "other", "File too large."]
 
 
 def test_an_error_is_one_line_on_stderr(

@@ -127,6 +127,44 @@ def test_an_overwrite_that_fails_leaves_the_old_file(destination: Path) -> None:
     assert destination.read_bytes() == b"old"
 
 
+def test_a_replace_that_fails_brings_the_sidecars_back(destination: Path) -> None:
+    """A former file's mask and statistics stay with it where the rename fails, and go where it does not."""
+    mask = destination.with_name(destination.name + ".msk")
+    mask.write_bytes(b"mask")
+    destination.mkdir()  # a file cannot take a folder's place
+    with staging(destination, overwrite=True) as staged:
+        staged.path.write_bytes(b"new")
+        with pytest.raises(OutputError, match="Is a directory"):
+            staged.publish()
+    assert mask.read_bytes() == b"mask"
+    destination.rmdir()
+    destination.write_bytes(b"old")
+    with staging(destination, overwrite=True) as staged:
+        staged.path.write_bytes(b"new")
+        staged.publish()
+    assert list(destination.parent.iterdir()) == [destination]
+
+
+@pytest.mark.parametrize("sweep", ["next run", "clean"])
+@pytest.mark.parametrize("was_replaced", [False, True])
+def test_a_kill_before_the_rename_brings_the_sidecars_back(was_replaced: bool, sweep: str, destination: Path) -> None:
+    """Sidecars that a killed publisher had moved aside: back beside the old file, gone with it once it was replaced."""
+    folder = _killed(destination)
+    destination.write_bytes(b"old")
+    (folder / "replaced").mkdir()
+    (folder / "replaced" / "out.tif.msk").write_bytes(b"mask")
+    if was_replaced:
+        (folder / "out.tif").replace(destination)
+    if sweep == "clean":
+        for leftover in find_leftovers(destination.parent):
+            remove_leftover(leftover)
+    else:
+        with staging(destination, overwrite=True):
+            pass
+    assert destination.with_name("out.tif.msk").exists() is not was_replaced
+    assert not folder.exists()
+
+
 def test_a_link_is_replaced_and_not_what_it_points_to(destination: Path, tmp_path: Path) -> None:
     """A destination that is a symbolic link becomes a file; the link's target is untouched."""
     target = tmp_path / "precious.tif"

@@ -45,7 +45,7 @@ def test_the_commands_run(folder: Path) -> None:
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
         run = subprocess.run(
-            [sys.executable, "-m", "flows.cli", *words], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            [sys.executable, "-m", "flows", *words], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert run.returncode == 0, f"{line}\n{run.stdout}\n{run.stderr}"

@@ -166,6 +166,7 @@ def test_a_misspelt_key_gets_the_one_that_was_meant(config: Path) -> None:
     ("content", "problem"),
     [
         (b"memory_limit_mb: [1\n", "is not YAML at line"),
+        (b"threads: 1\nthreads: 2\n", "'threads' is given twice"),
         (b"- memory_limit_mb\n", "holds a list"),
         (b"512\n", "holds a int"),
         (b"\xff\xfe\x00\x00bad", "not"),
@@ -186,6 +187,8 @@ def test_a_file_that_is_missing_or_a_folder_is_told(tmp_path: Path) -> None:
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(SettingsError, match=str(path)):
             load_settings(path, environ={})
+    with pytest.raises(SettingsError, match="settings file"):
+        load_settings("", environ={})
 
 
 def test_a_ceiling_below_the_limit_names_both_origins() -> None:

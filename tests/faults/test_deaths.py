@@ -337,7 +337,7 @@ def test_a_child_is_gone_when_its_runner_is(job: Job, tmp_path: Path) -> None:
 
 def _words(raster: Path, folder: Path, function: str = "stall") -> list[str]:
     return [
-        sys.executable, "-m", "flows.cli", "raster", str(raster), str(folder / "out.tif"), "--operation", "custom",
+        sys.executable, "-m", "flows", "raster", str(raster), str(folder / "out.tif"), "--operation", "custom",
         "--function", f"tests.faults.functions:{function}", "--memory-limit-mb", "256",
     ]  # fmt: skip
 

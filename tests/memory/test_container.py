@@ -40,7 +40,7 @@ def _run(container: Path, folder: Path, *words: str) -> tuple[int, dict[str, dic
         "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())); "
         "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
     )
-    command = ["-m", "flows.cli", "raster", str(folder / "tile.tif"), str(folder / "out.tif"), "--json", *words]
+    command = ["-m", "flows", "raster", str(folder / "tile.tif"), str(folder / "out.tif"), "--json", *words]
     run = subprocess.run(
         [sys.executable, "-c", enter, str(container / "cgroup.procs"), *command],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
