@@ -43,11 +43,15 @@ class Attributor:
         self._free_before = _free_lists_bytes()
         self._gdal = _loaded_gdal()
 
-    def split(self) -> dict[str, int]:
-        """Bytes by origin; they sum to `resident_bytes`, the last of them being `unexplained_bytes` (never below 0)."""
+    def split(self, snapshot: tracemalloc.Snapshot | None) -> dict[str, int]:
+        """Bytes by origin; they sum to `resident_bytes`, the last of them being `unexplained_bytes` (never below 0).
+
+        Args:
+            snapshot: of now; None where tracemalloc does not trace.
+        """
         self._gdal = self._gdal or _loaded_gdal()
         status = _status()
-        numpy_bytes, python_bytes = _traced()
+        numpy_bytes, python_bytes = _traced(snapshot)
         parts = {
             "file_backed_bytes": status.get("RssFile", 0) + status.get("RssShmem", 0),
             "imports_bytes": self._imports_bytes,
@@ -72,18 +76,16 @@ def _status() -> dict[str, int]:
     return found
 
 
-def _traced() -> tuple[int, int]:
+def _traced(snapshot: tracemalloc.Snapshot | None) -> tuple[int, int]:
     """NumPy's bytes and all other traced bytes."""
-    if not tracemalloc.is_tracing():
+    if snapshot is None:
         return 0, 0
     current = tracemalloc.get_traced_memory()[0]
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return 0, current
-    traces = tracemalloc.take_snapshot().filter_traces(
-        (tracemalloc.DomainFilter(inclusive=True, domain=numpy.lib.tracemalloc_domain),)
-    )
-    size = sum(trace.size for trace in traces.traces)
+    domain = tracemalloc.DomainFilter(inclusive=True, domain=numpy.lib.tracemalloc_domain)
+    size = sum(trace.size for trace in snapshot.filter_traces((domain,)).traces)
     return size, max(0, current - size)
 
 

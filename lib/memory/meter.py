@@ -19,7 +19,7 @@ from lib.memory.leaks import Slope, fit, would_cross
 from lib.memory.proc import process_memory
 from lib.units import format_bytes
 
-__all__ = ["Meter", "top_allocators"]
+__all__ = ["Meter", "snapshot", "top_allocators"]
 
 _RELEASES = 60
 _MOST_RESIDUES = 128
@@ -28,6 +28,7 @@ _LOOK_EVERY_SECONDS = 0.05
 _RELEASE_EVERY_SECONDS = 0.2
 _HEARTBEAT_EVERY_SECONDS = 0.1
 _PEAK_GROWTH = 1.10
+_REST = 100
 _GROWTH_STEPS = 32  # releases on the way to the drift threshold
 _JUDGE_EVERY_RELEASES = 4
 _EARLY_RELEASES = 8
@@ -114,11 +115,11 @@ class Meter:
         if self.baseline_bytes is None:
             self.start()
         self._over.set()
-        self.top = self.top or top_allocators()
+        self.top = self.top or top_allocators(snapshot())
         gc.collect()
         trim()
         self.final_bytes = process_memory().resident_bytes
-        self.attribution_end = self._split()
+        self.attribution_end = self._split(snapshot())
         self.residual_bytes = self.final_bytes - (self.baseline_bytes or self.final_bytes)
         if self.residual_bytes > self._residual_tolerance_bytes:
             self.warnings.append(
@@ -130,11 +131,12 @@ class Meter:
     def note_failure(self) -> None:
         """The allocators and the attribution of a job that failed before its peak was noted."""
         self._over.set()
-        self.top = self.top or top_allocators()
-        self.attribution_end = self._split()
+        now = snapshot()
+        self.top = self.top or top_allocators(now)
+        self.attribution_end = self._split(now)
 
-    def _split(self) -> dict[str, int]:
-        return self._attributor.split() if self._attributor else {}
+    def _split(self, now: tracemalloc.Snapshot | None) -> dict[str, int]:
+        return self._attributor.split(now) if self._attributor else {}
 
     def record(self) -> dict[str, Any]:
         """What was measured, as `reports.MemoryRecord` has it; its samples over time are the parent's."""
@@ -219,18 +221,25 @@ class Meter:
         ]
 
     def _watch_peak(self) -> None:
-        """Name the allocators whenever the peak has grown by a tenth, so that a child killed in mid-chunk has named them."""
-        while True:
-            resident = process_memory().resident_bytes
-            if resident > self._reported_peak_bytes * _PEAK_GROWTH:
+        """Name the allocators whenever the peak has grown by a tenth, so that a child killed in mid-chunk has named them.
+
+        Within the projection that is rationed to a hundredth of the time: a snapshot stops the work. Past it nothing waits.
+        """
+        self._reported_peak_bytes, rested_at = self.baseline_bytes or 0, 0.0
+        while not self._over.wait(_LOOK_EVERY_SECONDS):
+            resident, now = process_memory().resident_bytes, time.monotonic()
+            if resident > self._reported_peak_bytes * _PEAK_GROWTH and (
+                now > rested_at or resident > self._projected_bytes
+            ):
                 self._note_peak(resident)
-            if self._over.wait(_LOOK_EVERY_SECONDS):
-                return
+                done = time.monotonic()
+                rested_at = done + _REST * (done - now)
 
     def _note_peak(self, resident: int) -> None:
         self._reported_peak_bytes = resident
-        self.top = top_allocators()
-        self.attribution = self._split()
+        now = snapshot()
+        self.top = top_allocators(now)
+        self.attribution = self._split(now)
         self._send(
             {"event": "allocators", "top": self.top, "attribution": self.attribution, "resident_bytes": resident}
         )
@@ -242,7 +251,7 @@ class Meter:
         resident = process_memory().resident_bytes
         if resident - baseline <= self._drift_threshold_bytes or resident <= self._projected_bytes:
             return
-        self.top = top_allocators()
+        self.top = top_allocators(snapshot())
         where = ", ".join(f"{each['location']} {format_bytes(each['size_bytes'])}" for each in self.top[:1])
         raise DriftExceeded(
             f"memory drifted by {format_bytes(resident - baseline)} over its baseline after {self._chunks} chunks, past "
@@ -253,9 +262,14 @@ class Meter:
         )
 
 
-def top_allocators(most: int = 5) -> list[dict[str, Any]]:
-    """The largest lines by tracemalloc, as `reports.Allocator` has them; empty where it does not trace."""
-    if not tracemalloc.is_tracing():
+def snapshot() -> tracemalloc.Snapshot | None:
+    """What is traced now; None where tracemalloc does not trace."""
+    return tracemalloc.take_snapshot() if tracemalloc.is_tracing() else None
+
+
+def top_allocators(now: tracemalloc.Snapshot | None, most: int = 5) -> list[dict[str, Any]]:
+    """The largest lines of a snapshot, as `reports.Allocator` has them."""
+    if now is None:
         return []
     return [
         {
@@ -263,7 +277,7 @@ def top_allocators(most: int = 5) -> list[dict[str, Any]]:
             "size_bytes": stat.size,
             "blocks": stat.count,
         }
-        for stat in _without_tracer(tracemalloc.take_snapshot()).statistics("lineno")[:most]
+        for stat in _without_tracer(now).statistics("lineno")[:most]
     ]
 
 

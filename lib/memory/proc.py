@@ -9,6 +9,7 @@ import psutil
 
 __all__ = ["ProcessMemory", "TreeMemory", "cpu_seconds", "process_memory", "tree", "tree_memory"]
 
+_MOST_BYTES = 65536
 _HAS_PROC = Path("/proc/self/status").exists()
 
 
@@ -40,7 +41,7 @@ def process_memory(pid: int | None = None) -> ProcessMemory:
             return ProcessMemory(info.rss, info.rss, 0, info.vms)
         return _GONE
     try:
-        status = Path(f"/proc/{pid or 'self'}/status").read_bytes()
+        status = _read(f"/proc/{pid or 'self'}/status")
     except OSError:
         return _GONE
     return ProcessMemory(
@@ -69,8 +70,17 @@ def _children(pid: int) -> list[int]:
         return children
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - names only, every 20 ms
-            children += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_bytes().split())
+            children += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
     return children
+
+
+def _read(path: str) -> bytes:
+    """A small file of `/proc`, whole; a quarter of what pathlib takes, fifty times a second and once a chunk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _MOST_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def tree_memory(pid: int) -> TreeMemory:

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 
 from lib.memory.attribution import Attributor
+from lib.memory.meter import snapshot
 from lib.raster.formats import set_cache
 from lib.units import MIB
 
@@ -33,22 +34,22 @@ def _grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 
 def test_numpy_is_told_from_the_python_heap(attributor: Attributor) -> None:
     """24 MiB of an array count as NumPy's, 24 MiB of a bytearray as Python's."""
-    before = attributor.split()
+    before = attributor.split(snapshot())
     array = np.ones(SIZE, dtype="uint8")
-    grown = _grown(before, attributor.split())
+    grown = _grown(before, attributor.split(snapshot()))
     assert grown["numpy_bytes"] == pytest.approx(SIZE, abs=MIB)
     assert grown["python_heap_bytes"] < MIB
     held = bytearray(b"x") * SIZE
-    grown = _grown(before, attributor.split())
+    grown = _grown(before, attributor.split(snapshot()))
     assert grown["python_heap_bytes"] == pytest.approx(SIZE, abs=MIB)
     assert len(array) == len(held)
 
 
 def test_arrows_pool_is_told(attributor: Attributor) -> None:
     """A buffer from Arrow's pool counts as the pool's."""
-    before = attributor.split()
+    before = attributor.split(snapshot())
     buffer = pa.allocate_buffer(SIZE)
-    assert _grown(before, attributor.split())["arrow_pool_bytes"] >= SIZE
+    assert _grown(before, attributor.split(snapshot()))["arrow_pool_bytes"] >= SIZE
     assert buffer.size == SIZE
 
 
@@ -62,19 +63,19 @@ def test_gdals_block_cache_is_told(attributor: Attributor, tmp_path: Path) -> No
     with rasterio.open(path) as source:
         for _, window in source.block_windows(1):
             source.read(1, window=window)
-        assert attributor.split()["gdal_cache_bytes"] >= 15 * MIB
+        assert attributor.split(snapshot())["gdal_cache_bytes"] >= 15 * MIB
 
 
 def test_native_memory_is_unexplained_and_the_parts_sum_up(attributor: Attributor) -> None:
     """What nobody traces is said to be unexplained; all parts together are the resident size."""
     size = 48 * MIB  # above what malloc would take from its free lists
-    before = attributor.split()
+    before = attributor.split(snapshot())
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     libc.free.argtypes = [ctypes.c_void_p]
     block = libc.malloc(ctypes.c_size_t(size))
     ctypes.memset(block, 1, size)
-    after = attributor.split()
+    after = attributor.split(snapshot())
     libc.free(block)
     assert after["resident_bytes"] - before["resident_bytes"] >= size - MIB
     parts = sum(size for name, size in after.items() if name != "resident_bytes")
