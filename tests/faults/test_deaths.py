@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lib.jobs import RasterJob
+from lib.jobs import Custom, RasterJob
 from lib.memory.ledger import admission
 from lib.memory.process import Runner, run_job
 from lib.run import run_published
@@ -124,6 +124,45 @@ def test_a_death_before_the_plan_is_not_judged_by_the_limit(job: Job, tmp_path: 
     assert report.error is not None
     assert (report.exit_code, report.error.type) in {(1, "ChildDied"), (137, "MemoryRefused")}
     _nothing_left(tmp_path)
+
+
+def test_a_start_up_that_takes_too_long_is_stopped(job: Job, tmp_path: Path) -> None:
+    """No plan within startup_seconds: exit 1, stalled, told which setting; the user's own module takes an hour to import."""
+    report = run_published(_importing("slow_import", job(startup_seconds=4.0)))
+    assert report.error is not None
+    assert (report.exit_code, report.error.type, len(report.attempts)) == (1, "ChildStalled", 1)
+    assert "startup_seconds" in report.error.hint
+    _nothing_left(tmp_path)
+
+
+def test_a_start_up_that_takes_too_much_is_stopped(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before there is a plan a fixed ceiling holds, here 200 MiB: exit 137, and said so."""
+    monkeypatch.setattr("lib.memory.watch.STARTUP_CEILING_BYTES", 200 * MIB)
+    report = run_published(_importing("large_import", job(limit_mb=1024)))
+    assert report.error is not None
+    assert (report.exit_code, report.error.type) == (137, "MemoryExceeded")
+    assert "start-up ceiling" in report.error.message
+    assert (report.memory.peak_bytes or 0) < 400 * MIB
+    _nothing_left(tmp_path)
+
+
+def _importing(module: str, job: RasterJob) -> RasterJob:
+    return job.model_copy(update={"operation": Custom(function=f"tests.faults.{module}:unchanged")})
+
+
+def test_a_child_is_renewed_after_its_share_of_jobs(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven jobs at three a child are three children, and all complete."""
+    monkeypatch.setattr("lib.memory.process._JOBS_PER_CHILD", 3)
+    pids: list[int] = []
+    with Runner() as runner:
+        for number in range(7):
+            report = runner.run(
+                job(),
+                staged=tmp_path / f"{number}.tif",
+                on_event=lambda _: pids.extend(each.pid for each in _children()),
+            )
+            assert report.status == "completed", report.error
+    assert len(set(pids)) == 3
 
 
 def test_the_watchdog_sees_while_a_callback_blocks(job: Job, tmp_path: Path) -> None:
