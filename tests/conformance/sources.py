@@ -77,27 +77,33 @@ def png(folder: Path, dtype: str) -> Path:
     return folder / "image.png"
 
 
-def _no_nodata(path: Path, dtype: str, bands: int, **options: Any) -> Path:
+# GDAL shows one strip of more than 2000 rows as rows.
+TALL = 2100
+
+
+def _tall(path: Path, dtype: str, bands: int, **options: Any) -> Path:
+    """Some rows more than others have, without nodata, which lossy formats would not keep."""
+    stack = np.maximum(pixels(dtype, bands), 60)
     with rasterio.open(
-        path, "w", driver="GTiff", width=WIDTH, height=HEIGHT, count=bands, dtype=dtype, crs="EPSG:32633",
+        path, "w", driver="GTiff", width=WIDTH, height=TALL, count=bands, dtype=dtype, crs="EPSG:32633",
         transform=from_origin(500000, 5000000, 10, 10), **options,
     ) as dataset:  # fmt: skip
-        dataset.write(np.maximum(pixels(dtype, bands), 60))
+        dataset.write(np.concatenate([stack, stack[:, : TALL - HEIGHT]], axis=1))
     return path
 
 
 def one_strip(folder: Path, dtype: str) -> Path:
     """One deflated strip of four bands: 11 MB compressed, which GDAL shows as blocks of one row."""
-    return _no_nodata(
-        folder / "strip.tif", dtype, 4, blockysize=HEIGHT, compress="deflate", interleave="pixel",
+    return _tall(
+        folder / "strip.tif", dtype, 4, blockysize=TALL, compress="deflate", interleave="pixel",
         photometric="minisblack", alpha="no",
     )  # fmt: skip
 
 
 def one_lerc_strip(folder: Path, dtype: str) -> Path:
     """One LERC strip of four bands, whose decoder holds it all."""
-    return _no_nodata(
-        folder / "lerc.tif", dtype, 4, blockysize=HEIGHT, compress="lerc", interleave="pixel",
+    return _tall(
+        folder / "lerc.tif", dtype, 4, blockysize=TALL, compress="lerc", interleave="pixel",
         photometric="minisblack", alpha="no",
     )  # fmt: skip
 
@@ -110,7 +116,7 @@ def strips_vrt(folder: Path, dtype: str) -> Path:
 
 def _copied(name: str, driver: str, bands: int, **options: Any) -> Callable[[Path, str], Path]:
     def made(folder: Path, dtype: str) -> Path:
-        rasterio_copy(_no_nodata(folder / "in.tif", dtype, bands), folder / name, driver=driver, **options)
+        rasterio_copy(_tall(folder / "in.tif", dtype, bands), folder / name, driver=driver, **options)
         return folder / name
 
     return made
@@ -133,6 +139,7 @@ def interlaced_png(folder: Path, dtype: str) -> Path:
         file.write(b"\x89PNG\r\n\x1a\n")
         for name, body in chunks.items():
             file.write(struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)))
+    (folder / "interlaced.pgw").write_text("10\n0\n0\n-10\n500005\n4999995\n")
     return folder / "interlaced.png"
 
 
@@ -143,7 +150,7 @@ HELD: dict[str, tuple[Callable[[Path, str], Path], tuple[str, ...]]] = {
     "vrt-of-strip": (strips_vrt, ("uint8",)),
     "progressive-jpeg": (_copied("image.jpg", "JPEG", 3, PROGRESSIVE="YES"), ("uint8",)),
     "jp2": (_copied("image.jp2", "JP2OpenJPEG", 3), ("uint8", "uint16")),
-    "jp2-one-tile": (_copied("tile.jp2", "JP2OpenJPEG", 1, BLOCKXSIZE=WIDTH, BLOCKYSIZE=HEIGHT), ("uint8",)),
+    "jp2-one-tile": (_copied("tile.jp2", "JP2OpenJPEG", 1, BLOCKXSIZE=WIDTH, BLOCKYSIZE=TALL), ("uint8",)),
     "webp": (_copied("image.webp", "WEBP", 3), ("uint8",)),
     "interlaced-png": (interlaced_png, ("uint8",)),
 }
