@@ -6,15 +6,16 @@ told here: before anything is written.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lib.errors import DataError, SourceError
 from lib.memory.proc import process_memory
 from lib.raster import windows
+from lib.raster.decoders import held_bytes, is_split
 from lib.raster.masks import MaskRules
 from lib.units import format_bytes
 
@@ -42,6 +43,8 @@ class RasterFacts:
         block: `(height, width)` of the largest block that a read decodes, in pixels.
         pixel_interleaved: one decoded block holds all bands.
         compression: the codec's name, "" for none.
+        compressed_bytes: size of the largest compressed block, at most.
+        decoder_bytes: what decoders hold beside blocks, those of all sources of a mosaic that are open at once.
         rules: how nodata is told.
         blocks: blocks in all bands of the file; 0 where not a TIFF.
         source_bytes: size of the file; 0 where it is not one.
@@ -60,6 +63,8 @@ class RasterFacts:
     pixel_interleaved: bool
     compression: str
     rules: MaskRules
+    compressed_bytes: int = 0
+    decoder_bytes: int = 0
     blocks: int = 0
     source_bytes: int = 0
     sources: int = 1
@@ -104,6 +109,16 @@ class _Layout:
     block: tuple[int, int]
     pixel_interleaved: bool
     compression: str
+    compressed_bytes: int
+    decoder_bytes: int
+
+
+class _Table(NamedTuple):
+    """A TIFF's blocks in all bands, the largest one's compressed bytes, where in the file they end."""
+
+    blocks: int
+    largest: int
+    end: int
 
 
 def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, tables_checked: bool = False) -> RasterFacts:
@@ -116,11 +131,11 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
     selected = check_bands(dataset, path, bands)
     dtype = _dtype(dataset, path, selected)
     source_bytes = Path(path).stat().st_size if Path(path).is_file() else 0
+    table = None if tables_checked else _table(dataset)
+    if table and source_bytes:
+        _check_table(dataset, path, source_bytes, table)
     files = [name for name in dataset.files if name != dataset.name] if dataset.driver == "VRT" else []
-    layout = _layout_of_sources(files, dataset) if files else _layout(dataset)
-    blocks = 0
-    if dataset.driver == "GTiff" and source_bytes and not tables_checked:
-        blocks = _check_tables(dataset, path, source_bytes)
+    layout = _layout_of_sources(files, dataset) if files else _layout(dataset, path, table)
     return RasterFacts(
         path=path,
         driver=dataset.driver,
@@ -132,7 +147,9 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
         pixel_interleaved=layout.pixel_interleaved,
         compression=layout.compression,
         rules=MaskRules.of(dataset),
-        blocks=blocks,
+        compressed_bytes=layout.compressed_bytes,
+        decoder_bytes=layout.decoder_bytes,
+        blocks=table.blocks if table else 0,
         source_bytes=source_bytes,
         sources=max(1, len(files)),
         warped=dataset.driver == "VRT" and _is_warped(dataset),
@@ -176,26 +193,43 @@ def _dtype(dataset: Any, path: str, bands: Sequence[int]) -> np.dtype[Any]:
     return np.result_type(*(np.dtype(name) for name in names))
 
 
-def _layout(dataset: Any) -> _Layout:
+def _layout(dataset: Any, path: str, table: _Table | None) -> _Layout:
     height, width = map(max, zip(*dataset.block_shapes, strict=True))
-    interleaved = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE", "").upper() == "PIXEL" and dataset.count > 1
+    interleaved = _is_pixel_interleaved(dataset)
     compression = dataset.compression.value if dataset.compression else ""
-    return _Layout((height, width), interleaved, compression)
+    layout = _Layout((height, width), interleaved, compression, 0, held_bytes(dataset, path))
+    if not compression:
+        return layout
+    # Where no table says more: as much as a block that did not compress.
+    itemsize = max(np.dtype(name).itemsize for name in dataset.dtypes)
+    block_bytes = height * width * itemsize * (dataset.count if interleaved else 1)
+    return replace(layout, compressed_bytes=table.largest if table and table.largest else block_bytes)
+
+
+def _is_pixel_interleaved(dataset: Any) -> bool:
+    return bool(dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE", "").upper() == "PIXEL" and dataset.count > 1)
 
 
 def _layout_of_sources(files: list[str], mosaic: Any) -> _Layout:
-    """The largest block among some sources of a mosaic: what a read of it decodes is theirs, not its own."""
-    from lib.raster.formats import open_source
+    """The largest block among some sources of a mosaic: what a read of it decodes is theirs, not its own.
 
-    layouts = [_layout(mosaic)]
+    As many decoders as sources may be open at once: those of the sampled ones, or so many of the largest.
+    """
+    from lib.raster.formats import MOST_OPEN_SOURCES, open_source
+
+    layouts = []
     for i in windows.evenly(len(files), _MOSAIC_SAMPLE):
         try:
             with open_source(files[i]) as source:
-                layouts.append(_layout(source))
+                layouts.append(_layout(source, files[i], _table(source)))
         except SourceError:
             continue  # an overview, a sidecar or a missing tile: reading it will tell
-    own, *others = layouts
-    return max(others or [own], key=lambda each: each.block[0] * each.block[1])
+    if not layouts:
+        return _layout(mosaic, mosaic.name, None)
+    held = [each.decoder_bytes for each in layouts]
+    most = sum(held) if len(files) <= _MOSAIC_SAMPLE else max(held) * MOST_OPEN_SOURCES
+    largest = max(layouts, key=lambda each: each.block[0] * each.block[1])
+    return replace(largest, compressed_bytes=max(each.compressed_bytes for each in layouts), decoder_bytes=most)
 
 
 def _is_warped(dataset: Any) -> bool:
@@ -204,43 +238,43 @@ def _is_warped(dataset: Any) -> bool:
     )
 
 
-def _check_tables(dataset: Any, path: str, source_bytes: int) -> int:
-    """Hold a TIFF's block tables against its size.
-
-    Returns:
-        Blocks in all bands.
-    """
-    planes = 1 if _layout(dataset).pixel_interleaved else dataset.count
-    grid = dataset.block_shapes[0]
+def _table(dataset: Any) -> _Table | None:
+    """A TIFF's block table; None for other formats, and where each entry may be a request to a server."""
+    if dataset.driver != "GTiff" or not (Path(dataset.name).is_file() or is_split(dataset)):
+        return None
     shape = (dataset.height, dataset.width)
-    blocks = windows.count(shape, grid) * planes
-    if blocks > 1 and blocks * _LEAST_TABLE_BYTES > source_bytes:
-        raise SourceError(
-            f"{path} declares {dataset.width} x {dataset.height} pixels in {blocks} blocks: its {format_bytes(source_bytes)} "
-            "cannot even hold their table",
-            hint="the header is damaged or forged: fetch or export it again",
-            path=path,
-        )
-    end = _furthest_end(dataset, planes, grid, shape)
-    if end > source_bytes:
-        raise DataError(
-            f"{path} is truncated: its blocks reach to byte {end}, the file ends at {source_bytes}", path=path
-        )
-    return blocks
-
-
-def _furthest_end(dataset: Any, planes: int, grid: tuple[int, int], shape: tuple[int, int]) -> int:
-    across = windows.steps(shape[1], grid[1])
-    per_plane = windows.count(shape, grid)
-    end = 0
-    for index in windows.evenly(per_plane * planes, _MOST_BLOCKS_CHECKED):
+    grid = shape if is_split(dataset) else dataset.block_shapes[0]
+    across, per_plane = windows.steps(shape[1], grid[1]), windows.count(shape, grid)
+    blocks = per_plane * (1 if _is_pixel_interleaved(dataset) else dataset.count)
+    end = largest = 0
+    for index in windows.evenly(blocks, _MOST_BLOCKS_CHECKED):
         plane, block = divmod(index, per_plane)
         y, x = divmod(block, across)
         offset = dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=plane + 1)
         size = dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=plane + 1)
         if offset and size:  # a sparse block has neither
-            end = max(end, int(offset) + int(size))
-    return end
+            end, largest = max(end, int(offset) + int(size)), max(largest, int(size))
+    return _Table(blocks, largest if blocks <= _MOST_BLOCKS_CHECKED else 0, end)
+
+
+def _check_table(dataset: Any, path: str, source_bytes: int, table: _Table) -> None:
+    """Hold a TIFF's block table against its size.
+
+    Raises:
+        SourceError: the file cannot hold the table.
+        DataError: blocks lie past its end.
+    """
+    if table.blocks > 1 and table.blocks * _LEAST_TABLE_BYTES > source_bytes:
+        raise SourceError(
+            f"{path} declares {dataset.width} x {dataset.height} pixels in {table.blocks} blocks: its "
+            f"{format_bytes(source_bytes)} cannot even hold their table",
+            hint="the header is damaged or forged: fetch or export it again",
+            path=path,
+        )
+    if table.end > source_bytes:
+        raise DataError(
+            f"{path} is truncated: its blocks reach to byte {table.end}, the file ends at {source_bytes}", path=path
+        )
 
 
 def identity(path: str) -> dict[str, Any]:

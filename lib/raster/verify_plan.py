@@ -32,7 +32,7 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
     """
     set_cache(TINY_CACHE_BYTES)
     with environment(), open_source(job.source) as source:
-        facts = gather(source, job.source, tables_checked=True)
+        facts = gather(source, job.source)
         try:
             with open_source(job.output) as output:
                 made, shape, block = _terms(facts, output, job, room)

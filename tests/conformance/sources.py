@@ -1,5 +1,7 @@
 """Sources of every kind that a job may have, and what the job's output must hold by a path that is not ours."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,83 @@ def png(folder: Path, dtype: str) -> Path:
     return folder / "image.png"
 
 
+# GDAL shows one strip of more than 2000 rows as rows.
+TALL = 2100
+
+
+def _tall(path: Path, dtype: str, bands: int, **options: Any) -> Path:
+    """Some rows more than others have, without nodata, which lossy formats would not keep."""
+    stack = np.maximum(pixels(dtype, bands), 60)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=WIDTH, height=TALL, count=bands, dtype=dtype, crs="EPSG:32633",
+        transform=from_origin(500000, 5000000, 10, 10), **options,
+    ) as dataset:  # fmt: skip
+        dataset.write(np.concatenate([stack, stack[:, : TALL - HEIGHT]], axis=1))
+    return path
+
+
+def one_strip(folder: Path, dtype: str) -> Path:
+    """One deflated strip of four bands: 11 MB compressed, which GDAL shows as blocks of one row."""
+    return _tall(
+        folder / "strip.tif", dtype, 4, blockysize=TALL, compress="deflate", interleave="pixel",
+        photometric="minisblack", alpha="no",
+    )  # fmt: skip
+
+
+def one_lerc_strip(folder: Path, dtype: str) -> Path:
+    """One LERC strip of four bands, whose decoder holds it all."""
+    return _tall(
+        folder / "lerc.tif", dtype, 4, blockysize=TALL, compress="lerc", interleave="pixel",
+        photometric="minisblack", alpha="no",
+    )  # fmt: skip
+
+
+def strips_vrt(folder: Path, dtype: str) -> Path:
+    """A VRT of one strip."""
+    rasterio_copy(one_strip(folder, dtype), folder / "strip.vrt", driver="VRT")
+    return folder / "strip.vrt"
+
+
+def _copied(name: str, driver: str, bands: int, **options: Any) -> Callable[[Path, str], Path]:
+    def made(folder: Path, dtype: str) -> Path:
+        rasterio_copy(_tall(folder / "in.tif", dtype, bands), folder / name, driver=driver, **options)
+        return folder / name
+
+    return made
+
+
+def interlaced_png(folder: Path, dtype: str) -> Path:
+    """An RGB PNG in Adam7's seven passes (PNG specification, clause 8), which GDAL does not write."""
+    image = np.moveaxis(np.maximum(pixels(dtype, 3), 60), 0, -1)
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    lines = b"".join(
+        np.pad(part.reshape(part.shape[0], -1), ((0, 0), (1, 0))).tobytes()
+        for part in (image[top::down, left::across] for top, left, down, across in passes)
+    )
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 1),
+        b"IDAT": zlib.compress(lines, 1),
+        b"IEND": b"",
+    }
+    with (folder / "interlaced.png").open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, body in chunks.items():
+            file.write(struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)))
+    (folder / "interlaced.pgw").write_text("10\n0\n0\n-10\n500005\n4999995\n")
+    return folder / "interlaced.png"
+
+
+# Their decoders hold more than a block; some are lossy, so the truth about them is GDAL's read of all.
+HELD: dict[str, tuple[Callable[[Path, str], Path], tuple[str, ...]]] = {
+    "one-strip": (one_strip, ("uint8", "uint16")),
+    "one-lerc-strip": (one_lerc_strip, ("uint8",)),
+    "vrt-of-strip": (strips_vrt, ("uint8",)),
+    "progressive-jpeg": (_copied("image.jpg", "JPEG", 3, PROGRESSIVE="YES"), ("uint8",)),
+    "jp2": (_copied("image.jp2", "JP2OpenJPEG", 3), ("uint8", "uint16")),
+    "jp2-one-tile": (_copied("tile.jp2", "JP2OpenJPEG", 1, BLOCKXSIZE=WIDTH, BLOCKYSIZE=TALL), ("uint8",)),
+    "webp": (_copied("image.webp", "WEBP", 3), ("uint8",)),
+    "interlaced-png": (interlaced_png, ("uint8",)),
+}
 RASTERS: dict[str, tuple[Callable[[Path, str], Path], tuple[str, ...]]] = {
     "tiled": (tiled, ("uint8", "int16", "uint16", "int32", "float32", "float64")),
     "pixel": (pixel_interleaved, ("uint8", "uint16", "float32")),
@@ -82,13 +161,21 @@ RASTERS: dict[str, tuple[Callable[[Path, str], Path], tuple[str, ...]]] = {
     "uncompressed": (uncompressed, ("uint8", "float64")),
     "vrt": (vrt, ("uint16",)),
     "png": (png, ("uint8", "uint16")),
+    **HELD,
 }
 
 
-def raster_truth(operation: str, dtype: str, bands: int) -> Pixels:
+def raw_pixels(source: str, path: Path, dtype: str, bands: int) -> Pixels:
+    """A source's pixels as they were made; of those in `HELD`, as GDAL reads them at once."""
+    if source not in HELD:
+        return pixels(dtype, bands)
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def raster_truth(operation: str, raw: Pixels) -> Pixels:
     """The whole output by NumPy; NaN where nodata."""
-    raw = pixels(dtype, bands)
-    valid = raw != NODATA
+    dtype, valid = raw.dtype.name, raw != NODATA
     if operation == "rescale":
         result = (raw.astype("float64") * 2.5 - 3).astype("float64" if dtype == "float64" else "float32")
     elif operation == "normalise":

@@ -112,9 +112,8 @@ def test_raster(operation: str, source: str, dtype: str, limit: str, tmp_path: P
     limit_mb = _limit_mb(limit, job)
     _holds(run_published(_at(job, limit_mb)), limit, limit_mb)
     with rasterio.open(out) as dataset:
-        np.testing.assert_allclose(
-            dataset.read(), sources.raster_truth(operation, dtype, dataset.count), rtol=1e-6, equal_nan=True
-        )
+        truth = sources.raster_truth(operation, sources.raw_pixels(source, path, dtype, dataset.count))
+        np.testing.assert_allclose(dataset.read(), truth, rtol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("limit", _LIMITS)

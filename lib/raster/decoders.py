@@ -1,0 +1,200 @@
+"""What a format's decoder holds beside GDAL's blocks: bytes, told from headers alone. No pixel is read.
+
+GDAL shows many formats as blocks of one row whose decoder keeps a whole strip, tile or image. What a block itself takes is in
+`terms.py`. The numbers were measured: VmHWM of a fresh process after reads of windows, less its size with the source open, with
+GDAL 3.12; jobs on such sources held their contract with GDAL 3.9, too.
+"""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from rasterio.enums import MaskFlags
+
+from lib.units import MIB
+
+__all__ = ["held_bytes", "is_split"]
+
+# Formats whose decoder was measured to hold no more than a block: 0.3 to 1.5 MiB at 16 million pixels. GPKG and MBTiles were
+# not: their tiles are small images.
+_BY_BLOCK = frozenset({"BIGGIF", "BMP", "GIF", "GPKG", "HFA", "MBTiles", "MRF", "NITF", "PCIDSK", "VRT", "Zarr"})
+# netCDF-C's default cache of chunks, 16 MiB since 4.9: 8.3 MiB measured at 11.5 MiB of compressed uint16.
+_CHUNK_CACHE_BYTES = 16 * MIB
+_CHUNKED = frozenset({"netCDF", "HDF5", "HDF5Image", "BAG"})
+# Of the decoded strip: LERC has its values and a mask of one bit a pixel, and, where packed again, what was packed, at most the
+# values' size; WebP and JPEG XL have their values.
+_WHOLE_STRIP = {"LERC": 9 / 8, "LERC_DEFLATE": 17 / 8, "LERC_ZSTD": 17 / 8, "WEBP": 1.0, "JXL": 1.0}
+# These keep what they have decoded last, by default so much (zstd's level 9 that GDAL writes: 4 MiB; lzma's 6: 8 MiB).
+_WITH_WINDOW, _WINDOW_BYTES = frozenset({"ZSTD", "LZMA"}), 8 * MIB
+# GDAL's PNG driver reads interlaced images in parts of at most so much.
+_PNG_PART_BYTES = 100_000_000
+# OpenJPEG decodes to int32. A tile of which parts are read takes, of a part, 6 int32 of one band and 3 more for two more; of
+# every value in it 0.4 bytes for its code blocks' records; and its compressed bytes.
+_INT32 = 4
+_CODE_BLOCK_BYTES = 0.4
+_SOC_SIZ = b"\xff\x4f\xff\x51"
+_SOF, _SOF_PROGRESSIVE, _SOS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA}), frozenset({0xC2, 0xCA}), 0xDA
+
+
+def held_bytes(dataset: Any, path: str) -> int:
+    """What the decoder of an open dataset holds when some windows of it have been read, bytes.
+
+    Args:
+        dataset: the open source.
+        path: its name; what is no local file is taken for the worst that its format may be.
+    """
+    if (told := _BY_FORMAT.get(dataset.driver)) is not None:
+        return told(dataset, path)
+    if dataset.driver in _CHUNKED:
+        return min(_decoded_bytes(dataset), _CHUNK_CACHE_BYTES)
+    if dataset.driver in _BY_BLOCK and _compression(dataset) != "JPEG2000":
+        return 0
+    # An unknown format whose file is smaller than its pixels has a decoder, which may hold them all.
+    decoded, size = _decoded_bytes(dataset), _file_bytes(path)
+    return decoded if size is None or size < decoded else 0
+
+
+def is_split(dataset: Any) -> bool:
+    """Whether GDAL shows the one strip of a TIFF's band as blocks of one row: libtiff then has no second block."""
+    return bool(
+        dataset.driver == "GTiff"
+        and dataset.compression
+        and dataset.height > 1
+        and dataset.block_shapes[0] == (1, dataset.width)
+        and dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1)
+        and not dataset.get_tag_item("BLOCK_OFFSET_0_1", "TIFF", bidx=1)
+    )
+
+
+def _decoded_bytes(dataset: Any, shape: tuple[int, int] | None = None) -> int:
+    return _pixels(shape or dataset.shape) * sum(int(np.dtype(name).itemsize) for name in dataset.dtypes)
+
+
+def _pixels(shape: tuple[int, int]) -> int:
+    return int(shape[0]) * int(shape[1])
+
+
+def _file_bytes(path: str) -> int | None:
+    """None where it is no local file."""
+    return Path(path).stat().st_size if Path(path).is_file() else None
+
+
+def _compression(dataset: Any) -> str:
+    return str(dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")).upper()
+
+
+def _tiff_bytes(dataset: Any, _path: str) -> int:
+    """What a codec keeps beside a strip's or tile's compressed bytes, which are a term of their own."""
+    strip = _decoded_bytes(dataset, dataset.shape if is_split(dataset) else dataset.block_shapes[0])
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") != "PIXEL":
+        strip //= dataset.count
+    compression = _compression(dataset)
+    window = min(strip, _WINDOW_BYTES) if compression in _WITH_WINDOW else 0
+    return int(strip * _WHOLE_STRIP.get(compression, 0)) + window
+
+
+def _jpeg_bytes(dataset: Any, path: str) -> int:
+    """Coefficients of the whole image, where it has more than one scan: two bytes each, chroma as far as it is sampled.
+
+    Markers: ITU-T T.81, annex B: a frame header (SOF) has lines, samples a line, and components with their sampling factors; the
+    first scan header (SOS) says how many components it has. libjpeg keeps an image of several scans whole (its jdapimin.c,
+    `has_multiple_scans`). An embedded mask is kept as one bit a pixel.
+    """
+    pixels = _pixels(dataset.shape)
+    mask = pixels // 8 if MaskFlags.per_dataset in dataset.mask_flag_enums[0] else 0
+    whole = pixels * int(dataset.count) * 2 + mask
+    if not Path(path).is_file():
+        return whole
+    with Path(path).open("rb") as file:
+        frame: bytes = b""
+        progressive = False
+        file.read(2)
+        while len(marker := file.read(4)) == 4 and marker[0] == 0xFF:  # noqa: PLR2004
+            code, length = marker[1], struct.unpack(">H", marker[2:])[0]
+            body = file.read(max(0, length - 2))
+            if code in _SOF:
+                frame, progressive = body, code in _SOF_PROGRESSIVE
+            if code == _SOS and frame:
+                return mask + (_coefficients(frame) * 2 if progressive or body[0] < frame[5] else 0)
+    return whole
+
+
+def _coefficients(frame: bytes) -> int:
+    """How many a frame has; `frame` is the body of its header."""
+    height, width = struct.unpack(">HH", frame[1:5])
+    factors = [(each >> 4, each & 15) for each in frame[7 : 6 + 3 * frame[5] : 3]]
+    widest, tallest = (max(each) for each in zip(*factors, strict=True))
+    return sum(height * width * across * down // (widest * tallest) for across, down in factors)
+
+
+def _png_bytes(dataset: Any, path: str) -> int:
+    """An interlaced image, or a part of it. Told by the last byte of IHDR, the first chunk (PNG specification, 11.2.2)."""
+    if Path(path).is_file():
+        with Path(path).open("rb") as file:
+            if file.read(29)[28:] == b"\0":
+                return 0
+    return min(_decoded_bytes(dataset), _PNG_PART_BYTES)
+
+
+def _webp_bytes(dataset: Any, path: str) -> int:
+    """The image and the file."""
+    decoded, size = _decoded_bytes(dataset), _file_bytes(path)
+    return decoded + (decoded if size is None else size)
+
+
+def _jp2_bytes(dataset: Any, path: str) -> int:
+    """A tile in int32, of one band twice; or, where GDAL's blocks are parts of a tile, a part and the tile's records."""
+    height, width = int(dataset.height), int(dataset.width)
+    down, across = _jp2_tile(path) or (height, width)
+    tile = min(down, height) * min(across, width)
+    block = _pixels(dataset.block_shapes[0])
+    size = _file_bytes(path)
+    compressed = (_decoded_bytes(dataset) if size is None else size) * tile // (height * width)
+    if tile <= block:
+        return tile * max(2, int(dataset.count)) * _INT32 + compressed
+    part = int(block * (1.5 * dataset.count + 4.5) * _INT32)
+    return part + int(_CODE_BLOCK_BYTES * tile * dataset.count) + compressed
+
+
+def _jp2_tile(path: str) -> tuple[int, int] | None:
+    """`(height, width)` of a tile; None where it is not told.
+
+    Boxes: ISO/IEC 15444-1, annex I; the codestream opens with SOC and SIZ (annex A.5.1), which a raw codestream is all of.
+    """
+    if not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as file:
+        if file.read(4) != _SOC_SIZ and not _find_codestream(file):
+            return None
+        siz = file.read(28)
+    if len(siz) < 28:  # noqa: PLR2004
+        return None
+    across, down = struct.unpack(">II", siz[20:28])
+    return down, across
+
+
+def _find_codestream(file: BinaryIO) -> bool:
+    """Go behind SOC and SIZ's marker in the first codestream box; False where there is none."""
+    file.seek(0)
+    while len(header := file.read(8)) == 8:  # noqa: PLR2004
+        length, kind = struct.unpack(">I4s", header)
+        read = 8
+        if length == 1:
+            length, read = struct.unpack(">Q", file.read(8))[0], 16
+        if kind == b"jp2c":
+            return file.read(4) == _SOC_SIZ
+        if length < read:
+            return False
+        file.seek(length - read, 1)
+    return False
+
+
+_BY_FORMAT: dict[str, Callable[[Any, str], int]] = {
+    "GTiff": _tiff_bytes,
+    "JPEG": _jpeg_bytes,
+    "PNG": _png_bytes,
+    "WEBP": _webp_bytes,
+    "JP2OpenJPEG": _jp2_bytes,
+}
