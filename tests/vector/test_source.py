@@ -146,6 +146,21 @@ def test_sizes_are_exact_where_the_format_tells(tmp_path: Path) -> None:
             assert largest <= dict(facts.sizes.runs)[rows] <= 4 * largest
 
 
+@pytest.mark.parametrize("name", ["a.geojson", "a.geojsonl", "rs.geojsonl"])
+def test_the_largest_feature_of_a_text_is_found(name: str, tmp_path: Path) -> None:
+    """No less than its WKB or its string has, and not many times that; wherever blocks of the scan end."""
+    ring = shapely.Point(0, 0).buffer(1, quad_segs=20_000)
+    for number, frame in enumerate((
+        geopandas.GeoDataFrame({"t": ["a", "b", "c"]}, geometry=[shapely.box(0, 0, 1, 1), ring, shapely.box(2, 2, 3, 3)]),
+        geopandas.GeoDataFrame({"t": ["a", "b" * 1_300_000, "c"]}, geometry=[shapely.box(0, 0, 1, 1)] * 3),
+    )):  # fmt: skip
+        path = tmp_path / f"{number}{name}"
+        options = {"RS": "YES"} if name.startswith("rs") else {}
+        frame.set_crs("EPSG:4326").to_file(path, driver="GeoJSON" if name == "a.geojson" else "GeoJSONSeq", **options)
+        true = max(*(len(shapely.to_wkb(shape)) for shape in frame.geometry), *(len(text) for text in frame["t"]))
+        assert true <= read_facts(str(path), None, path.name, 8).sizes.largest_bytes <= 1.6 * true
+
+
 def test_deleted_shapefile_records_are_not_counted(run_job: Callable[..., Any], tmp_path: Path) -> None:
     """Records marked as deleted are neither read nor missed."""
     frame = solid(parcels(60))
