@@ -4,7 +4,6 @@
 told here: before anything is written.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,12 +240,3 @@ def _furthest_end(dataset: Any, planes: int, grid: tuple[int, int], shape: tuple
         if offset and size:  # a sparse block has neither
             end = max(end, int(offset) + int(size))
     return end
-
-
-def identity(path: str) -> dict[str, Any]:
-    """A source's base name, bytes and mtime; bytes and mtime None where it is not a local file."""
-    try:
-        stat = os.stat(path)  # noqa: PTH116 - a path may be GDAL's, not the file system's
-    except (OSError, ValueError):
-        return {"name": Path(path).name, "bytes": None, "mtime_ns": None}
-    return {"name": Path(path).name, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}

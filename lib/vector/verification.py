@@ -4,7 +4,6 @@
 predicate, and sampled batches of the source are filtered again, so that rows lost, doubled or mixed up are seen.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pyproj
 import shapely
 
+from lib import provenance
 from lib.jobs import VectorJob, VerifyJob
 from lib.memory.work import Bench, Room
 from lib.reports import Plan
@@ -50,19 +50,17 @@ _BECOMES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def read_provenance(path: str | Path) -> dict[str, Any] | None:
-    """What an output says of its origin: `version`, `job` (without resources), `source`; None where it says nothing."""
+    """What an output says of its origin: `version`, `job` (no resources, no folders), `source`; None where it says nothing."""
     try:
         info, _ = ogr.read_info(str(path))
-        found = (info["layer_metadata"] or {}) | (info["dataset_metadata"] or {})
-        return {
-            "version": found["SWATH_VERSION"],
-            "job": json.loads(found["SWATH_JOB"]),
-            "source": json.loads(found["SWATH_SOURCE"]),
-        }
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - no dataset, no metadata or none of ours: no provenance
+    except Exception:  # noqa: BLE001 - no dataset: no provenance
         return None
+    # Of the layer; a GeoPackage's was once the dataset's.
+    found = (info["dataset_metadata"] or {}) | (info["layer_metadata"] or {})
+    job = provenance.job_in(found, "vector")
+    return job and {"version": provenance.version_in(found), "job": job, "source": provenance.source_in(found)}
 
 
 def basic(
