@@ -122,12 +122,16 @@ def sink_for(driver: str, facts: LayerFacts) -> Sink:
     """The sink for a layer.
 
     Raises:
-        DestinationError: no such sink.
+        DestinationError: no such sink, or FlatGeobuf for a layer without geometries.
     """
     if driver not in DRIVERS:
         raise DestinationError(
             f"vectors cannot be written as {driver}; they can as {' and '.join(DRIVERS)}",
             hint="name a .gpkg or .fgb file",
+        )
+    if driver == "FlatGeobuf" and facts.geometry_type is None:
+        raise DestinationError(
+            f"{facts.label}: layer {facts.layer} has no geometries, and FlatGeobuf needs them", hint="write a .gpkg"
         )
     fields = {name.lower() for name in facts.fields}
     keeps_fids = driver == "GPKG" and facts.driver == "GPKG" and bool(facts.fid_column)

@@ -112,6 +112,14 @@ def test_an_area_without_geometries(tmp_path: Path) -> None:
         _plan(tmp_path / "t.gpkg", min_area_sqm=1)
 
 
+def test_a_table_into_flatgeobuf_is_refused_beforehand(tmp_path: Path) -> None:
+    """FlatGeobuf needs geometries: said at plan time with what to write instead, as bad usage."""
+    pyogrio.write_dataframe(geopandas.pd.DataFrame({"a": [1]}), tmp_path / "t.gpkg", layer="t")
+    with pytest.raises(DestinationError, match="layer t has no geometries, and FlatGeobuf needs them") as caught:
+        engine.plan(make_job(tmp_path / "t.gpkg", tmp_path / "o.fgb"), room())
+    assert (caught.value.exit_code, caught.value.hint) == (2, "write a .gpkg")
+
+
 def test_unknown_sink(layer: Path) -> None:
     """A driver that vectors are not written with is refused with those that there are."""
     job = make_job(layer, layer.parent / "out.gpkg").model_copy(update={"driver": "KML"})
