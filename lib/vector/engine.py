@@ -202,7 +202,8 @@ def _stream(
             raise tally.error from error
         if isinstance(error, MemoryError):
             raise
-        raise ogr.translated(error, facts.label, writing=True) from error
+        short = ogr.space_is_short(bench.staged, plan.disk_bytes)
+        raise ogr.translated(error, facts.label, writing=True, space_is_short=short) from error
 
 
 def _reconcile(facts: LayerFacts, tally: Tally) -> None:
