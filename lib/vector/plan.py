@@ -49,7 +49,7 @@ _SOURCE_LARGEST_FACTOR = {
 _OTHER_SOURCE_LARGEST_FACTOR = 1.25
 # After smaller ones in a batch its buffer doubles, and the driver keeps the one before it.
 _NOT_ALONE_LARGEST_FACTOR = 2.0
-_SINK_LARGEST_FACTOR = {"GPKG": 1.5, "FlatGeobuf": 2.5, "": 1.0}
+_SINK_LARGEST_FACTOR = {"GPKG": 1.5, "FlatGeobuf": 2.5, "": 1.5}
 _MOST_LARGEST_UNKNOWN = 2 * MIB
 # GPKG's R-tree, built in memory: bytes an entry; more memory than this makes it no faster.
 _RTREE_ENTRY_BYTES = 36
