@@ -4,23 +4,20 @@ All of it is written before the first pixel, so that a TIFF's directory stands i
 in the output is not carried: statistics, colour tables, structure, and units of values that the operation has changed.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rasterio.enums import ColorInterp
 
-import lib
+from lib import provenance
 from lib.jobs import RasterJob
-from lib.raster.facts import identity
 from lib.raster.faults import writing
-from lib.raster.formats import from_json, read_tags
+from lib.raster.formats import read_tags
 from lib.raster.operations import Linear, linear
 
-__all__ = ["carry", "georeferencing", "provenance_tags", "read_provenance", "read_source_identity"]
+__all__ = ["carry", "georeferencing", "read_provenance"]
 
-_JOB, _SOURCE, _VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
 # Written by GDAL itself from other things, or true of the source's file only.
 _OWN_NAMESPACES = frozenset(
     {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "TIFF", "COLOR_PROFILE", "OVR"}
@@ -57,7 +54,7 @@ def carry(source: Any, output: Any, job: RasterJob, bands: Sequence[int], path: 
     """
     with writing(path):
         _carry_tags(source, output, bands)
-        output.update_tags(**provenance_tags(job))
+        output.update_tags(**provenance.texts(job))
         if source.rpcs:
             output.rpcs = source.rpcs
         for number, band in enumerate(bands, 1):
@@ -111,29 +108,10 @@ def _carry_scales(source: Any, output: Any, job: RasterJob, bands: Sequence[int]
         output.units = [unit or "" for unit in units]
 
 
-def provenance_tags(job: RasterJob) -> dict[str, str]:
-    """The tags that say how an output was made: no time and no limit, so that the same work gives the same file."""
-    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"})
-    work["source"] = job.label  # folders and query strings of where it ran are nobody's business
-    return {
-        _VERSION: getattr(lib, "__version__", "0.1.0"),
-        _JOB: json.dumps(work, separators=(",", ":"), sort_keys=True),
-        _SOURCE: json.dumps(identity(job.source), separators=(",", ":"), sort_keys=True),
-    }
-
-
 def read_provenance(path: str | Path) -> dict[str, Any] | None:
     """The work that wrote a raster, as a `RasterJob` record without resources; None where it does not say.
 
     `source` is its base name only, `destination` is `path`.
     """
-    record = from_json(read_tags(path).get(_JOB))
-    if not isinstance(record, dict) or record.get("kind") != "raster":
-        return None
-    return record | {"destination": str(path)}
-
-
-def read_source_identity(tags: Mapping[str, str]) -> dict[str, Any] | None:
-    """What an output's tags say of its source: name, bytes, mtime_ns."""
-    record = from_json(tags.get(_SOURCE))
-    return record if isinstance(record, dict) else None
+    record = provenance.job_in(read_tags(path), "raster")
+    return None if record is None else record | {"destination": str(path)}

@@ -4,7 +4,6 @@
 told here: before anything is written.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -275,12 +274,3 @@ def _check_table(dataset: Any, path: str, source_bytes: int, table: _Table) -> N
         raise DataError(
             f"{path} is truncated: its blocks reach to byte {table.end}, the file ends at {source_bytes}", path=path
         )
-
-
-def identity(path: str) -> dict[str, Any]:
-    """A source's base name, bytes and mtime; bytes and mtime None where it is not a local file."""
-    try:
-        stat = os.stat(path)  # noqa: PTH116 - a path may be GDAL's, not the file system's
-    except (OSError, ValueError):
-        return {"name": Path(path).name, "bytes": None, "mtime_ns": None}
-    return {"name": Path(path).name, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}

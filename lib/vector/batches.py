@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lib.errors import DataError, FunctionError, SwathError
+from lib.memory.cap import trim
 from lib.memory.meter import Meter
 from lib.vector import ogr
 from lib.vector.area import AreaMethod, Bounds, decide
@@ -155,6 +156,7 @@ def selected(
                 yield conform(kept)
             del kept
             meter.chunk()
+        trim()  # indexes are planned in the memory that the batches had
         meter.phase("close", patient=True)
     except MemoryError as error:
         tally.error = error

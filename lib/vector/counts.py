@@ -32,6 +32,8 @@ _SCAN_STEP = 100_000
 _BLOCK_ROWS = 65_536
 _TEXT_BLOCK_BYTES = 256 * 1024
 _RECORD_SEPARATOR = b"\x1e"
+_FEATURE_WORD = b'"Feature"'
+_VERTEX_BYTES = 24  # of WKB, with Z
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def read_sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes
     if info["driver"] == "GPKG" and path.is_file():
         counted, largest = _scan_gpkg(path, info["layer_name"], info["geometry_name"], label)
         return Sizes(mean, largest, counted)
+    if info["driver"] in ("GeoJSON", "GeoJSONSeq") and path.is_file():
+        return Sizes(mean, _largest_text_feature(path, info["driver"]))
     return Sizes(mean)
 
 
@@ -113,8 +117,7 @@ def _text_records(path: Path) -> int:
     """Lines that are not blank, or records behind RS bytes where the file begins with one (RFC 8142), block by block."""
     records, is_open = 0, False
     with path.open("rb") as file:
-        separator = _RECORD_SEPARATOR if file.read(1) == _RECORD_SEPARATOR else b"\n"
-        file.seek(0)
+        separator = _separator(file)
         while block := file.read(_TEXT_BLOCK_BYTES):
             first, *others = block.split(separator)
             is_open |= bool(first.strip())
@@ -122,6 +125,40 @@ def _text_records(path: Path) -> int:
                 records += is_open
                 is_open = bool(part.strip())
     return records + is_open
+
+
+def _largest_text_feature(path: Path, driver: str) -> int:
+    """Upper estimate of the largest feature by a scan of the text, which nothing parses; 0 where it takes too long.
+
+    A feature reaches from one `"Feature"` to the next (a record, in a sequence), and has at most as many vertices as brackets.
+    """
+    deadline = time.monotonic() + _SCAN_SECONDS
+    with path.open("rb") as file:
+        separator = _FEATURE_WORD if driver == "GeoJSON" else _separator(file)
+        largest = length = brackets = 0
+        carried = b""  # a separator may lie across two blocks
+        while block := file.read(_TEXT_BLOCK_BYTES):
+            if time.monotonic() > deadline:
+                return 0
+            block = carried + block
+            keep = min(len(separator) - 1, len(block))
+            carried = block[len(block) - keep :]
+            for number, part in enumerate(block.split(separator)):
+                if number:
+                    length = brackets = 0
+                length += len(part)
+                brackets += part.count(b"[")
+                largest = max(largest, brackets * _VERTEX_BYTES, length - brackets * _VERTEX_BYTES)
+            length -= keep
+            brackets -= carried.count(b"[")
+    return largest
+
+
+def _separator(file: BinaryIO) -> bytes:
+    """What stands between the records of a GeoJSON text sequence: RS where it begins with one (RFC 8142), else line ends."""
+    start = file.read(1)
+    file.seek(0)
+    return _RECORD_SEPARATOR if start == _RECORD_SEPARATOR else b"\n"
 
 
 def gpkg_has_curves(path: Path, driver: str, layer: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lib import provenance
 from lib.errors import DataError, DiskRefused, SourceError, VerificationFailed
 from lib.jobs import VectorJob
 from lib.memory.work import Bench, Room, load_function
@@ -20,7 +21,7 @@ from lib.vector.area import AreaMethod, Bounds, area_method
 from lib.vector.batches import Selection, Tally, selected
 from lib.vector.facts import LayerFacts, facts_from_record, facts_record, read_facts
 from lib.vector.plan import RTREE_LEAST_BYTES, VectorPlan, fit
-from lib.vector.sinks import Sink, provenance, sink_for
+from lib.vector.sinks import Sink, sink_for
 
 __all__ = ["plan", "run", "selection_of"]
 
@@ -144,7 +145,7 @@ def run(job: VectorJob, plan: Plan, bench: Bench) -> Outcome:
     if facts.geometry_name and not facts.crs:
         notes.append(f"{facts.label} has no CRS; the output has none either")
     with ogr.configured(**_config(plan, facts)), ogr.collected(notes):
-        _stream(facts, sink, selection, plan, bench, tally, provenance(job, facts))
+        _stream(facts, sink, selection, plan, bench, tally, provenance.texts(job))
     pa.default_memory_pool().release_unused()
     _reconcile(facts, tally)
     if tally.wide:
@@ -201,7 +202,8 @@ def _stream(
             raise tally.error from error
         if isinstance(error, MemoryError):
             raise
-        raise ogr.translated(error, facts.label, writing=True) from error
+        short = ogr.space_is_short(bench.staged, plan.disk_bytes)
+        raise ogr.translated(error, facts.label, writing=True, space_is_short=short) from error
 
 
 def _reconcile(facts: LayerFacts, tally: Tally) -> None:

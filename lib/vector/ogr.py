@@ -6,6 +6,8 @@ and only there, they are hidden from it while it is imported (a user's function 
 
 import importlib.abc
 import re
+import resource
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ __all__ = [
     "open_options",
     "read_info",
     "reading",
+    "space_is_short",
     "translated",
 ]
 
@@ -38,8 +41,11 @@ _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.w
 _NO_CRS = "'crs' was not provided"
 _IO_WORDS = re.compile(
     r"No space left|File too large|quota|disk|I/O|[Ww]rite (failed|error)|failed to write|[Cc]annot write|fwrite|"
-    r"Read-only file system|Permission denied"
+    # SQLite's last word, not its first: a full disk or an I/O error had ended the transaction (sqlite.org/lang_transaction.html).
+    r"Read-only file system|Permission denied|cannot rollback - no transaction is active"
 )
+_FULL_WORDS = re.compile(r"No space left|File too large|[Dd]isk quota|database or disk is full")
+_FULL = "the disk is full or a file-size limit was reached"
 
 
 class _Hider(importlib.abc.MetaPathFinder):
@@ -237,23 +243,28 @@ def _distinct(meta: dict[str, Any], reader: Any) -> Any:
     return reader if names == list(reader.schema.names) else _Renamed(reader, names)
 
 
-def translated(error: Exception, source: str, *, writing: bool) -> SwathError:
+def translated(error: Exception, source: str, *, writing: bool, space_is_short: bool = False) -> SwathError:
     """What an exception of pyogrio, Arrow or SQLite means.
 
     Args:
         error: what was raised.
         source: the source's name, for the message.
         writing: whether the output was being written, and not the source read.
+        space_is_short: whether the output may have been larger than the disk or a file-size limit leaves room for.
     """
     words = one_line(error)
     if isinstance(error, SwathError):
         return error
     if speaks_of_memory(words):
         return MemoryExceeded(f"{source}: an allocator was refused: {words}")
-    return _of_writing(error, words, source) if writing else DataError(f"{source} cannot be read to its end: {words}")
+    return (
+        _of_writing(error, words, source, space_is_short)
+        if writing
+        else DataError(f"{source} cannot be read to its end: {words}")
+    )
 
 
-def _of_writing(error: Exception, words: str, source: str) -> SwathError:
+def _of_writing(error: Exception, words: str, source: str, space_is_short: bool) -> SwathError:
     failed = f"writing the output of {source} failed: {words}"
     if "NULL geometry" in words:
         hint = "write a .gpkg, or ask for --min-area-sqm, which drops them"
@@ -262,8 +273,20 @@ def _of_writing(error: Exception, words: str, source: str) -> SwathError:
         return OutputError(failed, hint="the output format cannot hold this layer: choose another one")
     if isinstance(error, (OSError, RuntimeError)):  # pyogrio's errors of datasets and layers are of the latter
         speaks_of_io = isinstance(error, OSError) or _IO_WORDS.search(words)
+        if _FULL_WORDS.search(words) or (space_is_short and speaks_of_io):
+            return OutputError(f"writing the output of {source} failed: {_FULL} ({words})")
         return OutputError(failed, hint=None if speaks_of_io else _NOT_WRITTEN_HINT)
     return JobFailed(f"{source}: unexpected {type(error).__name__}: {words}")
+
+
+def space_is_short(staged: Path, needed_bytes: int) -> bool:
+    """Whether so much may not fit; asked after a failure, when what was written is mostly gone again."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    try:
+        free = shutil.disk_usage(staged.parent).free
+    except OSError:
+        free = needed_bytes
+    return free < needed_bytes or (limit != resource.RLIM_INFINITY and limit < needed_bytes)
 
 
 def one_line(error: BaseException) -> str:

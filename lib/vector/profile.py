@@ -85,6 +85,7 @@ def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
                             method,
                             Bounds(0.0, None),
                         )
+                    del batch  # before the next one is read
                     bench.meter.chunk()
                     if batches >= job.sample_chunks:
                         break

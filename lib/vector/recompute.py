@@ -28,32 +28,34 @@ def plain_area(geometry: Any, method: AreaMethod) -> float:
         return math.nan
     if method.mode == "planar":
         return float(shapely.area(geometry)) * method.unit**2
+    return sum(_geodesic_area(polygon, method) for polygon in _polygons(geometry))
+
+
+def _geodesic_area(polygon: Any, method: AreaMethod) -> float:
+    """|exterior| minus |holes| by Geod, m², whatever their windings.
+
+    By arrays and in place: Geod.geometry_area_perimeter makes some 400 bytes of Python objects of each vertex.
+    """
+    xy = shapely.get_coordinates(polygon)  # the exterior's first, then hole by hole
+    holes = range(shapely.get_num_interior_rings(polygon))
+    inner = [shapely.get_num_coordinates(shapely.get_interior_ring(polygon, hole)) for hole in holes]
+    if method.to_degrees is not None:
+        xy[:, 0], xy[:, 1] = method.to_degrees.transform(xy[:, 0], xy[:, 1])
+    xy *= math.degrees(method.unit)
+    starts = len(xy) - np.cumsum(inner[::-1], dtype=np.int64)[::-1]
+    exterior, *others = (_ring_area(ring, method) for ring in np.split(xy, starts))
+    return abs(exterior - sum(others))
+
+
+def _ring_area(degrees: Any, method: AreaMethod) -> float:
     assert method.geod is not None  # noqa: S101 - for mypy: geodesic methods have one
-    total = 0.0
-    for polygon in _polygons(shapely.force_2d(geometry)):
-        # As Geod.geometry_area_perimeter does, but by arrays: it makes some 400 bytes of Python objects of each vertex.
-        rings = shapely.get_rings(shapely.orient_polygons(polygon))
-        total += abs(sum(_signed_ring(ring, method) for ring in rings))
-    return total
-
-
-def _signed_ring(ring: Any, method: AreaMethod) -> float:
-    """A ring's area by Geod, m²; negative where it is wound clockwise."""
-    assert method.geod is not None  # noqa: S101 - for mypy: the caller looked
-    degrees = _degrees(shapely.get_coordinates(ring), method)
-    return float(method.geod.polygon_area_perimeter(degrees[:, 0], degrees[:, 1])[0])
+    return abs(float(method.geod.polygon_area_perimeter(degrees[:, 0], degrees[:, 1])[0]))
 
 
 def _polygons(geometry: Any) -> list[Any]:
     if geometry.geom_type in ("MultiPolygon", "GeometryCollection"):
         return [polygon for part in geometry.geoms for polygon in _polygons(part)]
     return [geometry] if geometry.geom_type == "Polygon" else []
-
-
-def _degrees(xy: Any, method: AreaMethod) -> Any:
-    if method.to_degrees is not None:
-        xy = np.column_stack(method.to_degrees.transform(xy[:, 0], xy[:, 1]))
-    return xy * math.degrees(method.unit)
 
 
 def near(area: float, bounds: Bounds) -> bool:

@@ -5,10 +5,8 @@ GeoPackage, as `ogr2ogr` does; FlatGeobuf numbers features itself. Geometries of
 multipolygons, become multi, as `ogr2ogr` makes them. Spatial indexes are built.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,11 @@ import pyarrow as pa
 import pyogrio
 
 from lib.errors import DestinationError, OutputError
-from lib.jobs import VectorJob
 from lib.vector import ogr
 from lib.vector.facts import LayerFacts
 from lib.vector.wkb import column_of, promote_to_multi
 
-__all__ = ["DRIVERS", "Sink", "provenance", "sink_for"]
+__all__ = ["DRIVERS", "Sink", "sink_for"]
 
 DRIVERS = ("GPKG", "FlatGeobuf")
 _WRITTEN_TYPES = (
@@ -106,10 +103,6 @@ class Sink:
             layer_options |= {"FID": self.fid_column}
             if self.geometry_type:
                 layer_options |= {"GEOMETRY_NAME": self.geometry_name}
-        elif self.geometry_type is None:
-            layer_options |= {"SPATIAL_INDEX": "NO"}
-        # Where FlatGeobuf's metadata lies; a GeoPackage's belongs to the dataset.
-        where = {"dataset_metadata" if self.driver == "GPKG" else "layer_metadata": metadata}
         geometry = (
             {"geometry_name": self.geometry_column, "geometry_type": self.geometry_type} if self.geometry_type else {}
         )
@@ -120,8 +113,8 @@ class Sink:
             driver=self.driver,
             crs=self.crs,
             layer_options=layer_options,
+            layer_metadata=metadata,  # of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml
             **geometry,
-            **where,
         )
 
 
@@ -129,12 +122,16 @@ def sink_for(driver: str, facts: LayerFacts) -> Sink:
     """The sink for a layer.
 
     Raises:
-        DestinationError: no such sink.
+        DestinationError: no such sink, or FlatGeobuf for a layer without geometries.
     """
     if driver not in DRIVERS:
         raise DestinationError(
             f"vectors cannot be written as {driver}; they can as {' and '.join(DRIVERS)}",
             hint="name a .gpkg or .fgb file",
+        )
+    if driver == "FlatGeobuf" and facts.geometry_type is None:
+        raise DestinationError(
+            f"{facts.label}: layer {facts.layer} has no geometries, and FlatGeobuf needs them", hint="write a .gpkg"
         )
     fields = {name.lower() for name in facts.fields}
     keeps_fids = driver == "GPKG" and facts.driver == "GPKG" and bool(facts.fid_column)
@@ -163,22 +160,6 @@ def _declared(geometry_type: str | None) -> str | None:
 
 def _unused(names: tuple[str, ...], fields: set[str]) -> str:
     return next((name for name in names if name not in fields), names[-1] + "_")
-
-
-def provenance(job: VectorJob, facts: LayerFacts) -> dict[str, str]:
-    """What an output says of its origin: the version, the job without its resources, the source's identity."""
-    try:
-        release = version("swath")
-    except PackageNotFoundError:
-        release = "unknown"
-    path = Path(facts.source)
-    stat = path.stat() if path.exists() else None
-    identity = {"name": job.label, "bytes": facts.source_bytes, "mtime_ns": stat.st_mtime_ns if stat else None}
-    return {
-        "SWATH_VERSION": release,
-        "SWATH_JOB": job.model_dump_json(exclude={"resources"}),
-        "SWATH_SOURCE": json.dumps(identity),
-    }
 
 
 def read_info_of(path: Path, layer: str | None = None) -> dict[str, Any]:

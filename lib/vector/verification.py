@@ -4,7 +4,6 @@
 predicate, and sampled batches of the source are filtered again, so that rows lost, doubled or mixed up are seen.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pyproj
 import shapely
 
+from lib import provenance
 from lib.jobs import VectorJob, VerifyJob
 from lib.memory.work import Bench, Room
 from lib.reports import Plan
@@ -23,6 +23,7 @@ from lib.vector.area import AreaMethod, Bounds, area_method
 from lib.vector.facts import read_facts
 from lib.vector.plan import batch_bytes_of, fit
 from lib.vector.recompute import Membership, comparable_fields, near, plain_area, row_digests
+from lib.vector.wkb import values_of
 
 __all__ = ["basic", "full", "plan_full", "read_provenance"]
 
@@ -49,19 +50,17 @@ _BECOMES: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def read_provenance(path: str | Path) -> dict[str, Any] | None:
-    """What an output says of its origin: `version`, `job` (without resources), `source`; None where it says nothing."""
+    """What an output says of its origin: `version`, `job` (no resources, no folders), `source`; None where it says nothing."""
     try:
         info, _ = ogr.read_info(str(path))
-        found = (info["layer_metadata"] or {}) | (info["dataset_metadata"] or {})
-        return {
-            "version": found["SWATH_VERSION"],
-            "job": json.loads(found["SWATH_JOB"]),
-            "source": json.loads(found["SWATH_SOURCE"]),
-        }
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - no dataset, no metadata or none of ours: no provenance
+    except Exception:  # noqa: BLE001 - no dataset: no provenance
         return None
+    # Of the layer; a GeoPackage's was once the dataset's.
+    found = (info["dataset_metadata"] or {}) | (info["layer_metadata"] or {})
+    job = provenance.job_in(found, "vector")
+    return job and {"version": provenance.version_in(found), "job": job, "source": provenance.source_in(found)}
 
 
 def basic(
@@ -82,23 +81,27 @@ def basic(
         result: the engine's result, for its counts.
         bench: where checks go.
     """
-    info = _structure(str(output), expected, result, bench)
-    method = _plain_method(job, info, source) if info else None
-    if info is None or job is None or method is None:
+    info, method = _opened(str(output), source, job, expected, result, bench)
+    if info is None or method is None:
         return
-    bounds, wrong, rows = _bounds(job), 0, 0
-    largest = int((expected or {}).get("largest_feature_bytes", 0))
-    most_rows = max(1, min(_BASIC_ROWS, _BASIC_BYTES // max(largest, 1)))
+    bounds, wrong = _bounds(job), 0
+    values = _first_geometries(str(output), info, int((expected or {}).get("largest_feature_bytes", 0)))
+    rows = len(values)
+    while values:
+        wrong += not _satisfies(shapely.from_wkb(values.pop()), method, bounds)
+    bench.check("areas", wrong == 0, f"{wrong} of {rows} recomputed rows are outside the bounds ({method.mode})")
+
+
+def _first_geometries(output: str, info: dict[str, Any], largest_bytes: int) -> list[bytes | None]:
+    """The first rows' WKB, a few MiB or one of them; the reader, which holds copies of its own, is closed behind them."""
+    most_rows = max(1, min(_BASIC_ROWS, _BASIC_BYTES // max(largest_bytes, 1)))
     with (
         ogr.configured(OGR_GPKG_NUM_THREADS="1"),
-        ogr.open_batches(str(output), info["layer_name"], most_rows) as (_, reader),
+        ogr.open_batches(output, info["layer_name"], most_rows) as (_, reader),
     ):
         for batch in reader:
-            geometries = shapely.from_wkb(batch.column(_geometry_index(batch, info)).to_pylist())
-            rows += len(geometries)
-            wrong += sum(not _satisfies(each, method, bounds) for each in geometries)
-            break
-    bench.check("areas", wrong == 0, f"{wrong} of {rows} recomputed rows are outside the bounds ({method.mode})")
+            return values_of(batch.column(_geometry_index(batch, info)))
+    return []
 
 
 def full(
@@ -122,10 +125,9 @@ def full(
         bench: where checks go; its meter is ticked by batch.
         batch_rows: rows read at once.
     """
-    info = _structure(str(output), expected, result, bench)
+    info, method = _opened(str(output), source, job, expected, result, bench)
     if info is None:
         return
-    method = _plain_method(job, info, source)
     types = {str(name): str(typed) for name, typed in zip(info["fields"], info["ogr_types"], strict=True)}
     fields = comparable_fields(expected["fields"] if expected else [], types)
     members = None
@@ -193,6 +195,19 @@ def _batches(path: str, layer: str | None, rows: int) -> Iterator[Any]:
     limits = ogr.reading(facts.driver, batch_bytes_of(facts, rows), facts.sizes.largest_bytes)
     with ogr.configured(**limits), ogr.open_batches(path, facts.layer, rows) as (_, reader):
         yield reader
+
+
+def _opened(
+    output: str,
+    source: str,
+    job: VectorJob | None,
+    expected: dict[str, Any] | None,
+    result: dict[str, Any] | None,
+    bench: Bench,
+) -> tuple[dict[str, Any] | None, AreaMethod | None]:
+    """The output's description, checked, and how its areas are recomputed; None each where there is nothing to."""
+    info = _structure(output, expected, result, bench)
+    return info, None if info is None else _plain_method(job, info, source)
 
 
 def _structure(

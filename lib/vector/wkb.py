@@ -13,7 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-__all__ = ["CURVES", "POLYGONAL", "Column", "Rings", "column_of", "find_rings", "promote_to_multi", "ring_coordinates"]
+__all__ = [
+    "CURVES",
+    "POLYGONAL",
+    "Column",
+    "Rings",
+    "column_of",
+    "find_rings",
+    "promote_to_multi",
+    "ring_coordinates",
+    "values_of",
+]
 
 POLYGON, MULTI_POLYGON = 3, 6
 POLYGONAL = (POLYGON, MULTI_POLYGON)
@@ -215,3 +225,12 @@ def _uint32(data: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np
         return np.zeros(0, np.uint32)
     numbers: NDArray[Any] = np.ndarray((len(data) - 3,), "V4", data, strides=(1,))
     return numbers[positions].view("<u4")
+
+
+def values_of(array: Any) -> list[bytes | None]:
+    """An Arrow binary array's values; `to_pylist` makes a second copy of each on its way."""
+    column = column_of(array)
+    whole = [
+        column.data[start : start + size].tobytes() for start, size in zip(column.starts, column.sizes, strict=True)
+    ]
+    return [value if valid else None for value, valid in zip(whole, array.is_valid().to_pylist(), strict=True)]

@@ -14,7 +14,7 @@ from pyproj import Geod
 from rasterio.shutil import copy as rasterio_copy
 from rasterio.transform import from_origin
 from shapely import orient_polygons
-from shapely.geometry import box
+from shapely.geometry import Polygon, box
 
 HEIGHT, WIDTH = 1900, 2300
 NODATA = 7
@@ -210,6 +210,26 @@ def vector(folder: Path, driver: str) -> Path:
     path = folder / VECTORS[driver]
     _frame(ROWS).to_file(path, driver=driver)
     return path
+
+
+def wide(folder: Path) -> Path:
+    """Twelve thousand parcels with a string of 14 kB each, GeoPackage."""
+    frame = _frame(12_000)
+    frame["name"] = [f"{number:05d} " * 2400 for number in frame["number"]]
+    frame.to_file(folder / "wide.gpkg")
+    return folder / "wide.gpkg"
+
+
+def huge(folder: Path) -> Path:
+    """One polygon of two million vertices, GeoPackage."""
+    turns = np.linspace(0, 2 * np.pi, 2_000_000, endpoint=False)
+    radii = 0.5 + 0.01 * np.sin(50 * turns)
+    shape = Polygon(np.column_stack([10 + radii * np.cos(turns), 50 + radii * np.sin(turns)]))
+    gpd.GeoDataFrame({"number": [7]}, geometry=[shape], crs="EPSG:4326").to_file(folder / "huge.gpkg")
+    return folder / "huge.gpkg"
+
+
+LARGE_FEATURES = {"wide": wide, "huge": huge}
 
 
 def kept_by_geod(path: Path, least_sqm: float) -> set[int]:

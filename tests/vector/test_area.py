@@ -10,10 +10,11 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyproj import CRS, Geod
+from pyproj import CRS, Geod, Transformer
 
 from lib.errors import SourceError
 from lib.vector.area import AreaMethod, Bounds, area_method, decide, measure
+from lib.vector.recompute import plain_area
 from lib.vector.wkb import column_of, find_rings, promote_to_multi, ring_coordinates
 
 WGS84 = AreaMethod("geodesic", math.radians(1), Geod(ellps="WGS84"))
@@ -220,3 +221,25 @@ def test_a_method_that_has_no_meaning_is_refused() -> None:
     with pytest.raises(SourceError, match="no meaning"):
         area_method("EPSG:4978", "auto", "a.gpkg")
     assert CRS("EPSG:3857").is_projected
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857"])
+def test_the_plain_path_is_pyproj_s_own(crs: str) -> None:
+    """Areas ring by ring are those of `Geod.geometry_area_perimeter` on oriented polygons, holes, parts and Z included."""
+    one = shapely.box(10, 50, 11, 51).difference(shapely.MultiPolygon([shapely.box(10.1, 50.1, 10.2, 50.3),
+                                                                       shapely.box(10.5, 50.5, 10.9, 50.6)]))  # fmt: skip
+    several = shapely.MultiPolygon([one, shapely.box(12, 50, 12.5, 50.5)])
+    geod = Geod(ellps="WGS84")
+    to_crs = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    method = area_method(crs, "geodesic", "a")
+    for shape in (
+        one,
+        several,
+        shapely.reverse(one),
+        shapely.force_3d(one, 7.0),
+        shapely.GeometryCollection([several]),
+    ):
+        parts = list(shapely.get_parts(shapely.force_2d(shape).buffer(0)))
+        true = sum(abs(geod.geometry_area_perimeter(shapely.orient_polygons(part))[0]) for part in parts)
+        there = shapely.transform(shape, to_crs.transform, interleaved=False) if crs != "EPSG:4326" else shape
+        assert plain_area(there, method) == pytest.approx(true, rel=1e-9)

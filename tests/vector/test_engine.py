@@ -18,6 +18,7 @@ import shapely
 from conftest_vector import geod_areas, make_bench, make_job, parcels, room, solid
 from pyproj import Geod
 
+from lib import provenance
 from lib.errors import DataError, FunctionError, OutputError
 from lib.vector import engine, verification
 from lib.vector.ogr import translated
@@ -196,6 +197,40 @@ def test_a_table_without_geometries_passes_through(run_job: Callable[..., Any], 
     assert pyogrio.read_dataframe(done.output)["a"].tolist() == [1, 3, 5, 7, 9]
 
 
+def test_provenance_tells_no_folders(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """Where a job ran, and what stood in its paths and URLs, is not published with its output."""
+    solid(parcels(30)).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    for name in ("out.gpkg", "out.fgb"):
+        output = run_job(tmp_path / "a.gpkg", name, min_area_sqm=10).output
+        assert b"SWATH_JOB" in output.read_bytes()
+        assert str(tmp_path).encode() not in output.read_bytes()
+    secret = make_job(Path("x"), tmp_path / "out.gpkg").model_copy(
+        update={"source": "https://user:password@host/folder/a.gpkg?signature=secret"}
+    )
+    said = "".join(provenance.texts(secret).values())
+    assert json.loads(provenance.texts(secret)["SWATH_SOURCE"])["name"] == "a.gpkg"
+    assert not [word for word in ("password", "secret", "folder", str(tmp_path)) if word in said]
+
+
+def test_other_readers_leave_nothing_beside_the_output(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """GDAL copies a GeoPackage dataset's metadata into a sidecar .aux.xml when it is read; a layer's stays where it is."""
+    solid(parcels(30)).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
+    for name in ("out.gpkg", "out.fgb"):
+        output = run_job(tmp_path / "a.gpkg", name).output
+        assert len(pyogrio.read_dataframe(output)) == len(solid(parcels(30)))
+        assert pyogrio.read_info(output)["features"] == len(solid(parcels(30)))
+    assert sorted(each.name for each in output.parent.iterdir()) == ["out.fgb", "out.gpkg"]
+
+
+def test_provenance_of_the_dataset_is_read_too(tmp_path: Path) -> None:
+    """GeoPackages written before say it in the dataset's metadata."""
+    job = make_job(tmp_path / "a.gpkg", tmp_path / "out.gpkg", min_area_sqm=3)
+    solid(parcels(3)).to_file(tmp_path / "out.gpkg", geometry_type="Unknown", dataset_metadata=provenance.texts(job))
+    found = read_provenance(tmp_path / "out.gpkg")
+    assert found is not None
+    assert found["job"]["min_area_sqm"] == 3
+
+
 def test_provenance_is_in_the_output(run_job: Callable[..., Any], tmp_path: Path) -> None:
     """Both formats carry the version, the job and the source's identity."""
     solid(parcels(30)).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
@@ -328,7 +363,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
         "plan = engine.plan(job, room())\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "try:\n    engine.run(job, plan, make_bench(output)[0])\n"
-        "except Exception as error:\n    print(type(error).__name__)\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
     here = Path(__file__).parent
     for name in ("out.gpkg", "out.fgb"):
@@ -336,14 +371,15 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=False
         )
-        assert done.stdout.split() == ["OutputError"], done.stderr
+        assert done.stdout.startswith("OutputError"), done.stderr
+        assert "the disk is full or a file-size limit was reached" in done.stdout
 
 
 def test_the_job_in_the_output_is_json(run_job: Callable[..., Any], tmp_path: Path) -> None:
     """SWATH_JOB is the job as JSON, read back by any tool."""
     parcels(10).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
     done = run_job(tmp_path / "a.gpkg")
-    metadata = pyogrio.read_info(done.output)["dataset_metadata"]
+    metadata = pyogrio.read_info(done.output)["layer_metadata"]
     assert json.loads(metadata["SWATH_JOB"])["kind"] == "vector"
 
 

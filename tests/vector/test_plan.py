@@ -105,6 +105,23 @@ def test_a_chunk_bound_lowers_the_rows() -> None:
     assert (plan.rows, plan.batch_bytes) == (5000, 5 * MIB)
 
 
+@pytest.mark.parametrize("driver", ["GPKG", "FlatGeobuf", "GeoJSON"])
+def test_memory_that_makes_it_no_faster_is_not_taken(driver: str) -> None:
+    """Wide rows are read in batches of some MiB however much there is; rows that were asked for stay."""
+    layer = _facts(driver, 30_000, 14_000, 500)
+    plan = _fit(layer, "GPKG", 2048 * MIB)
+    assert 2 * MIB < plan.rows * 14_000 <= 16 * MIB
+    asked = fit(layer, sink="GPKG", measures_area=True, baseline_bytes=BASELINE, budget_bytes=2048 * MIB, most_rows=5000,
+                rows_fixed=True)  # fmt: skip
+    assert asked.rows == 5000
+
+
+def test_a_few_huge_geometries_do_not_make_all_batches_small() -> None:
+    """Twenty thousand small rows and three of 15 MiB: batches stay as long as the small ones would have them."""
+    layer = _facts("ESRI Shapefile", 20_003, 2500, 15 * MIB, ((10_000, 46 * MIB), (5000, 46 * MIB), (2500, 46 * MIB)))
+    assert _fit(layer, "GPKG", 2048 * MIB).rows == 5000
+
+
 def test_the_margin_is_a_term() -> None:
     """The host's margin is added once, by its name."""
     plan = fit(

@@ -112,6 +112,14 @@ def test_an_area_without_geometries(tmp_path: Path) -> None:
         _plan(tmp_path / "t.gpkg", min_area_sqm=1)
 
 
+def test_a_table_into_flatgeobuf_is_refused_beforehand(tmp_path: Path) -> None:
+    """FlatGeobuf needs geometries: said at plan time with what to write instead, as bad usage."""
+    pyogrio.write_dataframe(geopandas.pd.DataFrame({"a": [1]}), tmp_path / "t.gpkg", layer="t")
+    with pytest.raises(DestinationError, match="layer t has no geometries, and FlatGeobuf needs them") as caught:
+        engine.plan(make_job(tmp_path / "t.gpkg", tmp_path / "o.fgb"), room())
+    assert (caught.value.exit_code, caught.value.hint) == (2, "write a .gpkg")
+
+
 def test_unknown_sink(layer: Path) -> None:
     """A driver that vectors are not written with is refused with those that there are."""
     job = make_job(layer, layer.parent / "out.gpkg").model_copy(update={"driver": "KML"})
@@ -144,6 +152,21 @@ def test_sizes_are_exact_where_the_format_tells(tmp_path: Path) -> None:
             with pyogrio.open_arrow(tmp_path / name, batch_size=rows, use_pyarrow=True) as (_, reader):
                 largest = max(batch.nbytes for batch in reader)
             assert largest <= dict(facts.sizes.runs)[rows] <= 4 * largest
+
+
+@pytest.mark.parametrize("name", ["a.geojson", "a.geojsonl", "rs.geojsonl"])
+def test_the_largest_feature_of_a_text_is_found(name: str, tmp_path: Path) -> None:
+    """No less than its WKB or its string has, and not many times that; wherever blocks of the scan end."""
+    ring = shapely.Point(0, 0).buffer(1, quad_segs=20_000)
+    for number, frame in enumerate((
+        geopandas.GeoDataFrame({"t": ["a", "b", "c"]}, geometry=[shapely.box(0, 0, 1, 1), ring, shapely.box(2, 2, 3, 3)]),
+        geopandas.GeoDataFrame({"t": ["a", "b" * 1_300_000, "c"]}, geometry=[shapely.box(0, 0, 1, 1)] * 3),
+    )):  # fmt: skip
+        path = tmp_path / f"{number}{name}"
+        options = {"RS": "YES"} if name.startswith("rs") else {}
+        frame.set_crs("EPSG:4326").to_file(path, driver="GeoJSON" if name == "a.geojson" else "GeoJSONSeq", **options)
+        true = max(*(len(shapely.to_wkb(shape)) for shape in frame.geometry), *(len(text) for text in frame["t"]))
+        assert true <= read_facts(str(path), None, path.name, 8).sizes.largest_bytes <= 1.6 * true
 
 
 def test_deleted_shapefile_records_are_not_counted(run_job: Callable[..., Any], tmp_path: Path) -> None:

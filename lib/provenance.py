@@ -1,0 +1,70 @@
+"""Provenance: what an output's metadata says of how it was made and of what, the same for rasters and vectors.
+
+Three texts; the formats keep them each in its own place (`lib/raster/carried.py`, `lib/vector/sinks.py`). No folders, URLs,
+limits or times: where it ran is nobody's business, and the same work gives the same file.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from lib.jobs import RasterJob, VectorJob
+
+__all__ = ["job_in", "source_in", "texts", "version_in"]
+
+JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
+
+
+def texts(job: RasterJob | VectorJob) -> dict[str, str]:
+    """What an output of a job carries: the version, the job without resources and folders, the source's identity."""
+    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"}) | {"source": job.label}
+    return {VERSION: _release(), JOB: _as_json(work), SOURCE: _as_json(_identity(job))}
+
+
+def _release() -> str:
+    try:
+        return version("swath")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _as_json(record: dict[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":"), sort_keys=True)
+
+
+def _identity(job: RasterJob | VectorJob) -> dict[str, Any]:
+    """A source's base name, bytes and mtime; bytes and mtime None where it is not a local file."""
+    try:
+        stat = os.stat(job.source)  # noqa: PTH116 - a source may be GDAL's, not the file system's
+    except (OSError, ValueError):
+        return {"name": job.label, "bytes": None, "mtime_ns": None}
+    return {"name": job.label, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+def job_in(metadata: Mapping[str, str], kind: str) -> dict[str, Any] | None:
+    """The record of the job that wrote an output, by its metadata; None where it says none of this kind.
+
+    `source` is its base name only.
+    """
+    record = _record(metadata, JOB)
+    return record if record is not None and record.get("kind") == kind else None
+
+
+def source_in(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """What an output's metadata says of its source: name, bytes, mtime_ns."""
+    return _record(metadata, SOURCE)
+
+
+def version_in(metadata: Mapping[str, str]) -> str | None:
+    """The version of swath that wrote an output."""
+    return metadata.get(VERSION)
+
+
+def _record(metadata: Mapping[str, str], key: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(metadata.get(key) or "null")
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
