@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from flows import housekeeping, terminal
 from flows.flags import Common, RasterFlags, VectorFlags, Writing, whole
-from lib import request
+from lib import __version__, request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
 from lib.jobs import RasterJob, VectorJob
 from lib.memory.process import AnyJob, run_job
@@ -30,6 +30,7 @@ __all__ = ["main"]
 app = App(
     name="swath",
     help="GIS batch jobs inside a memory limit: planned, capped, measured, verified, published whole or not at all.",
+    version=__version__,
     version_flags=["--version"],
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,

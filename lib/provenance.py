@@ -7,9 +7,9 @@ limits or times: where it ran is nobody's business, and the same work gives the 
 import json
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from lib import __version__
 from lib.jobs import RasterJob, VectorJob
 
 __all__ = ["job_in", "source_in", "texts", "version_in"]
@@ -20,14 +20,7 @@ JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
 def texts(job: RasterJob | VectorJob) -> dict[str, str]:
     """What an output of a job carries: the version, the job without resources and folders, the source's identity."""
     work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"}) | {"source": job.label}
-    return {VERSION: _release(), JOB: _as_json(work), SOURCE: _as_json(_identity(job))}
-
-
-def _release() -> str:
-    try:
-        return version("swath")
-    except PackageNotFoundError:
-        return "unknown"
+    return {VERSION: __version__, JOB: _as_json(work), SOURCE: _as_json(_identity(job))}
 
 
 def _as_json(record: dict[str, Any]) -> str:

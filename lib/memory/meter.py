@@ -24,11 +24,9 @@ __all__ = ["Meter", "snapshot", "top_allocators"]
 _RELEASES = 60
 _MOST_RESIDUES = 128
 _LOOK_EVERY_SECONDS = 0.05
-# A release takes 2 ms, and what malloc gives back must be faulted in again: a hundred of them were 8 % of a 2 s job.
-_RELEASE_EVERY_SECONDS = 0.2
 _HEARTBEAT_EVERY_SECONDS = 0.1
 _PEAK_GROWTH = 1.10
-_REST = 100
+_REST = 100  # releases and snapshots stop the work: each is followed by a rest of so many times what it took
 _GROWTH_STEPS = 32  # releases on the way to the drift threshold
 _JUDGE_EVERY_RELEASES = 4
 _EARLY_RELEASES = 8
@@ -50,7 +48,8 @@ class Meter:
         self._drift_threshold_bytes = drift_threshold_bytes
         self._residual_tolerance_bytes = residual_tolerance_bytes
         self._projected_bytes = 0
-        self._released = self._beat = time.monotonic()
+        self._beat = time.monotonic()
+        self._rested_at = 0.0
         self._reported_peak_bytes = 0
         self._chunks = self._of_chunks = self._released_chunk = 0
         self._attributor: Attributor | None = None
@@ -107,19 +106,23 @@ class Meter:
             self._beat = now
             self._send({"event": "chunk", "done": self._chunks, "of": self._of_chunks, "resident_bytes": resident})
         if self._is_time_to_release(now, resident):
-            self._released, self._released_chunk = now, self._chunks
+            self._released_chunk = self._chunks
             self._release()
+            done = time.monotonic()
+            self._rested_at = done + _REST * (done - now)
 
     def finish(self) -> None:
-        """After closing: release, and compare with the baseline."""
+        """After closing: release, and compare with the baseline. What follows, the job's own checks, is not traced."""
         if self.baseline_bytes is None:
             self.start()
         self._over.set()
-        self.top = self.top or top_allocators(snapshot())
         gc.collect()
         trim()
         self.final_bytes = process_memory().resident_bytes
-        self.attribution_end = self._split(snapshot())
+        now = snapshot()
+        self.top = self.top or top_allocators(now)
+        self.attribution_end = self._split(now)
+        tracemalloc.stop()
         self.residual_bytes = self.final_bytes - (self.baseline_bytes or self.final_bytes)
         if self.residual_bytes > self._residual_tolerance_bytes:
             self.warnings.append(
@@ -160,7 +163,7 @@ class Meter:
         last = self._residues[-1][1] if self._residues else self.baseline_bytes or resident
         if resident - last > self._growth_step:
             return True
-        if now - self._released < _RELEASE_EVERY_SECONDS:
+        if now < self._rested_at:
             return False
         return not self._of_chunks or self._chunks - self._released_chunk >= self._of_chunks // _RELEASES
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy.ma  # noqa: F401 - rasterio imports it at the first write: here it is part of the size that a plan starts from
 import rasterio
 from rasterio import _base
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning

@@ -101,7 +101,8 @@ def _step(operation: Operation, dtype: np.dtype[Any]) -> Callable[[NDArray[Any]]
 
         def normalise(work: NDArray[Any]) -> None:
             np.divide(work, scale, out=work)
-            np.clip(work, low, high, out=work)
+            np.maximum(work, low, out=work)  # np.clip takes longer to begin than to work on so few pixels
+            np.minimum(work, high, out=work)
 
         return normalise
     if isinstance(operation, Rescale):
