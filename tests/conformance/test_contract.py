@@ -83,10 +83,11 @@ def _holds(report: Report, limit: str, limit_mb: int) -> None:
         assert projected <= 1.5 * peak, shown
     if limit == "tight":
         # FlatGeobuf's index must be planned for every feature, as how many are kept is not known beforehand.
-        # At the smallest limit it has the memory of a batch of one row, so what the chosen plan has batches in counts for it.
         unknown = sum(size for name, size in report.plan["terms"].items() if name.startswith("FlatGeobuf"))
-        if unknown:
-            unknown += report.plan["terms"]["batch"] + report.plan["terms"]["kept batch"]
+        if report.plan["terms"].get("FlatGeobuf index"):
+            # It is built in the memory of the batches: at the smallest limit, with one row in each, its own term is larger.
+            rows = min(report.plan["batch_rows"], report.result["features_read"])
+            unknown += (report.plan["terms"]["batch"] + report.plan["terms"]["kept batch"]) * (rows - 1) // rows
         unknown += _whole_block_bytes(report.plan["facts"])
         if str(report.job["source"]).endswith(".geojson"):  # nor does its header tell how large a geometry may be
             unknown += report.plan["terms"]["largest geometry"]
