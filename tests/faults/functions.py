@@ -194,8 +194,8 @@ def hoard_slowly(pixels: Any, valid: Any) -> Any:
 
 
 def temporaries(pixels: Any, valid: Any) -> Any:
-    """Need 24 MiB for a moment, in every chunk."""
+    """Need 8 MiB for a moment, in every chunk."""
     import numpy as np
 
-    np.ones(24 * _MIB, dtype="uint8").sum()
+    np.ones(8 * _MIB, dtype="uint8").sum()
     return pixels
