@@ -415,7 +415,7 @@ def test_a_signal_during_the_imports_is_heard(number: int, code: int, tmp_path: 
     """As soon as it can hear signals, before anything is imported: the right code, one JSON object, no traceback."""
     process = subprocess.Popen(
         [sys.executable, "-m", "flows", "drivers", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it may be ignored here
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509 - it may be ignored here
     )  # fmt: skip
     status = Path(f"/proc/{process.pid}/status")
     deadline = time.monotonic() + 20
