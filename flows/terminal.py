@@ -125,7 +125,9 @@ def show_plan(report: Report) -> None:
     table.add_row("limit", format_bytes(plan["limit_bytes"]))
     table.add_row("left over", format_bytes(plan["limit_bytes"] - plan["projected_bytes"]))
     table.add_row("smallest limit that would do", format_bytes(plan["smallest_limit_bytes"]))
-    table.add_row("disk, at most", format_bytes(plan["disk_bytes"]))
+    table.add_row("disk, at most, with temporary files", format_bytes(plan["disk_bytes"]))
+    if plan["disk_free_bytes"] is not None:
+        table.add_row("free on that disk", format_bytes(plan["disk_free_bytes"]))
     out.print(table)
     chunk = (
         f"windows of {plan['window'][0]} x {plan['window'][1]} px"

@@ -36,6 +36,7 @@ class Plan:
         baseline_bytes: resident size of the child after its imports, from which the rest is planned.
         disk_bytes: upper estimate of what the output and its temporary files take.
         smallest_limit_bytes: the smallest limit that this job would accept.
+        disk_free_bytes: what was free there when it was planned; None where nothing is written or that is not known.
         threads: encoder and worker threads.
         gdal_cache_bytes: GDAL's block cache.
         window: `(height, width)` in pixels of a raster's chunk, else None.
@@ -53,6 +54,7 @@ class Plan:
     baseline_bytes: int
     disk_bytes: int
     smallest_limit_bytes: int
+    disk_free_bytes: int | None = None
     threads: int = 1
     gdal_cache_bytes: int = 0
     window: tuple[int, int] | None = None

@@ -141,7 +141,9 @@ def _plan_rows(plan: dict[str, Any] | None) -> list[tuple[str, str]]:
         (f"memory: {_cell(name.replace('_', ' '))}", format_bytes(size)) for name, size in plan.get("terms", {}).items()
     ]
     rows.append(("**memory: projected peak**", f"**{format_bytes(plan['projected_bytes'])}**"))
-    rows.append(("disk, at most", format_bytes(plan.get("disk_bytes", 0))))
+    rows.append(("disk, at most, with temporary files", format_bytes(plan.get("disk_bytes", 0))))
+    if plan.get("disk_free_bytes") is not None:
+        rows.append(("free on that disk", format_bytes(plan["disk_free_bytes"])))
     if plan.get("window"):
         height, width = plan["window"]
         rows.append(("window", f"{height} x {width} pixels (rows x columns)"))

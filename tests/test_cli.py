@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -144,6 +145,7 @@ def test_plan_writes_nothing(run: Run, scene: Path, parcels: Path, tmp_path: Pat
         code, report, _ = run(*words)
         assert (code, report["status"]) == (0, "planned"), report["error"]
         assert sum(report["plan"]["terms"].values()) == report["plan"]["projected_bytes"]
+        assert report["plan"]["disk_free_bytes"] == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 

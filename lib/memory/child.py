@@ -17,12 +17,14 @@ if __name__ == "__main__":  # before everything else: see the module's docstring
 
 import gc
 import json
+import shutil
 import threading
 import time
 import traceback
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +93,9 @@ def _work(request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send:
         limit_bytes=limit_bytes,
         budget_bytes=int(limit_bytes * request.get("budget_fraction", 1.0)),
         baseline_bytes=process_memory().resident_bytes,
-        folder=staged.parent if staged else None,
+        disk_free_bytes=_free_bytes(job, staged),
     )
-    plan = engine.plan(job, room)
+    plan = replace(engine.plan(job, room), disk_free_bytes=room.disk_free_bytes)
     send({"event": "planned", "plan": plan.to_record()})
     if request.get("plan_only"):
         send({"event": "done", "outcome": None, "memory": meter.record()})
@@ -120,6 +122,16 @@ def _work(request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send:
             "seconds": time.monotonic() - began,
         }
     )
+
+
+def _free_bytes(job: Any, staged: Path | None) -> int | None:
+    """What is free where the job writes; of a plan that is only looked at, where it would."""
+    destination = staged or getattr(job, "destination", None)
+    if destination is None:
+        return None
+    with suppress(OSError):
+        return shutil.disk_usage(Path(destination).parent).free
+    return None
 
 
 def _error_event(error: BaseException, label: str, meter: Meter) -> dict[str, Any]:

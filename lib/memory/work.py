@@ -38,13 +38,13 @@ class Room:
         limit_bytes: the job's limit.
         budget_bytes: what the plan may project: the limit, or a fraction of it after a death of memory.
         baseline_bytes: resident size of the child now, imports done.
-        folder: where the output will be staged; for free disk space. None where nothing is written.
+        disk_free_bytes: what is free where the output will be staged; None where nothing is written or that is not known.
     """
 
     limit_bytes: int
     budget_bytes: int
     baseline_bytes: int
-    folder: Path | None = None
+    disk_free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def plan(job: RasterJob, room: Room) -> Plan:
         facts = gather(source, job.source, job.bands)
         made = make_plan(facts, job, room)
         made.expected.update(verification.grid(source))
-    check_disk(facts, job, made, room.folder)
+    check_disk(facts, job, made, room.disk_free_bytes)
     return made
 
 

@@ -6,10 +6,8 @@ What each term is made of, and the measurements behind it, is in `terms.py`.
 """
 
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lib.errors import DiskRefused, MemoryRefused
@@ -229,19 +227,19 @@ def likely_disk_bytes(facts: RasterFacts, job: RasterJob, block_size: int) -> in
     return min(upper, int(likely) + MIB)
 
 
-def check_disk(facts: RasterFacts, job: RasterJob, plan: Plan, folder: Path | None) -> None:
-    """Refuse a job whose output cannot fit on its disk.
+def check_disk(facts: RasterFacts, job: RasterJob, plan: Plan, free_bytes: int | None) -> None:
+    """Refuse a job whose output cannot fit into what is free on its disk, where that is known.
 
     Raises:
         DiskRefused: less is free than `likely_disk_bytes`.
     """
-    if folder is None or not folder.exists() or plan.block_size is None:
+    if free_bytes is None or plan.block_size is None:
         return
-    free, need = shutil.disk_usage(folder).free, likely_disk_bytes(facts, job, plan.block_size)
-    if free < need:
+    need = likely_disk_bytes(facts, job, plan.block_size)
+    if free_bytes < need:
         raise DiskRefused(
-            f"{folder} has {format_bytes(free)} free, the output of {job.label} takes at least {format_bytes(need)}",
-            free_bytes=free,
+            f"{job.label}: the output takes at least {format_bytes(need)}, and its disk has {format_bytes(free_bytes)} free",
+            free_bytes=free_bytes,
             need_bytes=need,
         )
 

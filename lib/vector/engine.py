@@ -4,7 +4,6 @@
 and `sinks.py`; the checks that end a run in `verification.py`.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,8 @@ def plan(job: VectorJob, room: Room) -> Plan:
         rows_fixed=resources.chunk_rows_fixed,
         margin_bytes=resources.margin_bytes,
     )
-    disk = _disk_bytes(facts, sink, room.folder)
+    disk = _disk_bytes(facts, sink)
+    _check_disk(facts, room.disk_free_bytes, disk)
     return Plan(
         limit_bytes=room.limit_bytes,
         projected_bytes=chosen.projected_bytes,
@@ -101,19 +101,21 @@ def _lower_by(chosen: VectorPlan, job: VectorJob) -> str:
     )
 
 
-def _disk_bytes(facts: LayerFacts, sink: Sink, folder: Path | None) -> int:
+def _disk_bytes(facts: LayerFacts, sink: Sink) -> int:
     """Upper estimate of the output; FlatGeobuf writes its features twice."""
     needed = facts.source_bytes + max(facts.count, 0) * 150 + MIB
-    needed *= 2 if sink.driver == "FlatGeobuf" else 1
-    if folder is None or not folder.exists():
-        return needed
-    free = shutil.disk_usage(folder).free
-    # All kept is the upper estimate; a filter keeps less, so only what is hopeless is refused.
-    if free < MIB:
+    return needed * (2 if sink.driver == "FlatGeobuf" else 1)
+
+
+def _check_disk(facts: LayerFacts, free_bytes: int | None, needed_bytes: int) -> None:
+    """Refuse only what is hopeless: all kept is the upper estimate, and a filter keeps less."""
+    if free_bytes is not None and free_bytes < MIB:
         raise DiskRefused(
-            f"{format_bytes(free)} are free for the output of {facts.label}", free_bytes=free, needed_bytes=needed
+            f"{facts.label}: the output takes up to {format_bytes(needed_bytes)}, and its disk has "
+            f"{format_bytes(free_bytes)} free",
+            free_bytes=free_bytes,
+            needed_bytes=needed_bytes,
         )
-    return needed
 
 
 def selection_of(job: VectorJob, facts: LayerFacts) -> Selection:

@@ -46,7 +46,7 @@ def bare(job_json: str, staged: str) -> None:
     job = parse_job(json.loads(job_json))
     engine = load_engine(job.kind)
     limit = job.resources.limit_bytes
-    room = Room(limit_bytes=limit, budget_bytes=limit, baseline_bytes=100 * MIB, folder=Path(staged).parent)
+    room = Room(limit_bytes=limit, budget_bytes=limit, baseline_bytes=100 * MIB)
     plan = engine.plan(job, room)
     began = time.monotonic()
     engine.run(job, plan, Bench(staged=Path(staged), meter=NoMeter(), send=lambda _: None))  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """A bench without a parent, and small rasters of every layout."""
 
 import gc
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Workshop:
     def room(self, job: Any) -> Room:
         """All of the job's limit."""
         limit = job.resources.limit_bytes
-        return Room(limit, limit, process_memory().resident_bytes, self.folder)
+        return Room(limit, limit, process_memory().resident_bytes, shutil.disk_usage(self.folder).free)
 
     def bench(self, staged: Path | None) -> Bench:
         """A bench whose events go nowhere."""

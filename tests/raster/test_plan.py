@@ -208,15 +208,13 @@ def test_the_knob_that_lowers_the_peak_keeps_its_promise() -> None:
     assert format_bytes(saved) == found[3]
 
 
-def test_a_disk_too_small_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_small_is_refused() -> None:
     """An uncompressed output must fit whole; a compressed one only as far as its source shows."""
-    free = type("Usage", (), {"free": 30 * MIB})
-    monkeypatch.setattr(planner.shutil, "disk_usage", lambda _: free)
-    room = room_of(512 * MIB)
+    room, free_bytes = room_of(512 * MIB), 30 * MIB
     raw, packed = job_of(compress="none"), job_of()
     with pytest.raises(DiskRefused, match="free"):
-        planner.check_disk(facts_of(), raw, planner.make_plan(facts_of(), raw, room), tmp_path)
-    planner.check_disk(facts_of(), packed, planner.make_plan(facts_of(), packed, room), tmp_path)
+        planner.check_disk(facts_of(), raw, planner.make_plan(facts_of(), raw, room), free_bytes)
+    planner.check_disk(facts_of(), packed, planner.make_plan(facts_of(), packed, room), free_bytes)
     large = facts_of(source_bytes=200 * MIB)
     with pytest.raises(DiskRefused, match="at least 101"):
-        planner.check_disk(large, packed, planner.make_plan(large, packed, room), tmp_path)
+        planner.check_disk(large, packed, planner.make_plan(large, packed, room), free_bytes)

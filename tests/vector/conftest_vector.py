@@ -45,9 +45,9 @@ def make_bench(staged: Path | None) -> tuple[Bench, list[dict[str, Any]]]:
     return Bench(staged, meter, events.append), events
 
 
-def room(folder: Path | None = None) -> Room:
+def room(disk_free_bytes: int | None = None) -> Room:
     """Ample room above a fixed baseline."""
-    return Room(AMPLE_BYTES, AMPLE_BYTES, 120 * MIB, folder)
+    return Room(AMPLE_BYTES, AMPLE_BYTES, 120 * MIB, disk_free_bytes)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def run_job(tmp_path: Path) -> Callable[..., Done]:
         folder.mkdir(exist_ok=True)
         output = folder / name
         job = make_job(source, tmp_path / name, **choices)
-        plan = engine.plan(job, room(folder))
+        plan = engine.plan(job, room())
         bench, events = make_bench(output)
         return Done(plan, engine.run(job, plan, bench), output, events)
 

@@ -18,7 +18,8 @@ import rasterio
 import shapely
 from conftest_vector import make_job, parcels, room, solid
 
-from lib.errors import DestinationError, SourceError
+from lib.errors import DestinationError, DiskRefused, SourceError
+from lib.units import KIB, MIB
 from lib.vector import engine
 from lib.vector.facts import is_vector, read_facts
 
@@ -118,6 +119,14 @@ def test_a_table_into_flatgeobuf_is_refused_beforehand(tmp_path: Path) -> None:
     with pytest.raises(DestinationError, match="layer t has no geometries, and FlatGeobuf needs them") as caught:
         engine.plan(make_job(tmp_path / "t.gpkg", tmp_path / "o.fgb"), room())
     assert (caught.value.exit_code, caught.value.hint) == (2, "write a .gpkg")
+
+
+def test_a_full_disk_is_refused_beforehand(layer: Path) -> None:
+    """Less than 1 MiB free is hopeless whatever is kept; more may do, as a filter keeps less."""
+    job = make_job(layer, layer.parent / "out.gpkg")
+    with pytest.raises(DiskRefused, match=r"a.gpkg: the output takes up to 1.1 MiB, and its disk has 512.0 KiB free"):
+        engine.plan(job, room(512 * KIB))
+    assert engine.plan(job, room(2 * MIB)).disk_bytes > MIB
 
 
 def test_unknown_sink(layer: Path) -> None:
