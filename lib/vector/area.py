@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 
 from lib.errors import SourceError
-from lib.vector.wkb import POLYGONAL, Column, Rings, find_rings, ring_coordinates
+from lib.vector.wkb import POLYGONAL, Column, Rings, find_rings, is_any_of, ring_coordinates, vertices
 
 __all__ = ["AreaMethod", "Bounds", "Decision", "area_method", "decide", "exact_area", "measure"]
 
@@ -143,24 +143,38 @@ def decide(column: Column, method: AreaMethod, bounds: Bounds) -> Decision:
     keep = (areas - errors >= low) & (areas + errors <= high)
     drop = (areas + errors < low) | (areas - errors > high)
     # Points and lines have area 0; collections, surfaces and other byte orders are for shapely.
-    simple = np.isin(column.types, (1, 2, 4, 5)) & (column.sizes > 0)
+    present = column.sizes > 0
+    simple = is_any_of(column.types, (1, 2, 4, 5)) & present
     keep[simple] = bounds.holds(0.0)
-    other = (column.sizes > 0) & ~simple & ~np.isin(column.types, POLYGONAL)
+    other = present & ~(simple | is_any_of(column.types, POLYGONAL))
     unsure = (has_rings & ~(keep | drop)) | other
     nowhere = ~has_rings & ~simple & ~other
     keep[nowhere] = False
     keep[unsure] = False
-    order = np.argsort(rings.rows, kind="stable")
-    edges = np.searchsorted(rings.rows[order], np.arange(len(areas) + 1))
-    undefined, wide = int(nowhere.sum()), 0
-    for row in np.flatnonzero(unsure):
-        mine = order[edges[row] : edges[row + 1]]
-        whose = _polygons_of(column, int(row)) if other[row] else (column, rings, mine)
-        area = exact_area(*whose, method)
-        undefined += math.isnan(area)
-        wide += _is_wide(*whose, method)
+    arbitrated = _arbitrate(column, rings, method, np.flatnonzero(unsure), other) if unsure.any() else {}
+    for row, (area, _) in arbitrated.items():
         keep[row] = bounds.holds(area)
-    return Decision(keep, undefined, int(unsure.sum()), int(rings.damaged.sum()), wide)
+    return Decision(
+        keep,
+        without_area=int(nowhere.sum()) + sum(math.isnan(area) for area, _ in arbitrated.values()),
+        arbitrated=len(arbitrated),
+        damaged=int(rings.damaged.sum()),
+        wide=sum(wide for _, wide in arbitrated.values()),
+    )
+
+
+def _arbitrate(
+    column: Column, rings: Rings, method: AreaMethod, unsure: NDArray[np.int64], other: NDArray[np.bool_]
+) -> dict[int, tuple[float, bool]]:
+    """The exact area, m², of each row that is unsure, and whether it is wide; of `other` rows shapely knows the polygons."""
+    order = np.argsort(rings.rows, kind="stable")
+    edges = np.searchsorted(rings.rows[order], np.arange(len(column.sizes) + 1))
+    found = {}
+    for row in unsure.tolist():
+        mine = order[edges[row] : edges[row + 1]]
+        whose = _polygons_of(column, row) if other[row] else (column, rings, mine)
+        found[row] = exact_area(*whose, method), _is_wide(*whose, method)
+    return found
 
 
 def measure(column: Column, rings: Rings, method: AreaMethod) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -168,23 +182,34 @@ def measure(column: Column, rings: Rings, method: AreaMethod) -> tuple[NDArray[n
 
     An error is infinite or not a number where the approximation says nothing.
     """
-    ring_areas = np.zeros(len(rings.rows))
-    ring_errors = np.zeros(len(rings.rows))
     strides = 8 * column.dimensions[rings.rows]
+    ring_areas, ring_errors = np.zeros(len(rings.rows)), np.zeros(len(rings.rows))
     for part in _parts(rings.counts):
-        # A ring longer than a part is a part of its own, taken in slices that share a vertex.
-        for first, last in _slices(rings.counts[part]):
-            counts = np.minimum(rings.counts[part] - first, last - first)
-            xy = ring_coordinates(column.data, rings.starts[part] + first * strides[part], counts, strides[part])
-            areas, errors = _edges(xy, counts, method)
-            ring_areas[part] += areas
-            ring_errors[part] += errors
+        _measure_part(column, rings, part, strides[part], method, ring_areas[part], ring_errors[part])
     closed = _closed(column, rings, strides)
     ring_errors[~closed] = np.inf
     signs = np.where(rings.holes, -1.0, 1.0)
     rows = len(column.sizes)
     areas = np.bincount(rings.rows, signs * np.abs(ring_areas), rows).astype(np.float64, copy=False)
     return areas, np.bincount(rings.rows, ring_errors, rows).astype(np.float64, copy=False)
+
+
+def _measure_part(
+    column: Column,
+    rings: Rings,
+    part: slice,
+    strides: NDArray[np.int64],
+    method: AreaMethod,
+    ring_areas: NDArray[np.float64],
+    ring_errors: NDArray[np.float64],
+) -> None:
+    """Add up what a part's rings have; a ring longer than a part is alone, taken in slices that share a vertex."""
+    starts, counts = rings.starts[part], rings.counts[part]
+    for first, last in _slices(counts):
+        some = np.minimum(counts - first, last - first)
+        areas, errors = _edges(ring_coordinates(column.data, starts + first * strides, some, strides), some, method)
+        ring_areas += areas
+        ring_errors += errors
 
 
 def _parts(counts: NDArray[np.int64]) -> list[slice]:
@@ -209,11 +234,12 @@ def _slices(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 def _closed(column: Column, rings: Rings, strides: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each ring's last vertex is its first; empty rings are."""
-    one = np.minimum(rings.counts, 1)
-    first = ring_coordinates(column.data, rings.starts, one, strides)
-    last = ring_coordinates(column.data, rings.starts + (rings.counts - 1) * strides, one, strides)
+    some = np.flatnonzero(rings.counts)
+    starts = rings.starts[some]
+    first = vertices(column.data, starts)
+    last = vertices(column.data, starts + (rings.counts[some] - 1) * strides[some])
     closed = np.ones(len(rings.rows), bool)
-    closed[one == 1] = (first == last).all(axis=1)
+    closed[some] = (first[:, 0] == last[:, 0]) & (first[:, 1] == last[:, 1])
     return closed
 
 
@@ -225,19 +251,24 @@ def _edges(xy: NDArray[np.float64], counts: NDArray[np.int64], method: AreaMetho
         area, error = _planar(xy, method.unit)
     else:
         area, error = _geodesic(xy, method)
-    ends = np.cumsum(counts)
-    between = ends[:-1][ends[:-1] < len(xy)] - 1  # no edge leads from one ring to the next
-    between = between[between >= 0]
-    area[between] = 0
-    error[between] = 0
-    starts = np.minimum(ends - counts, max(len(area) - 1, 0))
+    return _ring_sums(area, error, counts)
+
+
+def _ring_sums(
+    area: NDArray[np.float64], error: NDArray[np.float64], counts: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Edges summed ring by ring; no edge leads from one ring to the next."""
     if len(area) == 0:
         return np.zeros(len(counts)), np.zeros(len(counts))
+    ends = np.cumsum(counts)
+    between = ends[:-1][ends[:-1] <= len(area)] - 1
+    between = between[between >= 0]
+    area[between] = error[between] = 0
+    starts = np.minimum(ends - counts, len(area) - 1)
+    areas, errors = np.add.reduceat(area, starts), np.add.reduceat(error, starts)
     empty = counts < 2  # noqa: PLR2004 - an edge needs two vertices
-    return (
-        np.where(empty, 0, np.add.reduceat(area, starts)),
-        np.where(empty, 0, np.add.reduceat(error, starts)),
-    )
+    areas[empty] = errors[empty] = 0
+    return areas, errors
 
 
 def _planar(xy: NDArray[np.float64], metres: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -255,22 +286,42 @@ def _geodesic(xy: NDArray[np.float64], method: AreaMethod) -> tuple[NDArray[np.f
         x, y = method.to_degrees.transform(x, y)
     longitude, latitude = x * method.unit, y * method.unit
     sine = np.sin(latitude)
-    radius_sqm = method.geod.a**2
+    wide = longitude[1:] - longitude[:-1]
     half_q = _half_authalic(sine, method.geod.es)
-    dlon, dlat = np.diff(longitude), np.diff(latitude)
-    wide = np.abs(dlon)
-    area = dlon * (half_q[1:] + half_q[:-1]) * (0.5 * radius_sqm)
-    steepest = np.maximum(np.abs(sine[1:]), np.abs(sine[:-1]))
-    cosine_squared = 1 - np.minimum(sine[1:] ** 2, sine[:-1] ** 2)
-    tall = dlat * dlat
-    error = wide * (steepest + np.abs(dlat)) * (cosine_squared * dlon * dlon + 3 * tall)
+    area = half_q[1:] + half_q[:-1]
+    area *= wide
+    area *= 0.5 * method.geod.a**2
+    return area, _bend(wide, latitude, sine, method.geod.a**2)
+
+
+def _bend(
+    wide: NDArray[np.float64], latitude: NDArray[np.float64], sine: NDArray[np.float64], radius_sqm: float
+) -> NDArray[np.float64]:
+    """The bound of each edge's error, m² (the module's docstring has its formula); its arguments are used up."""
+    tall = latitude[1:] - latitude[:-1]
+    for each in (wide, tall, sine, latitude):
+        np.abs(each, out=each)
+    error = np.minimum(sine[1:], sine[:-1])
+    error *= error
+    np.subtract(1, error, out=error)
+    error *= wide * wide
+    error += 3 * tall * tall
+    error *= np.maximum(sine[1:], sine[:-1]) + tall
+    error *= wide
     error *= _SAFETY * radius_sqm / 12
-    error += _GEOD_NOISE_SQM + wide * (1e-15 * radius_sqm)
-    to_pole = math.pi / 2 - np.maximum(np.abs(latitude[1:]), np.abs(latitude[:-1]))
-    longest = np.maximum(wide, np.abs(dlat))
-    vague = ~((longest <= _LONGEST_EDGE) & (to_pole >= _POLE_DISTANCE_PER_EDGE * np.abs(dlat)) & (to_pole > 0))
-    error[vague] = np.inf
-    return area, error
+    error += wide * (1e-15 * radius_sqm)
+    error += _GEOD_NOISE_SQM
+    error[~_is_leading(wide, tall, np.maximum(latitude[1:], latitude[:-1]))] = np.inf
+    return error
+
+
+def _is_leading(wide: NDArray[np.float64], tall: NDArray[np.float64], most: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Edges for which leading order is enough; what is not a number is not among them."""
+    to_pole = math.pi / 2 - most
+    small = np.maximum(wide, tall) <= _LONGEST_EDGE
+    small &= to_pole >= _POLE_DISTANCE_PER_EDGE * tall
+    small &= to_pole > 0
+    return small
 
 
 def _half_authalic(sine: NDArray[np.float64], eccentricity_squared: float) -> NDArray[np.float64]:

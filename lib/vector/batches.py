@@ -17,7 +17,7 @@ from lib.memory.cap import trim
 from lib.memory.meter import Meter
 from lib.vector import ogr
 from lib.vector.area import AreaMethod, Bounds, decide
-from lib.vector.wkb import CURVES, column_of
+from lib.vector.wkb import CURVES, column_of, is_any_of
 
 __all__ = ["Selection", "Tally", "selected"]
 
@@ -87,7 +87,7 @@ class Selection:
         return batch if self.function is None or batch.num_rows == 0 else self._by_function(batch)
 
     def _refuse_curves(self, types: NDArray[np.uint32]) -> None:
-        if np.isin(types, CURVES).any():
+        if is_any_of(types, CURVES).any():
             raise DataError(
                 f"{self.label} has curve geometries",
                 hint="make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE",

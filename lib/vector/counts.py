@@ -200,10 +200,8 @@ def _scan_gpkg(path: Path, layer: str, geometry: str, label: str) -> tuple[int, 
             database.set_progress_handler(lambda: int(time.monotonic() > deadline), _SCAN_STEP)
             count, size = database.execute(f"SELECT COUNT(*), {largest} FROM {_quoted(layer)}").fetchone()  # noqa: S608 - quoted
     except sqlite3.OperationalError:
-        return (
-            -1,
-            0,
-        )  # interrupted at the deadline, or a table that only GDAL's SQLite can read: the pass itself is counted against it
+        # Interrupted at the deadline, or a table that only GDAL's SQLite can read: the pass itself is counted against it.
+        return -1, 0
     except sqlite3.DatabaseError as error:
         raise DataError(f"{label}: layer {layer} is damaged: {ogr.one_line(error)}") from error
     return int(count), int(size or 0)
