@@ -8,7 +8,9 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import rasterio
+import shapely
 from numpy.typing import NDArray
 from pyproj import Geod
 from rasterio.shutil import copy as rasterio_copy
@@ -227,6 +229,24 @@ def huge(folder: Path) -> Path:
     shape = Polygon(np.column_stack([10 + radii * np.cos(turns), 50 + radii * np.sin(turns)]))
     gpd.GeoDataFrame({"number": [7]}, geometry=[shape], crs="EPSG:4326").to_file(folder / "huge.gpkg")
     return folder / "huge.gpkg"
+
+
+MANY = 1_100_000
+
+
+def many(folder: Path) -> Path:
+    """More than a million parcels in a GeoPackage, whose indexes are what counts."""
+    source = np.random.default_rng(3)
+    west, south, edges = (
+        source.uniform(-10, 30, MANY),
+        source.uniform(35, 60, MANY),
+        source.uniform(0.0002, 0.002, MANY),
+    )
+    pyogrio.raw.write(
+        folder / "many.gpkg", geometry=shapely.to_wkb(shapely.box(west, south, west + edges, south + edges)),
+        field_data=[np.arange(MANY)], fields=["number"], geometry_type="Polygon", crs="EPSG:4326",
+    )  # fmt: skip
+    return folder / "many.gpkg"
 
 
 LARGE_FEATURES = {"wide": wide, "huge": huge}
