@@ -79,8 +79,8 @@ def read_sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes
         return sizes if kept is None else replace(sizes, counted=kept)
     if info["driver"] == "FlatGeobuf" and path.is_file():
         return _from_lengths(_flatgeobuf_lengths(path, label), rows, overhead)
-    if info["driver"] == "GPKG" and path.is_file():
-        counted, largest = _scan_gpkg(path, info["layer_name"], info["geometry_name"], label)
+    if info["driver"] in ("GPKG", "SQLite") and path.is_file():
+        counted, largest = _scan_sqlite(path, info["layer_name"], info["geometry_name"], label)
         return Sizes(mean, largest, counted)
     if info["driver"] in ("GeoJSON", "GeoJSONSeq") and path.is_file():
         return Sizes(mean, _largest_text_feature(path, info["driver"]))
@@ -187,7 +187,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _scan_gpkg(path: Path, layer: str, geometry: str, label: str) -> tuple[int, int]:
+def _scan_sqlite(path: Path, layer: str, geometry: str, label: str) -> tuple[int, int]:
     """Rows and the largest geometry by SQLite itself, which reads no overflow page for a length; -1 where it takes too long.
 
     Raises:

@@ -19,6 +19,7 @@ __all__ = ["RTREE_LEAST_BYTES", "VectorPlan", "batch_bytes_of", "fit"]
 _SOURCE_BYTES = {
     "GPKG": 5 * MIB,
     "FlatGeobuf": 4 * MIB,
+    "SQLite": 6 * MIB,
     "ESRI Shapefile": 7 * MIB,
     "GeoJSON": 5 * MIB,
     "GeoJSONSeq": 5 * MIB,
@@ -29,8 +30,10 @@ _HELD_SOURCE_MOST_BYTES = 200 * MIB
 _SINK_BYTES = {"GPKG": 9 * MIB, "FlatGeobuf": 2 * MIB, "": 0}
 _INTERPRETER_BYTES = 5 * MIB
 # Area: temporaries of 32768 vertices at a time, and offsets, types, rings and sums of each row.
-_AREA_BLOCK_BYTES = 6 * MIB
-_AREA_FACTOR = 12  # 192 bytes of temporaries a vertex, of which a batch has 16
+_AREA_BLOCK_BYTES = 4 * MIB
+_AREA_FACTOR = (
+    8  # 128 bytes of temporaries a vertex (96 measured in degrees, 112 where projected), of which a batch has 16
+)
 _AREA_ROW_BYTES = 220
 # Arrow's buffers grow by doubling; the sink holds its own copy of a geometry while it writes it.
 _BATCH_FACTOR = 1.5
@@ -42,6 +45,7 @@ _PROMOTED_FACTOR = 2.4
 # sink's are there.
 _SOURCE_LARGEST_FACTOR = {
     "GPKG": 0.0,
+    "SQLite": 1.5,
     "ESRI Shapefile": 1.75,
     # A vertex of 24 bytes is JSON objects of 570, whatever its digits.
     "GeoJSON": 21.0,

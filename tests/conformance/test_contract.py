@@ -82,7 +82,7 @@ def _holds(report: Report, limit: str, limit_mb: int) -> None:
     if limit == "normal" or (limit == "ample" and report.job["kind"] == "vector"):
         assert projected <= 1.5 * peak, shown
     if limit == "tight":
-        unknown = _index_of_the_dropped(report) + _whole_block_bytes(report.plan["facts"])
+        unknown = _index_not_needed(report) + _whole_block_bytes(report.plan["facts"])
         # Of a large geometry's places, which depend on what GDAL's buffers grow by, up to half of one may be too many.
         unknown += int(report.plan["facts"].get("largest_feature_bytes", 0)) // 2
         # By this child's own number, and beyond what the number holds ready for a larger child after this one.
@@ -91,11 +91,17 @@ def _holds(report: Report, limit: str, limit_mb: int) -> None:
     assert [each for each in psutil.Process().children() if "lib.memory.child" in " ".join(each.cmdline())] == []
 
 
-def _index_of_the_dropped(report: Report) -> float:
-    """FlatGeobuf's index is planned for every feature: how many are kept is not known beforehand. The share of those dropped."""
-    terms = report.plan["terms"] if report.plan else {}
-    index = sum(size for name, size in terms.items() if name.startswith("FlatGeobuf"))
-    return index * (1 - report.result["features_kept"] / report.result["features_read"]) if index else 0
+def _index_not_needed(report: Report) -> int:
+    """What of FlatGeobuf's index the output shows not to have been needed: it is not known beforehand.
+
+    It is planned for every feature (an item and a place of 56 and 32 bytes), and with a buffer of the source's size.
+    """
+    if report.job.get("driver") != "FlatGeobuf":
+        return 0
+    source = Path(report.job["source"])
+    size = sum(part.stat().st_size for part in source.parent.glob(f"{source.stem}.*"))
+    dropped = report.result["features_read"] - report.result["features_kept"]
+    return max(0, min(size, 100 * MIB) - (report.output.bytes if report.output else 0)) + dropped * (56 + 32)
 
 
 def _whole_block_bytes(facts: dict[str, typing.Any]) -> int:
