@@ -26,8 +26,9 @@ _CHUNKED = frozenset({"netCDF", "HDF5", "HDF5Image", "BAG"})
 # Of the decoded strip: LERC has its values and a mask of one bit a pixel, and, where packed again, what was packed, at most the
 # values' size; WebP and JPEG XL have their values.
 _WHOLE_STRIP = {"LERC": 9 / 8, "LERC_DEFLATE": 17 / 8, "LERC_ZSTD": 17 / 8, "WEBP": 1.0, "JXL": 1.0}
-# These keep what they have decoded last, by default so much (zstd's level 9 that GDAL writes: 4 MiB; lzma's 6: 8 MiB).
-_WITH_WINDOW, _WINDOW_BYTES = frozenset({"ZSTD", "LZMA"}), 8 * MIB
+# These keep what they have decoded last: LZMA at its level 6 so much; zstd as its frames say, 4 MiB at GDAL's level 9.
+_LZMA_WINDOW_BYTES = _SHORT_WINDOW_BYTES = 8 * MIB
+_ZSTD_MAGIC, _ZSTD_MOST_WINDOW_BYTES = 0xFD2FB528, 128 * MIB
 # GDAL's PNG driver reads interlaced images in parts of at most so much.
 _PNG_PART_BYTES = 100_000_000
 # OpenJPEG decodes to int32. A tile of which parts are read takes, of a part, 6 int32 of one band and 3 more for two more; of
@@ -85,14 +86,45 @@ def _compression(dataset: Any) -> str:
     return str(dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")).upper()
 
 
-def _tiff_bytes(dataset: Any, _path: str) -> int:
+def _tiff_bytes(dataset: Any, path: str) -> int:
     """What a codec keeps beside a strip's or tile's compressed bytes, which are a term of their own."""
     strip = _decoded_bytes(dataset, dataset.shape if is_split(dataset) else dataset.block_shapes[0])
     if dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") != "PIXEL":
         strip //= dataset.count
     compression = _compression(dataset)
-    window = min(strip, _WINDOW_BYTES) if compression in _WITH_WINDOW else 0
+    window = min(strip, _LZMA_WINDOW_BYTES) if compression == "LZMA" else 0
+    if compression == "ZSTD":
+        window = _zstd_window_bytes(dataset, path, strip)
     return int(strip * _WHOLE_STRIP.get(compression, 0)) + window
+
+
+def _zstd_window_bytes(dataset: Any, path: str, strip: int) -> int:
+    """The window that a zstd frame asks for, by the header of the first block that there is (RFC 8878, 3.1.1.1).
+
+    A decoder allocates all of it, however short the frame, and touches no more than the strip. A long one counts whole, for
+    RLIMIT_AS knows no such difference.
+    """
+    place = next(
+        (
+            int(offset)
+            for x in range(-(-dataset.width // dataset.block_shapes[0][1]))
+            if (offset := dataset.get_tag_item(f"BLOCK_OFFSET_{x}_0", "TIFF", bidx=1))
+        ),
+        None,
+    )
+    if place is None or not Path(path).is_file():
+        return min(strip, _ZSTD_MOST_WINDOW_BYTES)
+    with Path(path).open("rb") as file:
+        file.seek(place)
+        header = file.read(6)
+    if len(header) < 6 or struct.unpack("<I", header[:4])[0] != _ZSTD_MAGIC:  # noqa: PLR2004 - no frame: reading will tell
+        return min(strip, _ZSTD_MOST_WINDOW_BYTES)
+    if header[4] & 0x20:  # a single segment, with no window but its content
+        return strip
+    exponent, mantissa = divmod(header[5], 8)
+    base = 1 << (10 + exponent)
+    window = base + base // 8 * mantissa
+    return min(window, strip) if window <= _SHORT_WINDOW_BYTES else min(window, _ZSTD_MOST_WINDOW_BYTES)
 
 
 def _jpeg_bytes(dataset: Any, path: str) -> int:

@@ -133,8 +133,8 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
     table = None if tables_checked else _table(dataset)
     if table and source_bytes:
         _check_table(dataset, path, source_bytes, table)
-    files = [name for name in dataset.files if name != dataset.name] if dataset.driver == "VRT" else []
-    layout = _layout_of_sources(files, dataset) if files else _layout(dataset, path, table)
+    files = _files_of(dataset)
+    layout = _layout_of_sources(files, dataset, {dataset.name}) if files else _layout(dataset, path, table)
     return RasterFacts(
         path=path,
         driver=dataset.driver,
@@ -209,10 +209,16 @@ def _is_pixel_interleaved(dataset: Any) -> bool:
     return bool(dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE", "").upper() == "PIXEL" and dataset.count > 1)
 
 
-def _layout_of_sources(files: list[str], mosaic: Any) -> _Layout:
+def _files_of(dataset: Any) -> list[str]:
+    """What a VRT is made of; nothing for other formats."""
+    return [name for name in dataset.files if name != dataset.name] if dataset.driver == "VRT" else []
+
+
+def _layout_of_sources(files: list[str], mosaic: Any, seen: set[str]) -> _Layout:
     """The largest block among some sources of a mosaic: what a read of it decodes is theirs, not its own.
 
-    As many decoders as sources may be open at once: those of the sampled ones, or so many of the largest.
+    As many decoders as sources may be open at once: those of the sampled ones, or so many of the largest. A source may be a VRT
+    itself; `seen` are those on the way to this one, which GDAL refuses to read again.
     """
     from lib.raster.formats import MOST_OPEN_SOURCES, open_source
 
@@ -220,7 +226,12 @@ def _layout_of_sources(files: list[str], mosaic: Any) -> _Layout:
     for i in windows.evenly(len(files), _MOSAIC_SAMPLE):
         try:
             with open_source(files[i]) as source:
-                layouts.append(_layout(source, files[i], _table(source)))
+                within = [name for name in _files_of(source) if name not in seen]
+                layouts.append(
+                    _layout_of_sources(within, source, seen | {files[i]})
+                    if within
+                    else _layout(source, files[i], _table(source))
+                )
         except SourceError:
             continue  # an overview, a sidecar or a missing tile: reading it will tell
     if not layouts:

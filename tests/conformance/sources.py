@@ -116,6 +116,18 @@ def strips_vrt(folder: Path, dtype: str) -> Path:
     return folder / "strip.vrt"
 
 
+def vrt_of_vrt(folder: Path, dtype: str) -> Path:
+    """A VRT of a VRT of one strip."""
+    text = strips_vrt(folder, dtype).read_text()
+    (folder / "outer.vrt").write_text(text.replace("strip.tif", "strip.vrt"))  # GDAL's copy of a VRT is the same VRT
+    return folder / "outer.vrt"
+
+
+def long_window(folder: Path, dtype: str) -> Path:
+    """One strip in zstd's level 22, whose decoder asks for 128 MiB whatever the strip has."""
+    return _tall(folder / "long.tif", dtype, 1, blockysize=TALL, compress="zstd", zstd_level=22)
+
+
 def _copied(name: str, driver: str, bands: int, **options: Any) -> Callable[[Path, str], Path]:
     def made(folder: Path, dtype: str) -> Path:
         rasterio_copy(_tall(folder / "in.tif", dtype, bands), folder / name, driver=driver, **options)
@@ -150,6 +162,7 @@ HELD: dict[str, tuple[Callable[[Path, str], Path], tuple[str, ...]]] = {
     "one-strip": (one_strip, ("uint8", "uint16")),
     "one-lerc-strip": (one_lerc_strip, ("uint8",)),
     "vrt-of-strip": (strips_vrt, ("uint8",)),
+    "vrt-of-vrt": (vrt_of_vrt, ("uint8",)),
     "progressive-jpeg": (_copied("image.jpg", "JPEG", 3, PROGRESSIVE="YES"), ("uint8",)),
     "jp2": (_copied("image.jp2", "JP2OpenJPEG", 3), ("uint8", "uint16")),
     "jp2-one-tile": (_copied("tile.jp2", "JP2OpenJPEG", 1, BLOCKXSIZE=WIDTH, BLOCKYSIZE=TALL), ("uint8",)),

@@ -141,6 +141,20 @@ def test_raster(operation: str, source: str, dtype: str, limit: str, tmp_path: P
         np.testing.assert_allclose(dataset.read(), truth, rtol=1e-6, equal_nan=True)
 
 
+@pytest.mark.slow
+def test_raster_whose_decoder_asks_for_more_than_it_uses(tmp_path: Path) -> None:
+    """Address space that is never touched is granted: the job completes at its smallest limit, right, within its projection."""
+    path, out = sources.long_window(tmp_path, "uint8"), tmp_path / "out.tif"
+    job = RasterJob(
+        source=str(path), destination=str(out), operation=OPERATIONS["rescale"], resources=_resources(AMPLE_MB)
+    )
+    limit_mb = _limit_mb("tight", job)
+    report = run_published(_at(job, limit_mb))
+    _holds(report, "ample", limit_mb)
+    with rasterio.open(out) as dataset, rasterio.open(path) as source:
+        np.testing.assert_allclose(dataset.read(), sources.raster_truth("rescale", source.read()), rtol=1e-6)
+
+
 @pytest.mark.parametrize("limit", _LIMITS)
 @pytest.mark.parametrize("suffix", sorted(jobs.VECTOR_DRIVERS))
 @pytest.mark.parametrize(
