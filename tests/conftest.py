@@ -6,6 +6,11 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# A time limit for each example fails where the machine is busy, and says nothing of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Before anything imports Prefect, which reads its settings once.
 _HOME = tempfile.mkdtemp(prefix="swath-tests-")

@@ -77,11 +77,13 @@ def apply_address_space_cap(limit_bytes: int, threads: int) -> int | None:
     return _set_soft(cap)
 
 
-def lift_address_space_cap() -> None:
-    """Room to build an error report, or for the next job's plan."""
+def lift_address_space_cap() -> bool:
+    """Room to build an error report, or for the next job's plan; True where a cap held until now."""
     with contextlib.suppress(ValueError, OSError):
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        return soft != hard
+    return False
 
 
 def _set_soft(cap: int) -> int | None:

@@ -26,12 +26,12 @@ __all__ = ["Death", "classify", "explain_exception", "speaks_of_memory"]
 
 _NEAR_LIMIT = 0.9
 _NEAR_ADDRESS_SPACE_BYTES = 16 * MIB
-# Seen in what allocators say when RLIMIT_AS holds (GDAL, libtiff, NumPy, Arrow, glibc, CPython, OpenBLAS).
+# Seen in what allocators say when RLIMIT_AS holds (GDAL, libtiff, zstd, NumPy, Arrow, glibc, CPython, OpenBLAS).
 _ALLOCATOR_WORDS = re.compile(
     r"No space for output buffer|[Oo]ut of memory|CPLCreateJoinableThread\(\) failed|Unable to allocate|"
     r"[Cc]annot allocate memory|std::bad_alloc|MemoryError|ArrowMemoryError|malloc of size \d+ failed|realloc of size \d+ failed|"
     r"can't start new thread|Memory allocation failed|failed to map segment from shared object|"
-    r"pthread_create failed|\w*[Aa]lloc\(\)?:? .*failed|cannot allocate \d+ bytes",
+    r"pthread_create failed|not enough memory|\w*[Aa]lloc\(\)?:? .*failed|cannot allocate \d+ bytes",
 )
 _DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 _DISK_WORDS = re.compile(r"No space left|File too large|[Dd]isk quota|database or disk is full|disk I/O error")

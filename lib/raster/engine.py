@@ -6,6 +6,7 @@ window is and what is cached was decided in `plan.py`; what a pixel becomes, in 
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lib.memory.work import Bench, Room
 from lib.raster import verification
 from lib.raster.carried import carry, georeferencing
 from lib.raster.facts import RasterFacts, gather
-from lib.raster.faults import reading, writing
+from lib.raster.faults import read, writing
 from lib.raster.formats import creation_options, environment, open_output, open_source, set_cache
 from lib.raster.masks import MaskBuffers
 from lib.raster.operations import (
@@ -164,8 +165,8 @@ class _Worker:
     def do(self, window: Window, bands: tuple[int, ...]) -> None:
         """Read, mask, transform and write one chunk."""
         raw = self._raw[: len(bands) * window.pixels].reshape(len(bands), window.pixels)
-        with reading(self._job.source, window):
-            self._source.read(bands, out=raw.reshape(len(bands), window.height, window.width), window=window.ranges)
+        out = raw.reshape(len(bands), window.height, window.width)
+        read(partial(self._source.read, bands, out=out, window=window.ranges), self._job.source, window)
         alpha = self._facts.rules.alpha
         self._masks.read_shared(
             self._source, self._job.source, window, raw[bands.index(alpha)] if alpha in bands else None

@@ -1,21 +1,25 @@
 """What rasterio, GDAL and the allocators raise, in our words: memory, output, or data, by what was being done.
 
-Translated where it is raised: `with reading(path, window):` around each read, `with writing(path):` around each write.
+Translated where it is raised: `read(fetch, path, window)` for each read, `with writing(path):` around each write.
 GDAL has no exception type for "the disk is full" or "no memory", only words; the words here were all seen (FACTS, "Traps").
 """
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
 
 from lib.errors import DataError, MemoryExceeded, OutputError, SwathError
+from lib.memory import cap
 from lib.memory.evidence import speaks_of_memory
 from lib.raster.windows import Window
 
-__all__ = ["RASTERIO_ERRORS", "is_allocator", "reading", "words", "writing"]
+__all__ = ["RASTERIO_ERRORS", "is_allocator", "read", "words", "writing"]
+
+_Read = TypeVar("_Read")
 
 # CPLE_AppDefinedError and its siblings are no RasterioError; RuntimeError is a thread that could not start.
 RASTERIO_ERRORS = (RasterioError, RasterioIOError, CPLE_BaseError, RuntimeError, ValueError, OSError)
@@ -26,22 +30,37 @@ _DISK_WORDS = ("no space left", "file too large", "write failed", "write error",
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 
 
-@contextlib.contextmanager
-def reading(path: str, window: Window | None = None) -> Iterator[None]:
-    """Translate what is raised while pixels of `path` are read.
+def read(fetch: Callable[[], _Read], path: str, window: Window | None = None) -> _Read:
+    """What `fetch` reads of the pixels of `path`, with what it raises translated.
+
+    Returns:
+        What `fetch` returns.
 
     Raises:
         DataError: a block that does not decode; names the file and the window.
-        MemoryExceeded: an allocator's words.
+        MemoryExceeded: an allocator's words; or a decoder that fails twice under the address-space cap and not without it:
+            some codecs say only that they failed.
     """
     try:
-        yield
+        return fetch()
     except (MemoryError, SwathError):
         raise
     except RASTERIO_ERRORS as error:
         _raise_if_memory(error, f"reading {path}")
+        if not _succeeds(fetch) and cap.lift_address_space_cap() and _succeeds(fetch):
+            raise MemoryExceeded(
+                f"no memory while reading {path}: it decodes without RLIMIT_AS: {words(error)}"
+            ) from error
         where = f" in the window {window}" if window else ""
         raise DataError(f"{path}: a block{where} does not decode: {words(error)}", path=path) from error
+
+
+def _succeeds(fetch: Callable[[], Any]) -> bool:
+    try:
+        fetch()
+    except (MemoryError, SwathError, *RASTERIO_ERRORS):
+        return False
+    return True
 
 
 @contextlib.contextmanager

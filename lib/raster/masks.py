@@ -7,13 +7,14 @@ nodata value and an alpha band is masked by the value alone.) Windows are read i
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
-from lib.raster.faults import reading
+from lib.raster.faults import read
 from lib.raster.windows import Window
 
 __all__ = ["MaskBuffers", "MaskRules", "comparable"]
@@ -126,8 +127,8 @@ class MaskBuffers:
         if self.rules.alpha:
             if alpha is None:
                 alpha = self._alpha[: window.pixels]
-                with reading(path, window):
-                    dataset.read(self.rules.alpha, out=alpha.reshape(window.height, window.width), window=window.ranges)
+                into = alpha.reshape(window.height, window.width)
+                read(partial(dataset.read, self.rules.alpha, out=into, window=window.ranges), path, window)
             scratch = np.equal(alpha, 0, out=self._scratch[: window.pixels])
             np.logical_or(shared, scratch, out=shared)
 
@@ -162,8 +163,8 @@ class MaskBuffers:
 
     def _or_mask(self, dataset: Any, path: str, window: Window, band: int, into: BoolArray) -> None:
         mask = self._mask[: window.pixels]
-        with reading(path, window):
-            dataset.read_masks(band, out=mask.reshape(window.height, window.width), window=window.ranges)
+        out = mask.reshape(window.height, window.width)
+        read(partial(dataset.read_masks, band, out=out, window=window.ranges), path, window)
         np.logical_or(into, np.equal(mask, 0, out=self._scratch[: window.pixels]), out=into)
 
     def touch(self) -> None:

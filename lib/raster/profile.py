@@ -3,6 +3,7 @@
 Nothing is written. The suggestions are for the default work, normalise of all bands, with the same resources.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from lib.memory.work import Bench, Room
 from lib.raster import windows
 from lib.raster.engine import in_order
 from lib.raster.facts import gather
-from lib.raster.faults import reading
+from lib.raster.faults import read
 from lib.raster.formats import environment, open_source, set_cache
 from lib.raster.masks import MaskBuffers
 from lib.raster.plan import make_plan
@@ -96,8 +97,8 @@ def _read(job: ProfileJob, plan: Plan, bench: Bench, source: Any) -> dict[str, A
         if i not in wanted:
             continue
         values = raw[: len(bands) * each.pixels].reshape(len(bands), each.pixels)
-        with reading(job.source, each):
-            source.read(bands, out=values.reshape(len(bands), each.height, each.width), window=each.ranges)
+        out = values.reshape(len(bands), each.height, each.width)
+        read(partial(source.read, bands, out=out, window=each.ranges), job.source, each)
         masks.read_shared(source, job.source, each)
         for band, band_pixels in zip(bands, values, strict=True):
             invalid = masks.invalid(source, job.source, each, band, band_pixels)

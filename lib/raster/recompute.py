@@ -6,6 +6,7 @@ function is not called again (it may depend on the window's place or size): of i
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rasterio.enums import ColorInterp
 
 from lib.jobs import Custom, Normalise, RasterJob, Rescale
 from lib.raster import windows
-from lib.raster.faults import reading
+from lib.raster.faults import read
 from lib.raster.windows import Window
 
 __all__ = ["BASIC_EDGE", "SAMPLE_EDGE", "alpha_band", "differences", "is_nodata"]
@@ -48,8 +49,7 @@ def differences(
     for window in places:
         for i in windows.evenly(len(bands), _MOST_BANDS):
             found = output.read(i + 1, window=window.ranges)
-            with reading(job.source, window):
-                raw, mask = _masked(source, bands[i], alpha, window)
+            raw, mask = read(partial(_masked, source, bands[i], alpha, window), job.source, window)
             if bands[i] == alpha:
                 wrong = "" if np.array_equal(found, raw.astype(found.dtype)) else "alpha is not carried as it is"
             else:
@@ -66,8 +66,8 @@ def alpha_band(source: Any) -> int | None:
 
 def _masked(source: Any, band: int, alpha: int | None, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """A band's pixels and where they are nodata, by rasterio's masked read and what GDAL's one mask leaves out."""
-    read = source.read(band, window=window.ranges, masked=True)
-    raw, mask = read.data, np.ma.getmaskarray(read)
+    masked = source.read(band, window=window.ranges, masked=True)
+    raw, mask = masked.data, np.ma.getmaskarray(masked)
     if raw.dtype.kind == "f":
         mask = mask | np.isnan(raw)
     nodata = source.nodatavals[band - 1]

@@ -6,6 +6,7 @@ The plain path is in `recompute.py`; what a full verification takes, in `verify_
 import contextlib
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ from lib.errors import DataError, OutputError, SourceError, VerificationFailed
 from lib.jobs import RasterJob
 from lib.memory.work import Bench
 from lib.raster import windows
-from lib.raster.faults import reading
+from lib.raster.faults import read
 from lib.raster.formats import environment, open_source, returning_buffers
 from lib.raster.recompute import BASIC_EDGE, SAMPLE_EDGE, alpha_band, differences, is_nodata
 from lib.raster.verify_plan import decode_window, plan_full
@@ -243,10 +244,10 @@ def _decode(output: Any, path: str, bench: Bench) -> dict[int, int]:
     bench.meter.start(windows.count(shape, step) * output.count)
     for window in windows.windows(shape, step):
         values = buffer[: window.pixels]
+        out = values.reshape(window.height, window.width)
         for band in output.indexes:
             try:
-                with reading(path, window):
-                    output.read(band, out=values.reshape(window.height, window.width), window=window.ranges)
+                read(partial(output.read, band, out=out, window=window.ranges), path, window)
             except DataError as error:
                 bench.check("decodes", False, error.message)
                 raise VerificationFailed(

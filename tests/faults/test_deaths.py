@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 
 from lib.jobs import Custom, RasterJob
 from lib.memory.ledger import admission
@@ -124,6 +127,32 @@ def test_a_death_before_the_plan_is_not_judged_by_the_limit(job: Job, tmp_path: 
     assert report.error is not None
     assert (report.exit_code, report.error.type) in {(1, "ChildDied"), (137, "MemoryRefused")}
     _nothing_left(tmp_path)
+
+
+def test_a_decoder_that_is_refused_memory_is_memory(job: Job, tmp_path: Path) -> None:
+    """Two strips of zstd in a mosaic; the addresses run out before the second's decoder, or an encoder, is made: 137."""
+    sources = "".join(_one_strip_of_zstd(tmp_path, number) for number in range(2))
+    (tmp_path / "mosaic.vrt").write_text(
+        f"""<VRTDataset rasterXSize="8192" rasterYSize="4096"><GeoTransform>5e5, 10, 0, 5e6, 0, -10</GeoTransform>
+        <SRS>EPSG:32633</SRS><VRTRasterBand dataType="UInt16" band="1">{sources}</VRTRasterBand></VRTDataset>"""
+    )
+    filling = job("fill_address_space", limit_mb=512).model_copy(update={"source": str(tmp_path / "mosaic.vrt")})
+    report = run_published(filling)
+    assert (report.status, report.exit_code) == ("exceeded", 137), report.error
+    _nothing_left(tmp_path)
+
+
+def _one_strip_of_zstd(folder: Path, number: int) -> str:
+    """4096 x 4096 uint16 in one strip, whose decoder takes 32 MiB; the mosaic's line for it."""
+    path = folder / f"{number}.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=4096, height=4096, count=1, dtype="uint16", compress="zstd", blockysize=4096,
+        transform=from_origin(500000, 5000000, 10, 10),
+    ) as dataset:  # fmt: skip
+        dataset.write(np.arange(4096 * 4096, dtype="uint32").astype("uint16").reshape(1, 4096, 4096))
+    rectangles = f"""<SrcRect xOff="0" yOff="0" xSize="4096" ySize="4096"/>
+        <DstRect xOff="{4096 * number}" yOff="0" xSize="4096" ySize="4096"/>"""
+    return f"<SimpleSource><SourceFilename>{path}</SourceFilename>{rectangles}</SimpleSource>"
 
 
 def test_a_start_up_that_takes_too_long_is_stopped(job: Job, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def smallest_of(facts: RasterFacts, job: RasterJob) -> int | None:
     return refused.value.facts.get("smallest_limit_bytes")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(FACTS, JOBS, st.integers(0, 400))
 def test_a_plan_keeps_every_bound(facts: RasterFacts, job: RasterJob, more_mb: int) -> None:
     """Terms sum to the projection, which fits; chunk, threads, cache and block keep what the job fixed."""
@@ -103,7 +103,7 @@ def test_a_plan_keeps_every_bound(facts: RasterFacts, job: RasterJob, more_mb: i
         assert chunk_bytes(facts, job, plan.window, plan.facts["bands_at_once"]) <= resources.max_chunk_bytes
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(FACTS, JOBS, st.integers(1, 300))
 def test_the_smallest_number_is_the_border(facts: RasterFacts, job: RasterJob, more_mb: int) -> None:
     """At the refusal's number a plan is made, above it too; just below it, less the spread, it is refused with that number."""
@@ -117,7 +117,7 @@ def test_the_smallest_number_is_the_border(facts: RasterFacts, job: RasterJob, m
     assert refused.value.smallest_limit_bytes == smallest
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(FACTS, JOBS, st.integers(0, 100), st.integers(1, 400))
 def test_more_memory_is_never_slower(facts: RasterFacts, job: RasterJob, some_mb: int, more_mb: int) -> None:
     """With a larger budget the chosen layout costs no more time by the planner's own measure."""

@@ -49,7 +49,7 @@ def _polygons(draw: st.DrawFn) -> Any:
 
 
 @pytest.mark.parametrize("method", [WGS84, CLARKE, SPHERE], ids=["WGS84", "Clarke 1866", "sphere"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(polygon=_polygons())
 def test_the_bound_is_never_below_the_error(method: AreaMethod, polygon: Any) -> None:
     """|approximation - Geod| stays within the bound, for every polygon that the bound is finite for."""
@@ -59,7 +59,7 @@ def test_the_bound_is_never_below_the_error(method: AreaMethod, polygon: Any) ->
     assert abs(areas[0] - _geod(polygon, method.geod)) <= errors[0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     polygons=st.lists(_polygons(), min_size=1, max_size=40), nudge=st.sampled_from([0.0, 1e-12, -1e-12, 1e-7, -1e-7])
 )
@@ -122,7 +122,7 @@ def test_rings_are_shapely_s() -> None:
             assert rings.holes[mine].sum() == (39 if row == 0 else 0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_bytes_cut_short_are_damaged_and_never_read_past(data: st.DataObject) -> None:
     """A polygon's bytes cut anywhere after their header are reported as damaged."""
