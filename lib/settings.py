@@ -95,7 +95,7 @@ class Settings(BaseModel):
         120.0, description="a child must have planned within, seconds"
     )
     timeout_seconds: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="a whole job's time limit, seconds; unset: none"
+        None, description="a whole job's time limit, seconds, without what it waits for the host's budget; unset: none"
     )
     cgroup_parent: Path | None = Field(
         None, description="a delegated cgroup v2 folder in which each child gets a leaf; unset: none"

@@ -94,7 +94,10 @@ class Runner:
             tried = job.model_copy(update={"resources": resources})
             with contextlib.ExitStack() as admitted:
                 if not plan_only:
+                    asked = time.monotonic()
                     admitted.enter_context(_admission(tried, hear))
+                    if self._deadline is not None:  # waiting is not the job's time
+                        self._deadline += time.monotonic() - asked
                 latest = self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
             attempts.append(_attempt_of(latest, rung.limit_bytes))
             if report is None or rung.fraction == 1 or latest.status != "refused":

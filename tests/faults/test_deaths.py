@@ -217,18 +217,23 @@ def test_a_child_killed_in_its_first_chunk_has_named_its_allocators(job: Job, tm
     _nothing_left(tmp_path)
 
 
-def test_jobs_under_a_shared_budget_wait_for_each_other(job: Job, tmp_path: Path) -> None:
-    """A job waits while another holds the budget, and runs when it is released."""
+@pytest.mark.parametrize(
+    ("waits_seconds", "timeout_seconds"), [(0.0, None), pytest.param(16.0, 15.0, marks=pytest.mark.slow)]
+)
+def test_jobs_under_a_shared_budget_wait_for_each_other(
+    waits_seconds: float, timeout_seconds: float | None, job: Job, tmp_path: Path
+) -> None:
+    """A job waits while another holds the budget, and runs when it is released; its time limit counts from then."""
     folder, events = tmp_path / "ledger", []
-    resources = {"host_budget_bytes": 300 * MIB, "ledger_path": folder}
-    released = threading.Event()
+    resources = {"host_budget_bytes": 300 * MIB, "ledger_path": folder, "timeout_seconds": timeout_seconds}
+    held, released = threading.Event(), threading.Event()
 
     def hold() -> None:
         with admission(folder, 200 * MIB, 300 * MIB, "holder"):
             held.set()
-            released.wait(30)
+            released.wait(60)
+            time.sleep(waits_seconds)
 
-    held = threading.Event()
     holder = threading.Thread(target=hold)
     holder.start()
     assert held.wait(10)
@@ -239,7 +244,7 @@ def test_jobs_under_a_shared_budget_wait_for_each_other(job: Job, tmp_path: Path
             released.set()
 
     report = run_published(job(limit_mb=256, **resources), hear)
-    holder.join(10)
+    holder.join(60)
     assert report.status == "completed", report.error
     assert events[0] == "waiting"
     assert list(folder.glob("*.ticket")) == []
