@@ -5,7 +5,6 @@ a second way where it has one: SQLite's `COUNT(*)`, the Shapefile's index and de
 the records of a GeoJSON text sequence, of which OGR skips the bad ones.
 """
 
-import re
 import sqlite3
 import struct
 import time
@@ -13,28 +12,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import DataError, SourceError
-from lib.vector import ogr
+from lib.vector import flatgeobuf, ogr, texts
 
-__all__ = ["Sizes", "dataset_bytes", "gpkg_has_curves", "independent_count", "read_sizes"]
+__all__ = ["Sizes", "dataset_bytes", "gpkg_has_curves", "independent_count", "layer_path", "read_sizes"]
 
 _SHAPEFILE_PARTS = (".shp", ".shx", ".dbf")
 _SHX_HEADER = 100
 _DBF_DELETED = 0x2A
-# COUNT(*) with MAX(LENGTH()) takes 0.26 s on a million parcels; a table that takes longer is planned from its mean.
+# A million parcels take 0.23 s for geometries and 0.1 s for each column of text; what takes longer is planned from its mean.
 _SCAN_SECONDS = 2.0
 _SCAN_STEP = 100_000
-# Index records read at once: 2.5 MiB of FlatGeobuf's.
-_BLOCK_ROWS = 65_536
-_TEXT_BLOCK_BYTES = 256 * 1024
-_RECORD_SEPARATOR = b"\x1e"
-_FEATURE_WORD = b'"Feature"'
-_VERTEX_BYTES = 24  # of WKB, with Z
+_LONG_TYPES = ("OFTString", "OFTBinary", "OFTStringList", "OFTIntegerList", "OFTInteger64List", "OFTRealList")
+_BLOCK_ROWS = 65_536  # index records read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +39,8 @@ class Sizes:
     Attributes:
         mean_bytes: mean of a feature, attributes included.
         largest_bytes: the largest geometry, 0 where not known.
+        attributes_bytes: the largest attributes of a feature, where they are known apart from its geometry; else 0.
+        total_bytes: of all geometries together, at least, where known; else 0.
         counted: features counted on the way, by other means than OGR; -1 where they were not.
         runs: `(rows, bytes)`: the largest batch of so many rows, exactly, for the rows asked for, half of them, and so on;
             empty where not known.
@@ -51,8 +48,15 @@ class Sizes:
 
     mean_bytes: int
     largest_bytes: int = 0
+    attributes_bytes: int = 0
+    total_bytes: int = 0
     counted: int = -1
     runs: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def feature_bytes(self) -> int:
+        """Upper bound of a whole feature, bytes; 0 where not known."""
+        return self.largest_bytes + self.attributes_bytes
 
 
 def dataset_bytes(path: Path) -> int:
@@ -64,13 +68,20 @@ def dataset_bytes(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
+def layer_path(path: Path, driver: str, layer: str) -> Path:
+    """The file that a layer is in: of a folder of Shapefiles, the one that bears its name."""
+    if driver == "ESRI Shapefile" and path.is_dir():
+        return _sibling(path / f"{layer}.shp", ".shp") or path
+    return path
+
+
 def read_sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
     """Sizes of a layer's features, as exactly as its format tells without decoding them; batches have at most `rows`.
 
     Raises:
         SourceError: the files are shorter than their headers say.
     """
-    features = int(info["features"])
+    path, features = layer_path(path, info["driver"], info["layer_name"]), int(info["features"])
     overhead = 8 * (len(info["fields"]) + 1)
     mean = dataset_bytes(path) // max(features, 1) + overhead if features > 0 else 0
     if info["driver"] == "ESRI Shapefile" and path.suffix.lower() == ".shp":
@@ -79,12 +90,13 @@ def read_sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes
         kept = _shapefile_count(path)
         return sizes if kept is None else replace(sizes, counted=kept)
     if info["driver"] == "FlatGeobuf" and path.is_file():
-        return _from_lengths(_flatgeobuf_lengths(path, label), rows, overhead)
+        largest = flatgeobuf.Largest()
+        sizes = _from_lengths(flatgeobuf.lengths(path, label, largest), rows, overhead)
+        return replace(sizes, largest_bytes=largest.geometry_bytes, attributes_bytes=largest.attributes_bytes)
     if info["driver"] in ("GPKG", "SQLite") and path.is_file():
-        counted, largest = _scan_sqlite(path, info["layer_name"], info["geometry_name"], label)
-        return Sizes(mean, largest, counted)
-    if info["driver"] in ("GeoJSON", "GeoJSONSeq") and path.is_file():
-        return Sizes(mean, _largest_text_feature(path, info["driver"]))
+        return replace(_scan_sqlite(path, info, label), mean_bytes=mean)
+    if info["driver"] in texts.DRIVERS and path.is_file():
+        return Sizes(mean, *texts.largest_feature(path, info["driver"]))
     return Sizes(mean)
 
 
@@ -94,6 +106,7 @@ def independent_count(path: Path, driver: str, layer: str, label: str) -> int | 
     Raises:
         DataError: the count itself meets damage.
     """
+    path = layer_path(path, driver, layer)
     if driver == "GPKG" and path.is_file():
         try:
             with _database(path) as database:
@@ -103,59 +116,15 @@ def independent_count(path: Path, driver: str, layer: str, label: str) -> int | 
     if driver == "ESRI Shapefile" and path.suffix.lower() == ".shp":
         return _shapefile_count(path)
     if driver == "FlatGeobuf" and path.is_file():
-        return sum(len(block) for block in _flatgeobuf_lengths(path, label))
+        return sum(len(block) for block in flatgeobuf.lengths(path, label))
     if driver == "GeoJSONSeq" and path.is_file():
-        return _text_records(path)
+        return texts.records(path)
     try:
         return int(ogr.read_info(str(path), layer, count=True)[0]["features"])
     except MemoryError:
         raise
     except Exception as error:
         raise DataError(f"{label}: layer {layer} cannot be counted: {ogr.one_line(error)}") from error
-
-
-def _text_records(path: Path) -> int:
-    """Lines that are not blank, or records behind RS bytes where the file begins with one (RFC 8142), block by block."""
-    records, is_open = 0, False
-    with path.open("rb") as file:
-        separator = _separator(file)
-        while block := file.read(_TEXT_BLOCK_BYTES):
-            first, *others = block.split(separator)
-            is_open |= bool(first.strip())
-            for part in others:
-                records += is_open
-                is_open = bool(part.strip())
-    return records + is_open
-
-
-def _largest_text_feature(path: Path, driver: str) -> int:
-    """Upper estimate of the largest feature by a pass over the text, a tenth of what OGR takes to open it; nothing is parsed.
-
-    A feature reaches from one `"Feature"` to the next (a record, in a sequence), and has at most as many vertices as brackets.
-    """
-    with path.open("rb") as file:
-        separator = _FEATURE_WORD if driver == "GeoJSON" else _separator(file)
-        largest = length = vertices = 0
-        carried = b""  # a separator may lie across two blocks
-        while block := file.read(_TEXT_BLOCK_BYTES):
-            block = carried + block
-            starts = np.array([0, *(found.start() for found in re.finditer(re.escape(separator), block))])
-            lengths = np.diff(starts, append=len(block))
-            brackets = np.add.reduceat(np.frombuffer(block, np.uint8) == ord("["), starts, dtype=np.int64)
-            lengths[0] += length
-            brackets[0] += vertices
-            wkb = brackets * _VERTEX_BYTES
-            largest = max(largest, int(wkb.max()), int((lengths - wkb).max()))
-            carried = block[len(block) - min(len(separator) - 1, len(block)) :]
-            length, vertices = int(lengths[-1]) - len(carried), int(brackets[-1]) - carried.count(b"[")
-    return largest
-
-
-def _separator(file: BinaryIO) -> bytes:
-    """What stands between the records of a GeoJSON text sequence: RS where it begins with one (RFC 8142), else line ends."""
-    start = file.read(1)
-    file.seek(0)
-    return _RECORD_SEPARATOR if start == _RECORD_SEPARATOR else b"\n"
 
 
 def gpkg_has_curves(path: Path, driver: str, layer: str) -> bool:
@@ -184,24 +153,48 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _scan_sqlite(path: Path, layer: str, geometry: str, label: str) -> tuple[int, int]:
-    """Rows and the largest geometry by SQLite itself, which reads no overflow page for a length; -1 where it takes too long.
+def _scan_sqlite(path: Path, info: dict[str, Any], label: str) -> Sizes:
+    """Rows, geometries and the largest attributes by SQLite itself; -1 and 0 what takes too long.
+
+    Of a geometry's length SQLite reads no overflow page; of a text's it does, so a table of long texts may be too long for both.
 
     Raises:
         DataError: a page is damaged.
     """
-    largest = f"MAX(LENGTH({_quoted(geometry)}))" if geometry else "0"
+    column = _quoted(info["geometry_name"]) if info["geometry_name"] else "NULL"
+    geometry = f"MAX(LENGTH({column})), SUM(LENGTH({column}))"
+    long = [
+        f"COALESCE(LENGTH(CAST({_quoted(str(name))} AS BLOB)), 0)"
+        for name, kind in zip(info["fields"], info["ogr_types"], strict=True)
+        if kind in _LONG_TYPES
+    ]
+    attributes = f"MAX({' + '.join(long)})" if long else "0"
+    layer = info["layer_name"]
+    for asked in ([geometry, attributes], [geometry, "0"]):
+        query = f"SELECT COUNT(*), {', '.join(asked)} FROM {_quoted(layer)}"  # noqa: S608 - quoted
+        row = _within_time(path, query, f"{label}: layer {layer}")
+        if row is not None:
+            count, largest, total, widest = (int(value or 0) for value in row)
+            return Sizes(0, largest, widest, total, counted=count)
+    return Sizes(0)
+
+
+def _within_time(path: Path, query: str, label: str) -> tuple[Any, ...] | None:
+    """The row that a query gives; None where it takes longer than a scan may, or only GDAL's SQLite can read the table.
+
+    Raises:
+        DataError: a page is damaged.
+    """
     deadline = time.monotonic() + _SCAN_SECONDS
     try:
         with _database(path) as database:
             database.set_progress_handler(lambda: int(time.monotonic() > deadline), _SCAN_STEP)
-            count, size = database.execute(f"SELECT COUNT(*), {largest} FROM {_quoted(layer)}").fetchone()  # noqa: S608 - quoted
+            row: tuple[Any, ...] = database.execute(query).fetchone()
+            return row
     except sqlite3.OperationalError:
-        # Interrupted at the deadline, or a table that only GDAL's SQLite can read: the pass itself is counted against it.
-        return -1, 0
+        return None
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{label}: layer {layer} is damaged: {ogr.one_line(error)}") from error
-    return int(count), int(size or 0)
+        raise DataError(f"{label} is damaged: {ogr.one_line(error)}") from error
 
 
 def _from_lengths(blocks: Iterable[NDArray[np.int64]], rows: int, overhead: int) -> Sizes:
@@ -227,7 +220,7 @@ def _from_lengths(blocks: Iterable[NDArray[np.int64]], rows: int, overhead: int)
         seen += len(lengths)
         total += int(lengths.sum())
         largest = max(largest, int(lengths.max(initial=0)))
-    return Sizes(total // max(seen, 1) + 1, largest, seen, tuple(most.items()))
+    return Sizes(total // max(seen, 1) + 1, largest, 0, total - seen * overhead, seen, tuple(most.items()))
 
 
 def _sibling(path: Path, extension: str) -> Path | None:
@@ -296,73 +289,3 @@ def _shapefile_count(path: Path) -> int | None:
         return int(np.count_nonzero(marks != _DBF_DELETED))
     index = _sibling(path, ".shx")
     return (index.stat().st_size - _SHX_HEADER) // 8 if index else None
-
-
-def _flatgeobuf_lengths(path: Path, label: str) -> Iterator[NDArray[np.int64]]:
-    """Bytes of every feature, block by block: by the index's leaves, or by walking the size prefixes where there is no index.
-
-    Layout: flatgeobuf.org; 8 bytes of magic, the header with its size in front, the packed R-tree, then features with theirs.
-    Leaves are in the order of the features.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(12)
-        if len(start) < 12:  # noqa: PLR2004 - magic and size
-            raise SourceError(f"{label} is shorter than a FlatGeobuf's header", hint=_CUT_SHORT)
-        (header_bytes,) = struct.unpack_from("<I", start, 8)
-        count, node_size = _flatgeobuf_header(file.read(header_bytes))
-        begin = 12 + header_bytes
-        if not (count and node_size):
-            yield from _walk_prefixes(file, begin, size)
-            return
-        nodes, leaves = _tree_nodes(count, node_size)
-        features = size - begin - _LEAF.itemsize * nodes
-        file.seek(begin + _LEAF.itemsize * leaves)
-        previous: NDArray[np.int64] = np.zeros(0, np.int64)
-        for first in range(0, count, _BLOCK_ROWS):
-            offsets = np.fromfile(file, _LEAF, min(_BLOCK_ROWS, count - first))["offset"].astype(np.int64)
-            if features <= 0 or len(offsets) < min(_BLOCK_ROWS, count - first) or int(offsets.max()) >= features:
-                raise SourceError(f"{label} is cut short: its index points beyond its end", hint=_CUT_SHORT)
-            joined = np.concatenate([previous, offsets])
-            yield np.abs(np.diff(joined))
-            previous = joined[-1:]
-        yield np.abs(features - previous)
-
-
-_LEAF = np.dtype([("box", "<f8", 4), ("offset", "<u8")])
-
-
-def _tree_nodes(count: int, node_size: int) -> tuple[int, int]:
-    """Nodes of a packed R-tree, and how many stand before its leaves (the root comes first)."""
-    total = level = count
-    while level > 1:
-        level = -(-level // node_size)
-        total += level
-    return total, total - count
-
-
-def _walk_prefixes(file: BinaryIO, at: int, size: int) -> Iterator[NDArray[np.int64]]:
-    lengths: list[int] = []
-    while at + 4 <= size:
-        file.seek(at)
-        (length,) = struct.unpack("<I", file.read(4))
-        lengths.append(length)
-        at += 4 + length
-        if len(lengths) == _BLOCK_ROWS:
-            yield np.array(lengths, np.int64)
-            lengths.clear()
-    yield np.array(lengths, np.int64)
-
-
-def _flatgeobuf_header(buffer: bytes) -> tuple[int, int]:
-    """`features_count` and `index_node_size` of the header's FlatBuffers table (fields 8 and 9; their defaults are 0 and 16)."""
-    (table,) = struct.unpack_from("<I", buffer, 0)
-    vtable = table - struct.unpack_from("<i", buffer, table)[0]
-    (vtable_bytes,) = struct.unpack_from("<H", buffer, vtable)
-
-    def field(index: int, form: str, default: int) -> int:
-        slot = 4 + 2 * index
-        offset = struct.unpack_from("<H", buffer, vtable + slot)[0] if slot < vtable_bytes else 0
-        return int(struct.unpack_from(form, buffer, table + offset)[0]) if offset else default
-
-    return field(8, "<Q", 0), field(9, "<H", 16)

@@ -10,16 +10,15 @@ from typing import Any
 import pyarrow as pa
 
 from lib import provenance
-from lib.errors import DataError, DiskRefused, SourceError, VerificationFailed
+from lib.errors import DataError, SourceError, VerificationFailed
 from lib.jobs import VectorJob
 from lib.memory.work import Bench, Room, load_function
 from lib.reports import Outcome, Plan
-from lib.units import MIB, format_bytes
 from lib.vector import counts, ogr, verification
 from lib.vector.area import AreaMethod, Bounds, area_method
 from lib.vector.batches import Selection, Tally, selected
 from lib.vector.facts import LayerFacts, facts_from_record, facts_record, read_facts
-from lib.vector.plan import RTREE_LEAST_BYTES, VectorPlan, fit
+from lib.vector.plan import RTREE_LEAST_BYTES, check_disk, disk_bytes, fit, lower_by
 from lib.vector.sinks import Sink, sink_for
 
 __all__ = ["plan", "run", "selection_of"]
@@ -40,19 +39,19 @@ def plan(job: VectorJob, room: Room) -> Plan:
     method = _method(job, facts)
     if job.function:
         load_function(job.function)
-    chosen = fit(
-        facts,
-        sink=job.driver,
-        measures_area=method is not None,
-        baseline_bytes=room.baseline_bytes,
-        budget_bytes=room.budget_bytes,
-        most_rows=resources.chunk_rows,
-        most_batch_bytes=resources.max_chunk_bytes,
-        rows_fixed=resources.chunk_rows_fixed,
-        margin_bytes=resources.margin_bytes,
-    )
-    disk = _disk_bytes(facts, sink)
-    _check_disk(facts, room.disk_free_bytes, disk)
+    asked: dict[str, Any] = {
+        "sink": job.driver,
+        "measures_area": method is not None,
+        "baseline_bytes": room.baseline_bytes,
+        "most_rows": resources.chunk_rows,
+        "most_batch_bytes": resources.max_chunk_bytes,
+        "rows_fixed": resources.chunk_rows_fixed,
+        "margin_bytes": resources.margin_bytes,
+    }
+    chosen = fit(facts, budget_bytes=room.budget_bytes, **asked)
+    disk = disk_bytes(facts, sink.driver)
+    keeps_all = method is None and not job.function
+    check_disk(facts, sink.driver, room.disk_free_bytes, keeps_all=keeps_all)
     return Plan(
         limit_bytes=room.limit_bytes,
         projected_bytes=chosen.projected_bytes,
@@ -62,14 +61,14 @@ def plan(job: VectorJob, room: Room) -> Plan:
         batch_rows=chosen.rows,
         chunks=-(-facts.count // chosen.rows) if facts.count > 0 else 0,
         terms=chosen.terms,
-        lower_by=_lower_by(chosen, job),
+        lower_by=lower_by(facts, chosen, **asked),
         expected={
             "driver": sink.driver,
             "layer": sink.layer,
             "fields": [list(pair) for pair in zip(facts.fields, facts.field_types, strict=True)],
             "geometry_type": sink.geometry_type,
             "crs": sink.crs,
-            "largest_feature_bytes": facts.sizes.largest_bytes,
+            "largest_feature_bytes": facts.sizes.feature_bytes,
         },
         facts=facts.shown
         | {"layer_facts": facts_record(facts), "batch_bytes": chosen.batch_bytes, "rtree_bytes": chosen.rtree_bytes},
@@ -84,38 +83,6 @@ def _method(job: VectorJob, facts: LayerFacts) -> AreaMethod | None:
             f"{facts.label}: layer {facts.layer} has no geometries, so no areas", hint="leave the area out"
         )
     return area_method(facts.crs, job.area, facts.label)
-
-
-def _lower_by(chosen: VectorPlan, job: VectorJob) -> str:
-    movable = {
-        "batch": "fewer rows a batch: --chunk-rows",
-        "kept batch": "fewer rows a batch: --chunk-rows",
-        "FlatGeobuf index": "write a .gpkg, whose index is bounded",
-        "FlatGeobuf items": "write a .gpkg, whose index is bounded",
-    }
-    if job.resources.margin_bytes > max((chosen.terms[name] for name in movable if name in chosen.terms), default=0):
-        return "a smaller margin_mb"
-    name = max((name for name in movable if name in chosen.terms), key=lambda each: chosen.terms[each], default="")
-    return (
-        f"{movable[name]} ({name} is {format_bytes(chosen.terms[name])})" if name and chosen.terms[name] > MIB else ""
-    )
-
-
-def _disk_bytes(facts: LayerFacts, sink: Sink) -> int:
-    """Upper estimate of the output; FlatGeobuf writes its features twice."""
-    needed = facts.source_bytes + max(facts.count, 0) * 150 + MIB
-    return needed * (2 if sink.driver == "FlatGeobuf" else 1)
-
-
-def _check_disk(facts: LayerFacts, free_bytes: int | None, needed_bytes: int) -> None:
-    """Refuse only what is hopeless: all kept is the upper estimate, and a filter keeps less."""
-    if free_bytes is not None and free_bytes < MIB:
-        raise DiskRefused(
-            f"{facts.label}: the output takes up to {format_bytes(needed_bytes)}, and its disk has "
-            f"{format_bytes(free_bytes)} free",
-            free_bytes=free_bytes,
-            needed_bytes=needed_bytes,
-        )
 
 
 def selection_of(job: VectorJob, facts: LayerFacts) -> Selection:
@@ -179,7 +146,7 @@ def _config(plan: Plan, facts: LayerFacts) -> dict[str, str | None]:
 
     The R-tree is built after it: built beside it in a thread it takes 34 MiB more, whatever its limit (a million parcels).
     """
-    return ogr.reading(facts.driver, plan.facts["batch_bytes"], facts.sizes.largest_bytes) | {
+    return ogr.reading(facts.driver, plan.facts["batch_bytes"], facts.sizes.feature_bytes) | {
         "OGR_GPKG_ALLOW_THREADED_RTREE": "NO",
         "OGR_GPKG_MAX_RAM_USAGE_RTREE": str(max(plan.facts["rtree_bytes"], RTREE_LEAST_BYTES)),
     }

@@ -18,6 +18,7 @@ _CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECAS
 _LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
 # What OGR's interleaved or unordered readers do not give through one layer's Arrow stream.
 _NOT_STREAMED = ("OSM",)
+_PACKED = {b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ class LayerFacts:
             "crs": self.crs,
             "fields": len(self.fields),
             "source_bytes": self.source_bytes,
-            "largest_feature_bytes": self.sizes.largest_bytes,
+            "largest_feature_bytes": self.sizes.feature_bytes,
+            "largest_attributes_bytes": self.sizes.attributes_bytes,
         }
 
 
@@ -104,8 +106,12 @@ def read_facts(source: str, layer: str | None, label: str, rows: int) -> LayerFa
         SourceError: it is missing, no vector dataset, or has not that one layer; it has curves; its files are cut short.
     """
     path = Path(source)
-    if is_local(source):
-        _check_files(path, label)
+    if not is_local(source):
+        raise SourceError(
+            f"{label} is no local file: how large its features are is not known beforehand",
+            hint="fetch it first, or unpack it",
+        )
+    _check_files(path, label)
     info, notes = _info(source, layer, label)
     if layer is None:
         _check_single(notes, label)
@@ -132,7 +138,7 @@ def read_facts(source: str, layer: str | None, label: str, rows: int) -> LayerFa
         fid_column=info["fid_column"],
         crs=info["crs"],
         features=int(info["features"]),
-        source_bytes=counts.dataset_bytes(path),
+        source_bytes=counts.dataset_bytes(counts.layer_path(path, info["driver"], info["layer_name"])),
         sizes=counts.read_sizes(path, info, label, rows),
         notes=tuple(note for note in notes if "More than one layer" not in note),
     )
@@ -143,11 +149,22 @@ def _check_files(path: Path, label: str) -> None:
         raise SourceError(f"source {path} does not exist", hint="check the path")
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError(f"{label} is an empty file", hint="fetch or export it again")
+    if path.is_file() and (packed := _packed(path)):
+        raise SourceError(
+            f"{label} is packed ({packed}): how large its features are is not known beforehand", hint="unpack it first"
+        )
     if ogr.is_sqlite(path) and ogr.wal_bytes(path) and "IMMUTABLE" in ogr.open_options(str(path)):
         raise SourceError(
             f"{label} has changes that are only in its write-ahead log {path.name}-wal: a program ended without closing it",
             hint=f"put them into the file: sqlite3 {path.name} 'PRAGMA wal_checkpoint(TRUNCATE)'",
         )
+
+
+def _packed(path: Path) -> str:
+    """How a file is packed, by its first bytes; empty where it is not."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((name for magic, name in _PACKED.items() if start.startswith(magic)), "")
 
 
 def _info(source: str, layer: str | None, label: str) -> tuple[dict[str, Any], list[str]]:

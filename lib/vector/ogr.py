@@ -35,7 +35,8 @@ __all__ = [
 _HIDDEN = ("geopandas", "pandas")
 # Sources are only read: no statistics, locks or templates beside them.
 _NOT_WRITTEN_HINT = "try the other output format, or look for the feature with `ogrinfo -al`"
-_QUIET = {"GDAL_PAM_ENABLED": "NO"}
+# A CSV's line beyond 10 MB would end the layer without an error.
+_ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.wkb")
 _NO_CRS = "'crs' was not provided"
@@ -93,7 +94,7 @@ import pyogrio.raw  # noqa: E402
 @contextmanager
 def configured(**options: str | None) -> Iterator[None]:
     """GDAL configuration options for a while; the previous ones come back."""
-    wanted = _QUIET | options
+    wanted = _ALWAYS | options
     before = {name: pyogrio.get_gdal_config_option(name) for name in wanted}
     pyogrio.set_gdal_config_options(wanted)
     try:

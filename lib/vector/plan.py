@@ -6,14 +6,25 @@ indexes must be planned for all features, because how many are kept is not known
 in fresh children (pyogrio 0.13.0 with GDAL 3.12.4, pyarrow 26, x86-64).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
-from lib.errors import MemoryRefused
+from lib.errors import DiskRefused, MemoryRefused
 from lib.memory.work import BASELINE_SPREAD_BYTES
 from lib.units import MIB, format_bytes, mib
 from lib.vector.facts import LayerFacts
 
-__all__ = ["RTREE_LEAST_BYTES", "VectorPlan", "batch_bytes_of", "fit"]
+__all__ = [
+    "MEASURED_DRIVERS",
+    "RTREE_LEAST_BYTES",
+    "VectorPlan",
+    "batch_bytes_of",
+    "check_disk",
+    "disk_bytes",
+    "fit",
+    "lower_by",
+]
 
 # Pages of GDAL, SQLite, PROJ and Arrow that the first batch touches, and their caches (2 MiB a SQLite connection).
 _SOURCE_BYTES = {
@@ -23,7 +34,9 @@ _SOURCE_BYTES = {
     "ESRI Shapefile": 7 * MIB,
     "GeoJSON": 5 * MIB,
     "GeoJSONSeq": 5 * MIB,
+    "CSV": 5 * MIB,
 }
+MEASURED_DRIVERS = frozenset(_SOURCE_BYTES)
 _OTHER_SOURCE_BYTES = 12 * MIB
 # Other drivers may hold the whole source. GeoJSON does not: 72 MB of it, 200,000 features, took 34 MiB in all.
 _HELD_SOURCE_MOST_BYTES = 200 * MIB
@@ -50,11 +63,19 @@ _SOURCE_LARGEST_FACTOR = {
     # A vertex of 24 bytes is JSON objects of 570, whatever its digits.
     "GeoJSON": 21.0,
     "GeoJSONSeq": 21.0,
+    # The line, the text of 35 bytes a vertex, and what is parsed of it.
+    "CSV": 5.25,
 }
 _OTHER_SOURCE_LARGEST_FACTOR = 1.25
 # After smaller ones in a batch its buffer doubles, and the driver keeps the one before it.
 _NOT_ALONE_LARGEST_FACTOR = 2.0
 _SINK_LARGEST_FACTOR = {"GPKG": 1.5, "FlatGeobuf": 2.75, "": 1.5}
+# Of the largest attributes, beside their places in the two batches (2.7 times them). A text of 3 to 40 MB took up to 3.8 times
+# its size from GPKG to GPKG, 4.1 from FlatGeobuf, 5.0 from SQLite, 5.1 to 5.7 from texts, and one more into FlatGeobuf; of one
+# plan up to one time less, by what malloc had free.
+_SOURCE_ATTRIBUTES_FACTOR = {"GPKG": 0.75, "FlatGeobuf": 1.0, "SQLite": 2.0, "GeoJSON": 3.0, "GeoJSONSeq": 2.25}
+_OTHER_SOURCE_ATTRIBUTES_FACTOR = 2.5
+_SINK_ATTRIBUTES_FACTOR = {"GPKG": 0.5, "FlatGeobuf": 1.5, "": 0.5}
 _MOST_LARGEST_UNKNOWN = 2 * MIB
 # GPKG's R-tree, built in memory: bytes an entry; more memory than this makes it no faster.
 _RTREE_ENTRY_BYTES = 36
@@ -72,6 +93,9 @@ _LEAST_BATCH_BYTES = 256 * 1024
 # batches of 8 MiB and 8.1 s in batches of 133 MiB). Not by the largest batch: a few huge geometries would make all small.
 _ENOUGH_BATCH_BYTES = 16 * MIB
 _UNKNOWN_MEAN_BYTES = 1024
+_MOST_OF_IT = 0.9
+# Formats that pack coordinates: 31 MiB of file geodatabase became 94 MiB of GeoPackage.
+_PACKED = {"OpenFileGDB": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +220,7 @@ def _project(
         ),
         "batch": int(batch * batch_factor),
         "largest geometry": int(largest * _largest_factor(facts, sink)),
+        "largest attributes": int(facts.sizes.attributes_bytes * _attributes_factor(facts, sink)),
         "interpreter growth": _INTERPRETER_BYTES,
         "margin": margin_bytes,
     }
@@ -224,6 +249,11 @@ def _largest_factor(facts: LayerFacts, sink: str) -> float:
     return of_source + _SINK_LARGEST_FACTOR[sink] + (_NOT_ALONE_LARGEST_FACTOR if facts.count != 1 else 0)
 
 
+def _attributes_factor(facts: LayerFacts, sink: str) -> float:
+    of_source = _SOURCE_ATTRIBUTES_FACTOR.get(facts.driver, _OTHER_SOURCE_ATTRIBUTES_FACTOR)
+    return of_source + _SINK_ATTRIBUTES_FACTOR[sink]
+
+
 def _flatgeobuf_index_bytes(facts: LayerFacts, features: int) -> int:
     """What closing takes beside the items."""
     written = (facts.sizes.mean_bytes * features) or facts.source_bytes
@@ -249,5 +279,57 @@ def batch_bytes_of(facts: LayerFacts, rows: int) -> int:
     if facts.count == 0:
         return 0
     mean = facts.sizes.mean_bytes or _UNKNOWN_MEAN_BYTES
-    planned = max(2 * rows * mean, facts.sizes.largest_bytes + _LEAST_BATCH_BYTES)
-    return planned if facts.count < 0 else min(planned, max(facts.count * mean, facts.sizes.largest_bytes))
+    largest = facts.sizes.feature_bytes
+    planned = max(2 * rows * mean, largest + _LEAST_BATCH_BYTES)
+    return planned if facts.count < 0 else min(planned, max(facts.count * mean, largest))
+
+
+def lower_by(facts: LayerFacts, chosen: VectorPlan, **asked: Any) -> str:
+    """The one setting that would lower the peak most, and by how much: what `fit` chooses with it set; empty below 1 MiB.
+
+    Args:
+        facts: of the layer.
+        chosen: the plan.
+        asked: what `fit` was asked for it, without its budget.
+    """
+    budget = {"budget_bytes": chosen.projected_bytes}
+    knobs: dict[str, dict[str, Any]] = {
+        f"chunk_rows {rows}": {"most_rows": rows, "rows_fixed": True}
+        for rows in (chosen.rows >> shift for shift in range(1, chosen.rows.bit_length()))
+    }
+    if asked["sink"] == "FlatGeobuf":
+        knobs["writing a .gpkg"] = {"sink": "GPKG"}
+    if asked["margin_bytes"]:
+        knobs["margin_mb 0"] = {"margin_bytes": 0}
+    saves: dict[str, int] = {}
+    for knob, change in knobs.items():
+        with suppress(MemoryRefused):
+            saves[knob] = chosen.projected_bytes - fit(facts, **(asked | budget | change)).projected_bytes
+    worth = max(
+        MIB, int(max(saves.values(), default=0) * _MOST_OF_IT)
+    )  # the most rows that save about as much as one row does
+    found = next((knob for knob, saved in saves.items() if saved >= worth), "")
+    return f"{found} saves {format_bytes(saves[found])}" if found else ""
+
+
+def disk_bytes(facts: LayerFacts, sink: str) -> int:
+    """Upper estimate of the output, bytes; FlatGeobuf writes its features twice."""
+    needed = facts.source_bytes * _PACKED.get(facts.driver, 1) + max(facts.count, 0) * 150 + MIB
+    return needed * (2 if sink == "FlatGeobuf" else 1)
+
+
+def check_disk(facts: LayerFacts, sink: str, free_bytes: int | None, *, keeps_all: bool) -> None:
+    """Refuse a job whose output cannot fit into what is free on its disk, where that is known.
+
+    Where all features are kept, their geometries must fit; what a filter keeps is not known, and no output is under 1 MiB.
+
+    Raises:
+        DiskRefused: less is free.
+    """
+    least = max(MIB, facts.sizes.total_bytes * (2 if sink == "FlatGeobuf" else 1) if keeps_all else 0)
+    if free_bytes is not None and free_bytes < least:
+        raise DiskRefused(
+            f"{facts.label}: the output takes at least {format_bytes(least)}, and its disk has {format_bytes(free_bytes)} free",
+            free_bytes=free_bytes,
+            needed_bytes=least,
+        )

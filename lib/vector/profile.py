@@ -71,7 +71,7 @@ def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
     read = batches = batch_bytes = 0
     notes = list(facts.notes)
     with (
-        ogr.configured(**ogr.reading(facts.driver, plan.facts["batch_bytes"], facts.sizes.largest_bytes)),
+        ogr.configured(**ogr.reading(facts.driver, plan.facts["batch_bytes"], facts.sizes.feature_bytes)),
         ogr.collected(notes),
     ):
         try:

@@ -192,7 +192,7 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
 def _batches(path: str, layer: str | None, rows: int) -> Iterator[Any]:
     """A layer's batches, as small as `plan_full` planned them."""
     facts = read_facts(path, layer, Path(path).name, rows)
-    limits = ogr.reading(facts.driver, batch_bytes_of(facts, rows), facts.sizes.largest_bytes)
+    limits = ogr.reading(facts.driver, batch_bytes_of(facts, rows), facts.sizes.feature_bytes)
     with ogr.configured(**limits), ogr.open_batches(path, facts.layer, rows) as (_, reader):
         yield reader
 

@@ -217,6 +217,8 @@ VECTORS = {
     "FlatGeobuf": "parcels.fgb",
     "ESRI Shapefile": "parcels.shp",
     "GeoJSON": "parcels.geojson",
+    "GeoJSONSeq": "parcels.geojsonl",
+    "SQLite": "parcels.sqlite",
 }
 
 
@@ -242,6 +244,20 @@ def huge(folder: Path) -> Path:
     shape = Polygon(np.column_stack([10 + radii * np.cos(turns), 50 + radii * np.sin(turns)]))
     gpd.GeoDataFrame({"number": [7]}, geometry=[shape], crs="EPSG:4326").to_file(folder / "huge.gpkg")
     return folder / "huge.gpkg"
+
+
+# One row of many has a string of 9 MB: as much as GDAL takes in a GeoJSON.
+SKEWED = VECTORS | {"CSV": "parcels.csv"}
+SKEWED.pop("ESRI Shapefile")  # its strings end at 254 bytes
+SKEWED_ROWS = 20_000
+
+
+def skewed(folder: Path, driver: str) -> Path:
+    """Twenty thousand parcels, one of them with a string of 9 MB."""
+    frame, path = _frame(SKEWED_ROWS), folder / SKEWED[driver]
+    frame.loc[7777, "name"] = "long " * 1_800_000
+    frame.to_file(path, driver=driver, **({"GEOMETRY": "AS_WKT"} if driver == "CSV" else {}))
+    return path
 
 
 MANY = 1_100_000

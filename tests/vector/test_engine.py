@@ -20,7 +20,7 @@ from pyproj import Geod
 
 from lib import provenance
 from lib.errors import DataError, FunctionError, OutputError
-from lib.vector import engine, verification
+from lib.vector import counts, engine, verification
 from lib.vector.ogr import translated
 from lib.vector.verification import read_provenance
 
@@ -310,7 +310,7 @@ def test_a_partial_read_never_passes(
     source = tmp_path / "corrupt.gpkg"
     parcels(3000).to_file(source, layer="parcels", geometry_type="Unknown", SPATIAL_INDEX="NO")
     _damage_middle_page(source)
-    monkeypatch.setattr("lib.vector.counts._scan_sqlite", lambda *_: (-1, 0))
+    monkeypatch.setattr("lib.vector.counts._scan_sqlite", lambda *_: counts.Sizes(0))
     with pytest.raises(DataError, match=r"corrupt\.gpkg"):
         run_job(source, min_area_sqm=1)
 

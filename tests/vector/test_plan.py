@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import MemoryRefused
-from lib.units import MIB
+from lib.units import MIB, format_bytes
 from lib.vector.counts import Sizes
 from lib.vector.facts import LayerFacts
-from lib.vector.plan import VectorPlan, fit
+from lib.vector.plan import VectorPlan, fit, lower_by
 
 BASELINE = 120 * MIB
 
@@ -27,7 +27,7 @@ def _facts(driver: str, features: int, mean: int, largest: int, runs: tuple[tupl
         crs="EPSG:4326",
         features=features,
         source_bytes=features * mean,
-        sizes=Sizes(mean, largest, features, runs),
+        sizes=Sizes(mean, largest, counted=features, runs=runs),
         notes=(),
     )
 
@@ -134,3 +134,20 @@ def test_the_margin_is_a_term() -> None:
         margin_bytes=7 * MIB,
     )
     assert plan.terms["margin"] == 7 * MIB
+
+
+@given(layer=facts, sink=sinks, margin=st.sampled_from([0, 20 * MIB]))
+def test_the_knob_that_lowers_the_peak_keeps_its_promise(layer: LayerFacts, sink: str, margin: int) -> None:
+    """`lower_by` names one setting; with it set, the planner saves what was promised."""
+    asked = {
+        "sink": sink, "measures_area": True, "baseline_bytes": BASELINE, "most_rows": 10000, "margin_bytes": margin,
+    }  # fmt: skip
+    plan = fit(layer, budget_bytes=4096 * MIB, **asked)
+    knob, _, saved = lower_by(layer, plan, **asked).partition(" saves ")
+    if not knob:
+        return
+    name, _, value = knob.partition(" ")
+    changes = {"chunk_rows": {"most_rows": int(value) if value.isdigit() else 0, "rows_fixed": True},
+               "margin_mb": {"margin_bytes": 0}, "writing": {"sink": "GPKG"}}  # fmt: skip
+    changed = fit(layer, **(asked | {"budget_bytes": plan.projected_bytes} | changes[name]))
+    assert format_bytes(plan.projected_bytes - changed.projected_bytes) == saved

@@ -1,9 +1,11 @@
 """Unusable sources: one clear line each; and nothing written beside a usable one."""
 
+import gzip
 import shutil
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,10 +19,12 @@ import pytest
 import rasterio
 import shapely
 from conftest_vector import make_job, parcels, room, solid
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lib.errors import DestinationError, DiskRefused, SourceError
 from lib.units import KIB, MIB
-from lib.vector import engine
+from lib.vector import counts, engine
 from lib.vector.facts import is_vector, read_facts
 
 
@@ -124,9 +128,25 @@ def test_a_table_into_flatgeobuf_is_refused_beforehand(tmp_path: Path) -> None:
 def test_a_full_disk_is_refused_beforehand(layer: Path) -> None:
     """Less than 1 MiB free is hopeless whatever is kept; more may do, as a filter keeps less."""
     job = make_job(layer, layer.parent / "out.gpkg")
-    with pytest.raises(DiskRefused, match=r"a.gpkg: the output takes up to 1.1 MiB, and its disk has 512.0 KiB free"):
+    with pytest.raises(
+        DiskRefused, match=r"a.gpkg: the output takes at least 1.0 MiB, and its disk has 512.0 KiB free"
+    ):
         engine.plan(job, room(512 * KIB))
     assert engine.plan(job, room(2 * MIB)).disk_bytes > MIB
+
+
+@pytest.mark.parametrize("name", ["a.gpkg", "a.fgb", "a.shp"])
+def test_a_disk_that_is_too_small_for_all_is_refused_where_all_are_kept(name: str, tmp_path: Path) -> None:
+    """Without a filter the geometries must fit; with one, what is kept is not known."""
+    frame = solid(parcels(20_000))
+    frame.geometry = shapely.orient_polygons(frame.geometry.to_numpy(), exterior_cw=True)
+    frame.to_file(tmp_path / name)
+    job = make_job(tmp_path / name, tmp_path / "out.gpkg")
+    least = frame.geometry.count_coordinates().sum() * 16
+    with pytest.raises(DiskRefused, match=rf"{name}: the output takes at least"):
+        engine.plan(job, room(least // 2))
+    assert engine.plan(job.model_copy(update={"min_area_sqm": 1.0}), room(least // 2)).batch_rows
+    engine.plan(job, room(2 * least))
 
 
 def test_unknown_sink(layer: Path) -> None:
@@ -163,19 +183,71 @@ def test_sizes_are_exact_where_the_format_tells(tmp_path: Path) -> None:
             assert largest <= dict(facts.sizes.runs)[rows] <= 4 * largest
 
 
-@pytest.mark.parametrize("name", ["a.geojson", "a.geojsonl", "rs.geojsonl"])
-def test_the_largest_feature_of_a_text_is_found(name: str, tmp_path: Path) -> None:
-    """No less than its WKB or its string has, and not many times that; wherever blocks of the scan end."""
+@pytest.mark.parametrize("name", ["a.geojson", "a.geojsonl", "rs.geojsonl", "a.csv", "a.gpkg", "a.sqlite", "a.fgb"])
+def test_the_largest_geometry_and_the_largest_attributes_are_found(name: str, tmp_path: Path) -> None:
+    """Each no less than its WKB or its string has, and not many times that; wherever blocks end; apart from each other."""
     ring = shapely.Point(0, 0).buffer(1, quad_segs=20_000)
-    for number, frame in enumerate((
-        geopandas.GeoDataFrame({"t": ["a", "b", "c"]}, geometry=[shapely.box(0, 0, 1, 1), ring, shapely.box(2, 2, 3, 3)]),
-        geopandas.GeoDataFrame({"t": ["a", "b" * 1_300_000, "c"]}, geometry=[shapely.box(0, 0, 1, 1)] * 3),
-    )):  # fmt: skip
-        path = tmp_path / f"{number}{name}"
-        options = {"RS": "YES"} if name.startswith("rs") else {}
-        frame.set_crs("EPSG:4326").to_file(path, driver="GeoJSON" if name == "a.geojson" else "GeoJSONSeq", **options)
-        true = max(*(len(shapely.to_wkb(shape)) for shape in frame.geometry), *(len(text) for text in frame["t"]))
-        assert true <= read_facts(str(path), None, path.name, 8).sizes.largest_bytes <= 1.6 * true
+    frame = geopandas.GeoDataFrame(
+        {"t": ["a", 'line\n"break" ' * 100_000, "9" * 2_000_000]},
+        geometry=[ring, shapely.box(0, 0, 1, 1), shapely.box(2, 2, 3, 3)],
+        crs="EPSG:4326",
+    )
+    path = tmp_path / name
+    drivers = {"geojson": "GeoJSON", "geojsonl": "GeoJSONSeq", "csv": "CSV", "sqlite": "SQLite"}
+    options = {"RS": "YES"} if name.startswith("rs") else {"GEOMETRY": "AS_WKT"} if name.endswith("csv") else {}
+    frame.to_file(path, driver=drivers.get(name.partition(".")[2]), **options)
+    geometry, text = len(shapely.to_wkb(ring)), max(map(len, frame["t"]))
+    sizes = read_facts(str(path), None, path.name, 8).sizes
+    assert geometry <= sizes.largest_bytes <= 1.6 * geometry
+    assert 0.999 * text <= sizes.attributes_bytes <= 1.1 * text  # some of the digits could be those of the few vertices
+
+
+@given(st.lists(st.integers(0, 5000), max_size=300), st.integers(1, 64), st.integers(1, 50))
+def test_batches_are_the_largest_of_their_rows(sizes: list[int], rows: int, block: int) -> None:
+    """From each feature's size: the largest batch of so many rows, of half as many and so on, wherever blocks of an index end."""
+    blocks = [np.array(sizes[at : at + block], np.int64) for at in range(0, len(sizes), block)]
+    found = counts._from_lengths(iter(blocks), rows, 8)
+    assert found.counted == len(sizes)
+    assert found.largest_bytes == max((size + 8 for size in sizes), default=0)
+    assert found.total_bytes == sum(sizes)
+    steps = [rows >> shift for shift in range(rows.bit_length())]
+    assert [step for step, _ in found.runs] == steps
+    for step, most in found.runs:
+        batches = [sum(sizes[at : at + step]) + 8 * len(sizes[at : at + step]) for at in range(0, len(sizes), step)]
+        assert most == max(batches, default=0)
+
+
+def test_a_folder_of_shapefiles_is_planned_by_its_layer(tmp_path: Path) -> None:
+    """By the layer's own index and size, whatever else is in the folder."""
+    for name, count in (("a", 40), ("b", 400)):
+        frame = solid(parcels(count))
+        frame.geometry = shapely.orient_polygons(frame.geometry.to_numpy(), exterior_cw=True)
+        frame.to_file(tmp_path / f"{name}.shp")
+    in_folder, alone = (read_facts(str(source), "a", "a", 8) for source in (tmp_path, tmp_path / "a.shp"))
+    assert (in_folder.sizes, in_folder.source_bytes) == (alone.sizes, alone.source_bytes)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.shz", "a.gpkg.gz"])
+def test_a_packed_source_is_refused(name: str, layer: Path) -> None:
+    """What it unpacks to is not known beforehand: it is said, with what to do."""
+    path = layer.parent / name
+    if name.endswith("gz"):
+        path.write_bytes(gzip.compress(layer.read_bytes()))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(layer, "a.gpkg")
+    with pytest.raises(SourceError, match=rf"{name} is packed") as caught:
+        _plan(path)
+    assert (caught.value.exit_code, caught.value.hint) == (2, "unpack it first")
+
+
+def test_a_long_line_of_a_csv_loses_nothing(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """OGR ends a CSV at a line of more than 10 MB, without an error; rows behind it must not be missing."""
+    frame = geopandas.GeoDataFrame(
+        {"t": ["a", "b" * 11_000_000, "c"]}, geometry=[shapely.box(0, 0, 1, 1)] * 3, crs="EPSG:4326"
+    )
+    frame.to_file(tmp_path / "a.csv", driver="CSV", GEOMETRY="AS_WKT")
+    assert run_job(tmp_path / "a.csv").outcome.result["features_kept"] == 3
 
 
 def test_deleted_shapefile_records_are_not_counted(run_job: Callable[..., Any], tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""What a FlatGeobuf's own bytes say of its features: how many there are, and how large each is.
+
+Layout: flatgeobuf.org; 8 bytes of magic, the header with its size in front, the packed R-tree, then features with theirs.
+"""
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.errors import SourceError
+
+__all__ = ["Largest", "lengths"]
+
+_CUT_SHORT = "the files are cut short: fetch or export them again"
+# Index records read at once: 2.5 MiB.
+_BLOCK_ROWS = 65_536
+_LEAF = np.dtype([("box", "<f8", 4), ("offset", "<u8")])
+# Smaller features count as geometry whole.
+_LARGE_BYTES = 256 * 1024
+
+
+class Largest:
+    """The largest geometry and the largest attributes of features, bytes; large ones are looked into.
+
+    Pass as `large` to `lengths`.
+    """
+
+    def __init__(self) -> None:
+        self.geometry_bytes = self.attributes_bytes = 0
+
+    def __call__(self, file: BinaryIO, at: int, length: int) -> None:
+        """Take a feature of `length` bytes whose size prefix stands at byte `at`."""
+        attributes = _attributes_bytes(file.fileno(), at) if length > _LARGE_BYTES else 0
+        self.geometry_bytes = max(self.geometry_bytes, length - attributes)
+        self.attributes_bytes = max(self.attributes_bytes, attributes)
+
+
+def lengths(
+    path: Path, label: str, large: Callable[[BinaryIO, int, int], None] | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """Bytes of every feature, block by block: by the index's leaves, or by walking the size prefixes where there is no index.
+
+    Args:
+        path: the file.
+        label: its name, for errors.
+        large: is called with the file, the place and the length of each block's large features and of its largest.
+
+    Raises:
+        SourceError: it is shorter than its header or its index says.
+    """
+    with path.open("rb") as file:
+        header = _read_header(file, path.stat().st_size, label)
+        if not (header.features and header.node_size):
+            blocks, at = _walk_prefixes(file, header), header.end
+        else:
+            blocks, at = _by_index(file, header, label), header.end + _index_bytes(header)
+        for block in blocks:
+            if large is not None and len(block):
+                starts = at + np.cumsum(block) - block
+                for number in {*np.flatnonzero(block > _LARGE_BYTES).tolist(), int(block.argmax())}:
+                    large(file, int(starts[number]), int(block[number]))
+            at += int(block.sum())
+            yield block
+
+
+class _Header(NamedTuple):
+    """Features and node size as declared; where the header ends, and the file's size, bytes."""
+
+    features: int
+    node_size: int
+    end: int
+    size: int
+
+
+def _read_header(file: BinaryIO, size: int, label: str) -> _Header:
+    start = file.read(12)
+    (header_bytes,) = struct.unpack_from("<I", start, 8) if len(start) == 12 else (size,)  # noqa: PLR2004 - magic and size
+    if 12 + header_bytes > size:
+        raise SourceError(f"{label} is shorter than a FlatGeobuf's header", hint=_CUT_SHORT)
+    buffer = file.read(header_bytes)
+    # Fields 8 and 9 are features_count and index_node_size; their defaults are 0 and 16.
+    count_at, node_at = _field(buffer, 8), _field(buffer, 9)
+    count = struct.unpack_from("<Q", buffer, count_at)[0] if count_at else 0
+    node_size = struct.unpack_from("<H", buffer, node_at)[0] if node_at else 16
+    return _Header(count, node_size, 12 + header_bytes, size)
+
+
+def _field(buffer: bytes, index: int) -> int:
+    """Where a field of a FlatBuffers root table stands; 0 where it has its default."""
+    (table,) = struct.unpack_from("<I", buffer, 0)
+    vtable = table - struct.unpack_from("<i", buffer, table)[0]
+    (vtable_bytes,) = struct.unpack_from("<H", buffer, vtable)
+    slot = 4 + 2 * index
+    offset = struct.unpack_from("<H", buffer, vtable + slot)[0] if slot < vtable_bytes else 0
+    return table + offset if offset else 0
+
+
+def _attributes_bytes(descriptor: int, at: int) -> int:
+    """Bytes of the `properties` vector, field 1 of a feature's root table, whose size prefix stands at `at`."""
+
+    def unpack(form: str, place: int) -> int:
+        return int(struct.unpack(form, os.pread(descriptor, struct.calcsize(form), place))[0])
+
+    root = at + 4
+    table = root + unpack("<I", root)
+    vtable = table - unpack("<i", table)
+    offset = unpack("<H", vtable + 6) if unpack("<H", vtable) > 6 else 0  # noqa: PLR2004 - the second slot
+    if not offset:
+        return 0
+    field = table + offset
+    return unpack("<I", field + unpack("<I", field))
+
+
+def _index_bytes(header: _Header) -> int:
+    return _LEAF.itemsize * _tree_nodes(header.features, header.node_size)[0]
+
+
+def _by_index(file: BinaryIO, header: _Header, label: str) -> Iterator[NDArray[np.int64]]:
+    """Lengths by the leaves, which are in the order of the features."""
+    size = header.size - header.end - _index_bytes(header)
+    file.seek(header.end + _LEAF.itemsize * _tree_nodes(header.features, header.node_size)[1])
+    previous: NDArray[np.int64] = np.zeros(0, np.int64)
+    for first in range(0, header.features, _BLOCK_ROWS):
+        rows = min(_BLOCK_ROWS, header.features - first)
+        offsets = np.fromfile(file, _LEAF, rows)["offset"].astype(np.int64)
+        if size <= 0 or len(offsets) < rows or int(offsets.max()) >= size:
+            raise SourceError(f"{label} is cut short: its index points beyond its end", hint=_CUT_SHORT)
+        joined = np.concatenate([previous, offsets])
+        yield np.abs(np.diff(joined))
+        previous = joined[-1:]
+    yield np.abs(size - previous)
+
+
+def _tree_nodes(count: int, node_size: int) -> tuple[int, int]:
+    """Nodes of a packed R-tree, and how many stand before its leaves (the root comes first)."""
+    total, level = count, 0
+    while level != 1:  # a single leaf has a root all the same
+        level = -(-(level or count) // node_size)
+        total += level
+    return total, total - count
+
+
+def _walk_prefixes(file: BinaryIO, header: _Header) -> Iterator[NDArray[np.int64]]:
+    at, found = header.end, []
+    while at + 4 <= header.size:
+        file.seek(at)
+        (length,) = struct.unpack("<I", file.read(4))
+        found.append(4 + length)
+        at += found[-1]
+        if len(found) == _BLOCK_ROWS:
+            yield np.array(found, np.int64)
+            found.clear()
+    yield np.array(found, np.int64)
