@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.errors import FunctionError, SwathError
+from lib.errors import FunctionError
 from lib.jobs import Custom, Normalise, Operation, RasterJob, Rescale
+from lib.memory.function import call
 from lib.memory.work import load_function
 
 __all__ = [
@@ -149,16 +150,10 @@ def call_function(
 
     Raises:
         FunctionError: it raised, or returned something else.
+        MemoryExceeded, MemoryError: an allocator refused it memory.
     """
-    try:
-        with np.errstate(all="ignore"):
-            returned = function(pixels, valid)
-    except (MemoryError, SwathError):
-        raise
-    except Exception as error:
-        raise FunctionError(
-            f"function {operation.function} raised {type(error).__name__}: {error}", function=operation.function
-        ) from error
+    with np.errstate(all="ignore"):
+        returned = call(function, operation.function, pixels, valid)
     if isinstance(returned, np.ma.MaskedArray):
         returned = np.ma.filled(returned.astype(np.float32, copy=False), np.nan)
     wrong = _wrong(returned, pixels.shape)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lib.errors import DataError, FunctionError, SwathError
 from lib.memory.cap import trim
+from lib.memory.function import call
 from lib.memory.meter import Meter
 from lib.vector import ogr
 from lib.vector.area import AreaMethod, Bounds, decide
@@ -71,6 +72,7 @@ class Selection:
         Raises:
             DataError: a curve, or bytes that are no geometry.
             FunctionError: the user's function raised or returned neither a mask nor rows of the batch's schema.
+            MemoryExceeded, MemoryError: an allocator refused it memory.
         """
         if self.method is not None and self.geometry_column is not None:
             column = column_of(batch.column(batch.schema.get_field_index(self.geometry_column)))
@@ -95,14 +97,7 @@ class Selection:
 
     def _by_function(self, batch: Any) -> Any:
         assert self.function is not None  # noqa: S101 - for mypy: the caller looked
-        try:
-            answer = self.function(batch)
-        except (MemoryError, SwathError):
-            raise
-        except Exception as error:
-            raise FunctionError(
-                f"function {self.function_name} raised {type(error).__name__}: {ogr.one_line(error)}"
-            ) from error
+        answer = call(self.function, self.function_name, batch)
         if isinstance(answer, pa.Table):
             answer = (
                 answer.combine_chunks().to_batches()[0]

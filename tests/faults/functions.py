@@ -48,6 +48,29 @@ def native_over(pixels: Any, valid: Any) -> Any:
         ctypes.memset(block, 1, 4 * _MIB)
 
 
+def mmap_at_once(pixels: Any, valid: Any) -> Any:
+    """Map far more than the address space: an OSError, ENOMEM."""
+    import mmap
+
+    _KEPT.append(mmap.mmap(-1, 64 * 1024 * _MIB))
+
+
+def gdal_at_once(pixels: Any, valid: Any) -> Any:
+    """Ask GDAL for far more than the address space: a RasterioIOError."""
+    import rasterio
+
+    with rasterio.MemoryFile() as file, file.open(driver="MEM", width=100000, height=100000, count=1, dtype="uint8"):
+        return pixels
+
+
+def wordless_over(pixels: Any, valid: Any) -> Any:
+    """Fail as GDAL may, with no word of memory, when the addresses have run out."""
+    from rasterio.errors import RasterioIOError
+
+    fill_address_space(pixels, valid)
+    raise RasterioIOError("Write failed")
+
+
 def gdal_over(pixels: Any, valid: Any) -> Any:
     """Grow a file in GDAL's own memory without end."""
     import numpy as np
@@ -98,6 +121,33 @@ def stall(pixels: Any, valid: Any) -> Any:
     return pixels
 
 
+def speaks_and_raises(pixels: Any, valid: Any) -> Any:
+    """Fail with words of memory in an error of its own."""
+    raise ValueError("the river is out of memory of men")
+
+
+def exits(pixels: Any, valid: Any) -> Any:
+    """Leave as a script does."""
+    raise SystemExit(3)
+
+
+def interrupts(pixels: Any, valid: Any) -> Any:
+    """Raise what Ctrl-C raises."""
+    raise KeyboardInterrupt
+
+
+class WeirdError(Exception):
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def raises_weird(pixels: Any, valid: Any) -> Any:
+    """Fail with what cannot be shown."""
+    raise WeirdError
+
+
 def raises(pixels: Any, valid: Any) -> Any:
     """Fail as user code does."""
     raise KeyError("no such class")
@@ -120,19 +170,82 @@ def child_over(pixels: Any, valid: Any) -> Any:
 
 
 def child_that_stays(pixels: Any, valid: Any) -> Any:
-    """Start a process by fork and one by exec, write their ids to the file STARTED, and hang."""
+    """Start a process by fork, one by exec and a daemon, write their ids to the file STARTED, and hang."""
     import subprocess
     import sys
-    from pathlib import Path
 
     executed = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    daemon = _daemon(0)
     forked = os.fork()
     if forked:
-        part = Path(os.environ["STARTED"] + ".part")
-        part.write_text(f"{executed.pid} {forked}")
-        part.rename(os.environ["STARTED"])
+        _note(executed.pid, forked, daemon)
     time.sleep(3600)
     return pixels
+
+
+def daemon_left(pixels: Any, valid: Any) -> Any:
+    """Start a daemon, write its id to the file STARTED, and be done."""
+    from pathlib import Path
+
+    if not Path(os.environ["STARTED"]).exists():
+        _note(_daemon(0))
+    return pixels
+
+
+def daemons_over(pixels: Any, valid: Any) -> Any:
+    """Hold memory in four daemons, 150 MiB each, and write their ids to the file STARTED."""
+    _note(*[_daemon(150 * _MIB) for _ in range(4)])
+    time.sleep(3600)
+    return pixels
+
+
+def fork_that_comes_back(pixels: Any, valid: Any) -> Any:
+    """Fork, and let the new process raise out of the function as well."""
+    if os.fork() == 0:
+        raise MemoryError("in the fork")
+    os.wait()
+    return pixels
+
+
+def forks_with_files(pixels: Any, valid: Any) -> Any:
+    """In a fork of a fork all files that the first opened must still be open."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        files = [open(os.devnull) for _ in range(30)]  # noqa: PTH123, SIM115
+        if os.fork() == 0:
+            closed = [file.fileno() for file in files if not os.path.exists(f"/proc/self/fd/{file.fileno()}")]  # noqa: PTH110
+            os.write(writer, repr(closed).encode())
+            os._exit(0)
+        os.wait()
+        os._exit(0)
+    os.wait()
+    closed_too = os.read(reader, 100)
+    if closed_too != b"[]":
+        raise ValueError(f"closed behind its back: {closed_too!r}")
+    return pixels
+
+
+def _daemon(size: int) -> int:
+    """The id of a process that has left session and parent, and holds so many bytes."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(writer, str(os.getpid()).encode())
+            held = bytearray(size)
+            held[::4096] = b"x" * len(held[::4096])
+            time.sleep(3600)
+        os._exit(0)
+    os.wait()
+    return int(os.read(reader, 20))
+
+
+def _note(*pids: int) -> None:
+    from pathlib import Path
+
+    part = Path(os.environ["STARTED"] + ".part")
+    part.write_text(" ".join(map(str, pids)))
+    part.rename(os.environ["STARTED"])
 
 
 def leak_python(pixels: Any, valid: Any) -> Any:

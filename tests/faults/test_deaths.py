@@ -38,7 +38,19 @@ def _nothing_left(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["python_over", "numpy_over", "numpy_at_once", "native_over", "gdal_over", "arrow_over", "child_over"]
+    "fault",
+    [
+        "python_over",
+        "numpy_over",
+        "numpy_at_once",
+        "mmap_at_once",
+        "gdal_at_once",
+        "wordless_over",
+        "native_over",
+        "gdal_over",
+        "arrow_over",
+        "child_over",
+    ],
 )
 def test_memory_over_the_limit_is_exceeded(fault: str, job: Job, tmp_path: Path) -> None:
     """Whoever allocates past the limit, the job is stopped, exit 137, and its peak stays within one look of the limit."""
@@ -273,12 +285,25 @@ def test_a_timeout_ends_the_job(job: Job, tmp_path: Path) -> None:
     _nothing_left(tmp_path)
 
 
-def test_a_function_that_raises_is_named(job: Job, tmp_path: Path) -> None:
-    """The user's own error is exit 1, FunctionError, with its words."""
-    report = run_published(job("raises"))
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raises", "no such class"),
+        ("speaks_and_raises", "out of memory of men"),
+        ("exits", "SystemExit: 3"),
+        ("interrupts", "KeyboardInterrupt"),
+        ("raises_weird", "Weird"),
+    ],
+)
+def test_a_function_that_raises_is_named(fault: str, words: str, job: Job, tmp_path: Path) -> None:
+    """The user's own error is exit 1, FunctionError, with its words, whatever it is; one attempt, and no traceback."""
+    heard: list[str] = []
+    report = run_published(job(fault), lambda event: heard.append(event.get("text", "")))
     assert report.error is not None
-    assert (report.exit_code, report.error.type) == (1, "FunctionError")
-    assert "no such class" in report.error.message
+    assert (report.exit_code, report.error.type, len(report.attempts)) == (1, "FunctionError", 1)
+    assert f"tests.faults.functions:{fault}" in report.error.message
+    assert words in report.error.message
+    assert "Traceback" not in "".join(heard)
     _nothing_left(tmp_path)
 
 

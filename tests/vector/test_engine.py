@@ -19,7 +19,7 @@ from conftest_vector import geod_areas, make_bench, make_job, parcels, room, sol
 from pyproj import Geod
 
 from lib import provenance
-from lib.errors import DataError, FunctionError, OutputError
+from lib.errors import DataError, FunctionError, MemoryExceeded, OutputError
 from lib.vector import counts, engine, verification
 from lib.vector.ogr import translated
 from lib.vector.verification import read_provenance
@@ -260,6 +260,7 @@ def test_a_function_filters_by_mask_or_by_rows(function: str, run_job: Callable[
     ("function", "words"),
     [
         ("raises", "ZeroDivisionError"),
+        ("exits", "SystemExit: 3"),
         ("returns_numbers", "int64 of shape"),
         ("returns_too_few", "shape"),
         ("drops_a_column", "columns"),
@@ -273,11 +274,14 @@ def test_a_function_that_fails_is_named(function: str, words: str, run_job: Call
     assert f"vector_functions:{function}" in caught.value.message
 
 
-def test_a_function_s_memory_error_passes(run_job: Callable[..., Any], tmp_path: Path) -> None:
-    """A MemoryError inside the user's function is one of memory, not of the function."""
+@pytest.mark.parametrize(("function", "error"), [("exhausts_memory", MemoryError), ("has_no_room", MemoryExceeded)])
+def test_a_function_s_memory_error_passes(
+    function: str, error: type[Exception], run_job: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A MemoryError or ENOMEM inside the user's function is one of memory, not of the function."""
     parcels(10).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")
-    with pytest.raises(MemoryError):
-        run_job(tmp_path / "a.gpkg", function="vector_functions:exhausts_memory")
+    with pytest.raises(error):
+        run_job(tmp_path / "a.gpkg", function=f"vector_functions:{function}")
 
 
 def test_nothing_is_left_beside_the_output(run_job: Callable[..., Any], tmp_path: Path) -> None:

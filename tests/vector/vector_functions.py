@@ -1,5 +1,6 @@
 """Functions as a user would write them for `--function`; each is given a batch."""
 
+import errno
 from typing import Any
 
 import numpy as np
@@ -54,3 +55,13 @@ def drops_a_column(batch: Any) -> Any:
 def exhausts_memory(batch: Any) -> Any:
     """As an allocation over the cap does."""
     raise MemoryError
+
+
+def has_no_room(batch: Any) -> Any:
+    """As a mapping over the cap does."""
+    raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+
+def exits(batch: Any) -> Any:
+    """As a script does."""
+    raise SystemExit(3)
