@@ -1,5 +1,10 @@
 """The cap, from inside the child: death signal and what it does not reach, start-up ceiling, RLIMIT_AS, a cgroup v2 leaf.
 
+What a user's function starts belongs to the job. The child adopts what its descendants leave behind, so that a daemon (double
+fork, setsid) stays in the tree that the watchdog sums and kills; what is left when the job ends is ended then. A guard beside
+the child ends all of it when the child itself is killed. Not reached, once the child is dead: a process that has both left its
+group and been executed with an environment without the child's mark.
+
 Virtual size is many times resident size, so RLIMIT_AS is a backstop with slack; the parent's watchdog holds resident
 memory (`process.py`). All of it is Linux; elsewhere each function says by its return value that it holds nothing.
 """
@@ -11,17 +16,21 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
-from lib.memory.proc import process_memory
+from lib.memory.proc import process_memory, tree
 from lib.units import MIB
 
 __all__ = [
+    "MARK",
     "STARTUP_CEILING_BYTES",
+    "adopt_orphans",
     "apply_address_space_cap",
     "apply_startup_ceiling",
     "die_with_parent",
-    "end_group_with_us",
+    "end_descendants",
+    "end_with_us",
     "enter_leaf",
     "lift_address_space_cap",
     "limit_leaf",
@@ -33,6 +42,18 @@ STARTUP_CEILING_BYTES = 1024 * MIB
 _STARTUP_ADDRESS_SPACE = 8 * 1024 * MIB
 _SLACK_BYTES = 64 * MIB
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+# In the environment of a child, and so of all that it starts: its value names the child, for those who left its group.
+MARK = "SWATH_CHILD"
+# Ends those who bear our mark, itself last with the group; `-s` and `2>` are for processes that end meanwhile.
+_GUARD = f"""read _
+for each in $(grep -lsazx "{MARK}=${MARK}" /proc/[0-9]*/environ); do
+    each=${{each#/proc/}}; each=${{each%/environ}}
+    [ "$each" = $$ ] || kill -9 "$each"
+done
+kill -9 0"""
+_MOST_ROUNDS = 100
+_DYING_SECONDS = 0.005
 _LINUX = sys.platform == "linux"
 
 
@@ -44,19 +65,48 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)
 
 
+def adopt_orphans() -> None:
+    """Become the parent of what our descendants leave behind (prctl(2), PR_SET_CHILD_SUBREAPER), where the kernel can."""
+    if _LINUX:
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 @functools.cache
-def end_group_with_us() -> None:
+def end_with_us() -> int:
     """Let what a user's function starts end with this process, whoever kills it: the death signal is not inherited.
 
-    A shell in our process group (ours alone: the child has a session of its own) waits on a pipe that closes when we are gone,
-    then kills the group. Costs 1 MiB, once a child.
+    A shell waits on a pipe that closes when we are gone, then kills who bears our mark, and our process group (ours alone: the
+    child has a session of its own). Costs 1 MiB, once a child.
+
+    Returns:
+        The shell's process id.
     """
-    reader, writer = os.pipe()
-    os.register_at_fork(after_in_child=lambda: os.close(writer))  # a fork without exec would hold the pipe open
+    reader, descriptor = os.pipe()
+    writer = os.fdopen(descriptor, "wb", buffering=0)  # a file, because closing one twice is harmless
+    os.register_at_fork(after_in_child=writer.close)  # a fork without exec would hold the pipe open
     quiet = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
     waiting = [(os.POSIX_SPAWN_DUP2, reader, 0), *quiet]
-    os.posix_spawn("/bin/sh", ["sh", "-c", "read _; kill -9 0"], os.environ, file_actions=waiting)
+    guard = os.posix_spawn("/bin/sh", ["sh", "-c", _GUARD], os.environ, file_actions=waiting)
     os.close(reader)
+    return guard
+
+
+def end_descendants(spared: int) -> int:
+    """Kill every descendant but the one `spared`, reap them, and return how many were alive."""
+    ended: set[int] = set()
+    for _ in range(_MOST_ROUNDS):  # a process may fork while it is listed
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        found = set(tree(os.getpid())[1:]) - {spared}
+        if not found:
+            break
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        ended |= found
+        time.sleep(_DYING_SECONDS)
+    return len(ended)
 
 
 def apply_startup_ceiling() -> None:

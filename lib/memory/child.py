@@ -66,8 +66,10 @@ def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None
     job = parse_job(request["job"])
     cap.lift_address_space_cap()
     cap.apply_startup_ceiling()
+    guard = None
     if user_function(job):
-        cap.end_group_with_us()
+        cap.adopt_orphans()
+        guard = cap.end_with_us()
     _forget_peak()
     meter = Meter(
         send,
@@ -75,18 +77,21 @@ def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None
         residual_tolerance_bytes=job.resources.residual_tolerance_bytes,
     )
     try:
-        _work(request, job, engine, meter, send, leaf)
-    except BaseException as error:
+        last = _work(request, job, engine, meter, send, leaf)
+    except BaseException as error:  # noqa: BLE001 - the job's boundary
         cap.lift_address_space_cap()
-        send(_error_event(error, job.label, meter))
-        if not isinstance(error, Exception):
-            raise
-    finally:
-        cap.lift_address_space_cap()
-        tracemalloc.stop()
+        last = _error_event(error, job.label, meter)
+    cap.lift_address_space_cap()
+    tracemalloc.stop()
+    # A child whose function had left processes is not kept: their parts in this one (pools, pipes) are broken now.
+    last["ended_processes"] = 0 if guard is None else cap.end_descendants(guard)
+    send(last)
 
 
-def _work(request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send: Send, leaf: Path | None) -> None:
+def _work(
+    request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send: Send, leaf: Path | None
+) -> dict[str, Any]:
+    """Plan and do the job; the event that says that it is done."""
     limit_bytes = job.resources.limit_bytes
     staged = Path(request["staged"]) if request.get("staged") else None
     room = Room(
@@ -98,8 +103,7 @@ def _work(request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send:
     plan = replace(engine.plan(job, room), disk_free_bytes=room.disk_free_bytes)
     send({"event": "planned", "plan": plan.to_record()})
     if request.get("plan_only"):
-        send({"event": "done", "outcome": None, "memory": meter.record()})
-        return
+        return {"event": "done", "outcome": None, "memory": meter.record()}
     address_space = cap.apply_address_space_cap(limit_bytes, plan.threads + 1)  # and the meter's
     if leaf:
         cap.limit_leaf(leaf, limit_bytes)
@@ -110,18 +114,16 @@ def _work(request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send:
     bench = Bench(staged=staged, meter=meter, send=send)
     began = time.monotonic()
     outcome = engine.run(job, plan, bench)
-    send(
-        {
-            "event": "done",
-            "outcome": {
-                "result": outcome.result,
-                "driver": outcome.driver,
-                "warnings": [*outcome.warnings, *meter.warnings],
-            },
-            "memory": meter.record(),
-            "seconds": time.monotonic() - began,
-        }
-    )
+    return {
+        "event": "done",
+        "outcome": {
+            "result": outcome.result,
+            "driver": outcome.driver,
+            "warnings": [*outcome.warnings, *meter.warnings],
+        },
+        "memory": meter.record(),
+        "seconds": time.monotonic() - began,
+    }
 
 
 def _free_bytes(job: Any, staged: Path | None) -> int | None:

@@ -3,17 +3,20 @@
 import contextlib
 import json
 import os
+import secrets
 import selectors
 import signal
 import subprocess
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lib.jobs import Resources
-from lib.memory.proc import tree
+from lib.memory.cap import MARK
+from lib.memory.proc import started_with, tree
 
 __all__ = ["Child", "child_environment"]
 
@@ -21,6 +24,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _READ_BYTES = 65536
 _LAST_WORDS_BYTES = 16 * 1024
 _DEAD_SECONDS = 10
+_MOST_ROUNDS = 100
 
 
 class Child:
@@ -42,6 +46,7 @@ class Child:
         folder: Path | None = None,
         leaf: Path | None = None,
     ) -> None:
+        self._mark = secrets.token_hex(8)
         reader, writer = os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -51,7 +56,7 @@ class Child:
                 stderr=subprocess.PIPE,
                 pass_fds=(writer,),
                 start_new_session=True,
-                env=child_environment(resources, folder, leaf),
+                env=child_environment(resources, folder, leaf) | {MARK: self._mark},
             )
         except BaseException:
             os.close(reader)
@@ -139,12 +144,12 @@ class Child:
 
     def kill(self) -> None:
         """Kill the child and all its descendants; nothing of it needs a farewell (its files are the parent's)."""
-        family = tree(self.pid) if self._process.poll() is None else []
+        if self._process.poll() is None:  # while it lives, what they leave behind comes to it
+            _kill_all(lambda: tree(self.pid)[1:])
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        for pid in family[1:]:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        if self._process.poll() != 0:  # a child that took its leave has ended its descendants itself
+            _kill_all(lambda: started_with(MARK, self._mark))
 
     def close(self) -> None:
         """Let an idle child end by itself, and close our ends of its pipes."""
@@ -169,6 +174,19 @@ class Child:
         with contextlib.suppress(OSError, ValueError):
             while data := os.read(self._stderr.fileno(), _READ_BYTES):
                 self._hear_words(data)
+
+
+def _kill_all(listed: Callable[[], list[int]]) -> None:
+    """Kill what is listed, and look again: a process may fork while it is being listed."""
+    killed: set[int] = set()
+    for _ in range(_MOST_ROUNDS):
+        found = set(listed()) - killed
+        if not found:
+            return
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= found
 
 
 def child_environment(resources: Resources, folder: Path | None, leaf: Path | None) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import psutil
 
-__all__ = ["ProcessMemory", "TreeMemory", "cpu_seconds", "process_memory", "tree", "tree_memory"]
+__all__ = ["ProcessMemory", "TreeMemory", "cpu_seconds", "process_memory", "started_with", "tree", "tree_memory"]
 
 _MOST_BYTES = 65536
 _HAS_PROC = Path("/proc/self/status").exists()
@@ -72,6 +72,16 @@ def _children(pid: int) -> list[int]:
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - names only, every 20 ms
             children += map(int, _read(f"/proc/{pid}/task/{thread}/children").split())
     return children
+
+
+def started_with(name: str, value: str) -> list[int]:
+    """The processes that were started with this variable in their environment, as far as we may look at them."""
+    found: list[int] = []
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(pid).environ().get(name) == value:
+                found.append(pid)
+    return found
 
 
 def _read(path: str) -> bytes:

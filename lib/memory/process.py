@@ -120,7 +120,8 @@ class Runner:
             self._renew(job, staged)
             watch = self._watch(job, staged, plan_only=plan_only, fraction=fraction, hear=hear)
         residue = watch.memory.residual_bytes or 0
-        if watch.died or residue > job.resources.residual_tolerance_bytes or job.resources.host_budget_bytes:
+        worn = residue > job.resources.residual_tolerance_bytes or watch.ended_processes
+        if watch.died or worn or job.resources.host_budget_bytes:
             self.close()  # under a shared budget nothing is held between jobs either
         return watch.report(job, plan_only=plan_only)
 

@@ -55,6 +55,7 @@ class Watch:
     virtual_bytes: int = 0
     address_space_bytes: int | None = None
     in_leaf: bool = False
+    ended_processes: int = 0
     patient: bool = False
     work_seconds: float = 0.0
     deadline: float | None = None
@@ -120,6 +121,7 @@ class Watch:
                 self.checks.append(Check(event["name"], event["passed"], event["detail"]))
             case "done":
                 self.done = True
+                self.ended_processes = event["ended_processes"]
                 self._take_memory(event["memory"])
                 self.work_seconds = event.get("seconds", 0.0)
                 outcome = event["outcome"] or {}
@@ -127,6 +129,7 @@ class Watch:
                 self.warnings += outcome.get("warnings", [])
             case "error":
                 self.done = True
+                self.ended_processes = event["ended_processes"]
                 self._take_memory(event["memory"])
                 self.error = from_record(event["error"])
                 self.warnings += event["warnings"]

@@ -1,0 +1,74 @@
+"""What a user's function starts is of the job: it counts, it ends with it, and it does not speak for it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lib.jobs import RasterJob
+from lib.memory.process import Runner
+from lib.run import run_published
+from lib.units import MIB
+
+Job = Callable[..., RasterJob]
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a function notes the processes that it has started."""
+    monkeypatch.setenv("STARTED", str(tmp_path / "started"))
+    return tmp_path / "started"
+
+
+def _alive(started: Path) -> list[int]:
+    noted = [int(word) for word in started.read_text().split()]
+    assert noted
+    return [pid for pid in noted if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def test_daemons_count_and_are_ended_with_the_job(job: Job, started: Path) -> None:
+    """Processes that have left session and parent hold memory: the watchdog sees it, and none is left."""
+    report = run_published(job("daemons_over", limit_mb=300))
+    assert (report.status, report.exit_code) == ("exceeded", 137), report.error
+    assert report.error is not None
+    assert "watchdog" in report.error.message
+    assert not started.exists() or _alive(started) == []
+    assert (report.memory.peak_bytes or 0) > 300 * MIB
+
+
+def test_a_job_that_is_done_leaves_no_daemon(job: Job, started: Path, tmp_path: Path) -> None:
+    """The job completes, what its function had left is ended before the child is, and that child is not kept."""
+    with Runner() as runner:
+        report = runner.run(job("daemon_left", limit_mb=400), staged=tmp_path / "staged.tif")
+        assert report.status == "completed", report.error
+        assert _alive(started) == []
+        children = psutil.Process().children()
+        assert [each for each in children if "lib.memory.child" in " ".join(each.cmdline())] == []
+
+
+def test_a_child_that_died_leaves_no_daemon(job: Job, started: Path) -> None:
+    """Where the child itself was killed nobody adopts them: they are known by what they were started with."""
+
+    def kill(event: dict[str, object]) -> None:
+        if event["event"] == "baseline":
+            while not started.exists():
+                pass
+            for child in psutil.Process().children():
+                child.kill()
+
+    report = run_published(job("child_that_stays"), kill)
+    assert (report.status, report.exit_code) == ("failed", 1)
+    assert _alive(started) == []
+
+
+def test_a_fork_that_comes_back_does_not_speak_for_the_job(job: Job) -> None:
+    """An exception in a fork of the function is not the job's: the job completes."""
+    report = run_published(job("fork_that_comes_back", limit_mb=400))
+    assert report.status == "completed", report.error
+
+
+def test_a_fork_of_a_fork_keeps_its_files(job: Job) -> None:
+    """The guard's pipe is closed once: by the second fork its number may be that of a user's file."""
+    report = run_published(job("forks_with_files", limit_mb=600))
+    assert report.status == "completed", report.error
