@@ -19,6 +19,9 @@ __all__ = ["Grant", "HostMemory", "grant_limit", "host_memory"]
 _RESERVE_FLOOR_BYTES = 256 * MIB
 # cgroup v1 writes "no limit" as the largest page multiple below 2**63.
 _UNLIMITED_FROM = 2**60
+# What the kernel frees before it refuses anyone: the page cache, used lately or not, and its own caches (cgroup-v2, memory.stat).
+_FREEABLE_V2 = ("inactive_file", "active_file", "slab_reclaimable")
+_FREEABLE_V1 = ("total_inactive_file", "total_active_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +107,13 @@ def _physical(root: Path) -> HostMemory:
 
 
 def _cgroup_v2(root: Path) -> list[HostMemory]:
-    mount = root / "sys/fs/cgroup"
-    if not (mount / "cgroup.controllers").exists():
-        return []
+    mounts = [root / "sys/fs/cgroup", root / "sys/fs/cgroup/unified"]  # alone, or beside v1
     return [
         bound
+        for mount in mounts
+        if (mount / "cgroup.controllers").exists()
         for folder in _lineage(mount, _cgroup_path(root, ""))
-        if (bound := _bound(folder, "memory.max", "memory.current", "inactive_file", "cgroup v2"))
+        if (bound := _bound(folder, ("memory.max", "memory.high"), "memory.current", _FREEABLE_V2, "cgroup v2"))
     ]
 
 
@@ -119,27 +122,28 @@ def _cgroup_v1(root: Path) -> list[HostMemory]:
     return [
         bound
         for folder in _lineage(mount, _cgroup_path(root, "memory"))
-        if (
-            bound := _bound(
-                folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "cgroup v1"
-            )
-        )
+        if (bound := _bound(folder, ("memory.limit_in_bytes",), "memory.usage_in_bytes", _FREEABLE_V1, "cgroup v1"))
     ]
 
 
-def _bound(folder: Path, limit_file: str, usage_file: str, inactive_key: str, name: str) -> HostMemory | None:
-    limit, usage = _number(folder / limit_file), _number(folder / usage_file)
-    if limit is None or usage is None or limit >= _UNLIMITED_FROM:
+def _bound(
+    folder: Path, limit_files: tuple[str, ...], usage_file: str, freeable: tuple[str, ...], name: str
+) -> HostMemory | None:
+    limits = [limit for file in limit_files if (limit := _number(folder / file)) is not None]
+    limit = min(limits, default=_UNLIMITED_FROM)
+    if limit >= _UNLIMITED_FROM:
         return None
-    inactive = _fields(folder / "memory.stat").get(inactive_key, 0)
-    return HostMemory(limit, max(0, limit - max(0, usage - inactive)), name)
+    usage, stat = _number(folder / usage_file) or 0, _fields(folder / "memory.stat")
+    held = max(0, usage - sum(stat.get(key, 0) for key in freeable))
+    return HostMemory(limit, max(0, limit - held), name)
 
 
 def _cgroup_path(root: Path, controller: str) -> str:
     with contextlib.suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controller in controllers.split(","):
+        for line in (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines():
+            _, _, rest = line.partition(":")
+            controllers, colon, path = rest.partition(":")
+            if colon and controller in controllers.split(","):
                 return path
     return "/"
 
@@ -161,8 +165,8 @@ def _fields(path: Path) -> dict[str, int]:
     """`key value` lines, as in memory.stat and meminfo."""
     found: dict[str, int] = {}
     with contextlib.suppress(OSError):
-        for line in path.read_text(encoding="ascii").splitlines():
-            key, *rest = line.split()
+        for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+            key, *rest = line.split() or [""]
             if rest and rest[0].isdigit():
                 found[key] = int(rest[0])
     return found

@@ -53,6 +53,55 @@ def test_a_cgroup_v2_limit_is_the_bound(root: Path) -> None:
     assert host_memory(root) == HostMemory(GIB, GIB - 100 * MIB, "cgroup v2")
 
 
+def test_what_can_be_freed_is_available(root: Path) -> None:
+    """Of 950 MiB used, 850 are page cache in use lately and kernel caches: the kernel frees them for whoever asks."""
+    _v2(root, "/", GIB, 950 * MIB, inactive=50 * MIB)
+    with (root / "sys/fs/cgroup/memory.stat").open("a") as stat:
+        stat.write(f"active_file {700 * MIB}\nslab_reclaimable {100 * MIB}\nslab_unreclaimable {20 * MIB}\n")
+    assert host_memory(root).available_bytes == GIB - 100 * MIB
+
+
+def test_what_can_be_freed_is_available_under_v1(root: Path) -> None:
+    """The same with v1's hierarchical counts."""
+    _v1(root, "/docker/abc", GIB, 950 * MIB, inactive=50 * MIB)
+    with (root / "sys/fs/cgroup/memory/docker/abc/memory.stat").open("a") as stat:
+        stat.write(f"active_file 1\ntotal_active_file {800 * MIB}\n")
+    assert host_memory(root).available_bytes == GIB - 100 * MIB
+
+
+@pytest.mark.parametrize(("high", "total"), [(str(GIB), GIB), ("max", 2 * GIB), (str(3 * GIB), 2 * GIB)])
+def test_memory_high_bounds_too(root: Path, high: str, total: int) -> None:
+    """Past memory.high the kernel slows a group down until it stands still: the lower of it and memory.max counts."""
+    _v2(root, "/", 2 * GIB, 0)
+    _write(root / "sys/fs/cgroup/memory.high", high + "\n")
+    assert host_memory(root).total_bytes == total
+
+
+def test_a_hybrid_hosts_v2_is_found(root: Path) -> None:
+    """Beside v1 the v2 tree is mounted at `unified`; its memory counts where the controller is there."""
+    _write(root / "proc/self/cgroup", "5:cpu:/other\n0::/unit\n")
+    unified = root / "sys/fs/cgroup/unified"
+    _write(unified / "cgroup.controllers", "memory\n")
+    _write(unified / "unit/memory.max", f"{GIB}\n")
+    _write(unified / "unit/memory.current", f"{100 * MIB}\n")
+    assert host_memory(root) == HostMemory(GIB, GIB - 100 * MIB, "cgroup v2")
+
+
+def test_a_limit_whose_usage_cannot_be_read_is_a_limit(root: Path) -> None:
+    """Nothing is known to be used of it; it does not count as no limit."""
+    _v2(root, "/", GIB, 0)
+    (root / "sys/fs/cgroup/memory.current").unlink()
+    assert host_memory(root) == HostMemory(GIB, GIB, "cgroup v2")
+
+
+def test_malformed_lines_are_passed_over(root: Path) -> None:
+    """A line of /proc/self/cgroup without its colons, a blank one in memory.stat: the others count."""
+    _v2(root, "/unit", GIB, 600 * MIB)
+    _write(root / "proc/self/cgroup", "\nodd\n7:\n0::/unit\n")
+    _write(root / "sys/fs/cgroup/unit/memory.stat", f"\n\nanon\ninactive_file {500 * MIB}\n")
+    assert host_memory(root) == HostMemory(GIB, GIB - 100 * MIB, "cgroup v2")
+
+
 def test_the_tightest_of_nested_groups_counts(root: Path) -> None:
     """A limit on a group above ours holds us as well."""
     _v2(root, "/slice", 2 * GIB, 0)
