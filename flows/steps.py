@@ -74,7 +74,7 @@ def _for_all_steps(refused: MemoryRefused, job: RasterJob | VectorJob, *, profil
     most = max([refused.smallest_limit_bytes, *smallest]) + _SPREAD_BYTES
     error = MemoryRefused(
         refused.message,
-        hint=f"raise the memory limit to {mib(most)} MiB",
+        hint=refused.hint if refused.facts.get("culprit") else f"raise the memory limit to {mib(most)} MiB",
         **refused.facts | {"smallest_limit_bytes": most},
     )
     error.report = refused.report.with_error(error)

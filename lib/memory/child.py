@@ -30,6 +30,7 @@ from typing import Any
 
 from lib.errors import SwathError
 from lib.jobs import parse_job, user_function
+from lib.memory import refusal
 from lib.memory.evidence import explain_exception
 from lib.memory.meter import Meter
 from lib.memory.proc import process_memory
@@ -100,7 +101,7 @@ def _work(
         baseline_bytes=process_memory().resident_bytes,
         disk_free_bytes=_free_bytes(job, staged),
     )
-    plan = replace(engine.plan(job, room), disk_free_bytes=room.disk_free_bytes)
+    plan = replace(refusal.plan(engine, job, room), disk_free_bytes=room.disk_free_bytes)
     send({"event": "planned", "plan": plan.to_record()})
     if request.get("plan_only"):
         return {"event": "done", "outcome": None, "memory": meter.record()}
