@@ -4,6 +4,7 @@ A file that is corrupt, locked or read-only costs a warning, never a job.
 """
 
 import contextlib
+import itertools
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ CREATE TABLE IF NOT EXISTS runs (
 )
 """
 _VERSION = 1  # of the schema; in the file as its user_version
-_LOCKED_SECONDS = 10.0
+_LOCKED_SECONDS = 2.0  # every finishing job waits so long for a file that somebody holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,14 @@ class Past:
     """Runs of one kind of work: how many, and the worst projection of them.
 
     Attributes:
-        projected_bytes, measured_bytes: of the run whose measured peak was highest against its projection.
-        margin_mb: the margin that would have covered it, MiB; 0 where every projection held.
+        operation: of a raster its operation's name, of a user's function "custom" and the function's name.
+        runs: how many were completed.
+        projected_bytes, measured_bytes: of the completed run whose measured peak was highest against its projection; None
+            where none was completed.
+        margin_mb: the margin that would have covered that run, MiB; 0 where every projection held.
+        stopped: how many were stopped at their limit. Why they grew is not known: a function that runs away is no projection
+            that was too low.
+        stopped_beyond_bytes: how far beyond its projection one of those was, at least.
     """
 
     kind: str
@@ -41,9 +48,11 @@ class Past:
     dtype: str
     chunk: str
     runs: int
-    projected_bytes: int
-    measured_bytes: int
+    projected_bytes: int | None
+    measured_bytes: int | None
     margin_mb: int
+    stopped: int
+    stopped_beyond_bytes: int
 
 
 def record(path: Path, report: dict[str, Any]) -> str | None:
@@ -57,7 +66,7 @@ def record(path: Path, report: dict[str, Any]) -> str | None:
     row = (
         time.time(),
         job["kind"],
-        (job.get("operation") or {}).get("name", ""),
+        _operation(job),
         str(plan.get("facts", {}).get("driver") or job.get("driver") or ""),
         str(plan.get("facts", {}).get("dtype") or ""),
         chunk,
@@ -77,12 +86,20 @@ def record(path: Path, report: dict[str, Any]) -> str | None:
     return None
 
 
+def _operation(job: dict[str, Any]) -> str:
+    operation = job.get("operation") or {}
+    function = operation.get("function") or job.get("function")
+    return f"custom {function}" if function else str(operation.get("name", ""))
+
+
 def read(path: Path) -> tuple[list[Past], str | None]:
     """Past runs by kind of work, and a warning where the file cannot be read."""
+    # SQLite takes bare columns from the row that has the maximum (sqlite.org/lang_select.html, "Bare columns").
     query = """
-        SELECT kind, operation, driver, dtype, chunk, COUNT(*), projected_bytes, measured_bytes,
+        SELECT kind, operation, driver, dtype, chunk, status, COUNT(*), projected_bytes, measured_bytes,
                MAX(measured_bytes - projected_bytes)
-        FROM runs GROUP BY kind, operation, driver, dtype, chunk ORDER BY kind, operation, driver, dtype, chunk
+        FROM runs GROUP BY kind, operation, driver, dtype, chunk, status
+        ORDER BY kind, operation, driver, dtype, chunk
     """
     if not path.exists():
         return [], None
@@ -91,20 +108,28 @@ def read(path: Path) -> tuple[list[Past], str | None]:
             rows = connection.execute(query).fetchall()
     except (sqlite3.Error, OSError) as error:
         return [], f"history_path {path} cannot be read: {error}"
-    return [
-        Past(
-            kind=row[0],
-            operation=row[1],
-            driver=row[2],
-            dtype=row[3],
-            chunk=row[4],
-            runs=row[5],
-            projected_bytes=row[6],
-            measured_bytes=row[7],
-            margin_mb=mib(max(0, row[8])),
-        )
-        for row in rows
-    ], None
+    return [_past(work, list(found)) for work, found in itertools.groupby(rows, key=lambda row: row[:5])], None
+
+
+def _past(work: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Past:
+    """Runs of one kind of work, from a row for each status."""
+    by_status = {row[5]: row[6:] for row in rows}
+    runs, projected, measured, beyond = by_status.get("completed", (0, None, None, 0))
+    stopped, _, _, stopped_beyond = by_status.get("exceeded", (0, None, None, 0))
+    kind, operation, driver, dtype, chunk = work
+    return Past(
+        kind=kind,
+        operation=operation,
+        driver=driver,
+        dtype=dtype,
+        chunk=chunk,
+        runs=runs,
+        projected_bytes=projected,
+        measured_bytes=measured,
+        margin_mb=mib(max(0, beyond)),
+        stopped=stopped,
+        stopped_beyond_bytes=max(0, stopped_beyond),
+    )
 
 
 @contextlib.contextmanager

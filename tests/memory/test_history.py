@@ -1,8 +1,10 @@
 """The history tells of projections that were too low, and never costs a job."""
 
+import contextlib
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -13,10 +15,10 @@ from lib.memory.history import read, record
 from lib.units import MIB
 
 
-def _report(projected: int, measured: int) -> dict[str, Any]:
+def _report(projected: int, measured: int, status: str = "completed", **job: Any) -> dict[str, Any]:
     return {
-        "status": "completed",
-        "job": {"kind": "raster", "operation": {"name": "normalise"}, "driver": "GTiff"},
+        "status": status,
+        "job": {"kind": "raster", "operation": {"name": "normalise"}, "driver": "GTiff"} | job,
         "plan": {
             "window": [512, 512],
             "batch_rows": None,
@@ -37,6 +39,50 @@ def test_the_worst_projection_names_the_margin_that_would_have_covered_it(tmp_pa
     assert warning is None
     assert (past.runs, past.margin_mb, past.chunk) == (3, 4, "512x512")
     assert past.measured_bytes == 103 * MIB + MIB // 2
+
+
+def test_a_stopped_run_advises_no_margin(tmp_path: Path) -> None:
+    """A function that ran away is counted apart, with what it had reached at least; the margin is the completed runs'."""
+    path = tmp_path / "history.sqlite"
+    record(path, _report(100 * MIB, 101 * MIB))
+    record(path, _report(100 * MIB, 340 * MIB, "exceeded"))
+    record(path, _report(100 * MIB, 90 * MIB, "exceeded"))
+    (past,), _ = read(path)
+    assert (past.runs, past.margin_mb, past.measured_bytes) == (1, 1, 101 * MIB)
+    assert (past.stopped, past.stopped_beyond_bytes) == (2, 240 * MIB)
+
+
+def test_runs_that_were_only_stopped_have_no_projection_to_judge(tmp_path: Path) -> None:
+    """Nothing completed: no margin, no measured peak."""
+    path = tmp_path / "history.sqlite"
+    record(path, _report(100 * MIB, 340 * MIB, "exceeded"))
+    (past,), _ = read(path)
+    assert (past.runs, past.margin_mb, past.measured_bytes, past.stopped) == (0, 0, None, 1)
+
+
+def test_each_function_has_its_own_past(tmp_path: Path) -> None:
+    """Custom functions differ by name, rasters' and vectors'."""
+    path = tmp_path / "history.sqlite"
+    for name in ("mine:a", "mine:b"):
+        record(path, _report(1, 1, operation={"name": "custom", "function": name}))
+    record(path, _report(1, 1, kind="vector", operation=None, function="mine:a"))
+    past, _ = read(path)
+    assert [(each.kind, each.operation) for each in past] == [
+        ("raster", "custom mine:a"),
+        ("raster", "custom mine:b"),
+        ("vector", "custom mine:a"),
+    ]
+
+
+def test_a_locked_file_costs_seconds_not_a_job(tmp_path: Path) -> None:
+    """Somebody holds the file: a warning within a few seconds."""
+    path = tmp_path / "history.sqlite"
+    record(path, _report(1, 1))
+    with contextlib.closing(sqlite3.connect(path)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        assert "locked" in (record(path, _report(1, 1)) or "")
+        assert time.monotonic() - began < 5
 
 
 def test_a_corrupt_file_is_a_warning(tmp_path: Path) -> None:
