@@ -97,25 +97,45 @@ def show_history(common: Common) -> int:
     """Past runs by kind of work; names the margin where a projection was too low."""
     path = common.choices().settings().settings.history_path
     past, warning = ([], "history_path is off") if path == "off" else history.read(Path(path))
-    if warning:
-        terminal.err.print(f"swath: warning: {warning}", markup=False)
+    warnings = [warning] if warning else []
     if common.json:
         runs = [asdict(each) for each in past]
-        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "history": runs})
+        done = {"status": "completed", "exit_code": 0, "error": None}
+        terminal.write_json(done | {"warnings": warnings, "history": runs})
         return 0
+    for each in warnings:
+        terminal.err.print(f"swath: warning: {each}", markup=False)
     rows = [
         [
             " ".join(filter(None, [each.kind, each.operation, each.driver, each.dtype])),
             each.chunk,
             str(each.runs),
-            format_bytes(each.projected_bytes),
-            format_bytes(each.measured_bytes),
-            f"margin_mb: {each.margin_mb}" if each.margin_mb else "held",
+            _size(each.projected_bytes),
+            _size(each.measured_bytes),
+            _held(each),
+            _stopped(each),
         ]
         for each in past
     ]
-    terminal.show_table(f"history in {path}", ["work", "chunk", "runs", "projected", "measured", "projection"], rows)
+    columns = ["work", "chunk", "runs", "projected", "measured", "projection", "stopped at their limit"]
+    terminal.show_table(f"history in {path}", columns, rows)
     return 0
+
+
+def _size(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else format_bytes(size_bytes)
+
+
+def _held(past: history.Past) -> str:
+    if not past.runs:
+        return ""
+    return f"margin_mb: {past.margin_mb}" if past.margin_mb else "held"
+
+
+def _stopped(past: history.Past) -> str:
+    if not past.stopped:
+        return ""
+    return f"{past.stopped}, at least {format_bytes(past.stopped_beyond_bytes)} beyond projection"
 
 
 def _seconds(text: str) -> float:

@@ -171,10 +171,16 @@ def test_a_history_that_cannot_be_used_is_a_warning(
     code, report, _ = run("raster", "scene.tif", "out.tif")
     assert code == 0, report["error"]
     assert any("history_path" in warning for warning in report["warnings"])
+    code, shown, _ = run("profile", "--history")
+    assert (code, shown["history"]) == (0, [])
+    assert "cannot be read" in shown["warnings"][0]
+    monkeypatch.setenv("BATCH_HISTORY_PATH", "off")
+    assert run("profile", "--history")[1]["warnings"] == ["history_path is off"]
     monkeypatch.setenv("BATCH_HISTORY_PATH", str(tmp_path / "good.sqlite"))
     _, report, _ = run("raster", "scene.tif", "out.tif", "--overwrite")
     code, shown, _ = run("profile", "--history")
     (past,) = shown["history"]
+    assert shown["warnings"] == []
     assert (code, past["kind"], past["operation"], past["dtype"]) == (0, "raster", "normalise", "uint16")
     assert past["projected_bytes"] == report["plan"]["projected_bytes"]
     assert past["measured_bytes"] == report["memory"]["peak_bytes"]
