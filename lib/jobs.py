@@ -78,7 +78,7 @@ class Resources(_Model):
             chunk_rows=settings.chunk_rows,
             chunk_rows_fixed=chunk_rows_fixed,
             threads=settings.threads,
-            threads_max=settings.gdal_num_threads,
+            threads_max=max(settings.gdal_num_threads, settings.threads or 1),
             gdal_cache_max_bytes=settings.gdal_cache_bytes,
             drift_threshold_bytes=settings.drift_threshold_mb * MIB,
             residual_tolerance_bytes=settings.residual_tolerance_mb * MIB,

@@ -27,6 +27,9 @@ _GDAL_NAMES = {"GDAL_CACHEMAX": "gdal_cachemax", "GDAL_NUM_THREADS": "gdal_num_t
 _FOREIGN = ("BATCH_TASK_", "BATCH_JOB_", "BATCH_NODE_", "BATCH_HOSTS_", "BATCH_MAIN_NODE_", "BATCH_CONFIG")
 
 
+_OFF = frozenset({"off", "none", "false", "no", "0"})
+
+
 def _whole_mib(value: Any) -> Any:
     if isinstance(value, str):
         return parse_mib(value)
@@ -48,9 +51,21 @@ def _threads(value: Any) -> Any:
     return parse_threads(str(value), os.cpu_count() or 1)
 
 
+def _path(value: Any) -> Any:
+    if not isinstance(value, (str, Path)):
+        return value
+    text = str(value)
+    if not text.strip() or "\0" in text:
+        raise ValueError(f"{text!r} is no path")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:  # no such user, or one without a home
+        raise ValueError(f"{text!r}: {error}") from error
+
+
 def _history(value: Any) -> Any:
     # YAML 1.1 reads a bare `off` as false.
-    return "off" if value is False or str(value).strip().lower() in {"off", "none"} else value
+    return "off" if str(value).strip().lower() in _OFF else _path(value)
 
 
 def _state_folder() -> Path:
@@ -61,12 +76,13 @@ MiB = Annotated[int, BeforeValidator(_whole_mib), Field(gt=0)]
 MiBOrZero = Annotated[int, BeforeValidator(_whole_mib), Field(ge=0)]
 GdalCache = Annotated[int | str, BeforeValidator(_cachemax)]
 Threads = Annotated[int, BeforeValidator(_threads)]
+AbsolutePath = Annotated[Path, BeforeValidator(_path)]
 
 
 class Settings(BaseModel):
     """Every setting, with its default. Sizes in `*_mb` are MiB (2**20 bytes)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     memory_limit_mb: MiB = Field(2048, description="resident memory that a job may use, everything included, MiB")
     memory_limit_max_mb: MiB | None = Field(
@@ -80,7 +96,7 @@ class Settings(BaseModel):
     )
     gdal_num_threads: Threads = Field(
         default_factory=lambda: os.cpu_count() or 1,
-        description="upper bound of threads, in GDAL's syntax: a number or ALL_CPUS",
+        description="upper bound of threads, in GDAL's syntax: a number or ALL_CPUS; unset: threads may exceed it",
     )
     drift_threshold_mb: MiB = Field(100, description="growth over the baseline that is an error if unplanned, MiB")
     residual_tolerance_mb: MiBOrZero = Field(20, description="growth left after release that is worth a warning, MiB")
@@ -97,7 +113,7 @@ class Settings(BaseModel):
     timeout_seconds: Annotated[float, Field(gt=0)] | None = Field(
         None, description="a whole job's time limit, seconds, without what it waits for the host's budget; unset: none"
     )
-    cgroup_parent: Path | None = Field(
+    cgroup_parent: AbsolutePath | None = Field(
         None, description="a delegated cgroup v2 folder in which each child gets a leaf; unset: none"
     )
     host_reserve_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -107,7 +123,7 @@ class Settings(BaseModel):
     host_budget_mb: MiB | None = Field(
         None, description="what all jobs on this host may hold together, MiB; unset: no ledger is kept"
     )
-    ledger_path: Path = Field(
+    ledger_path: AbsolutePath = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / f"swath-ledger-{os.getuid()}",
         description="the folder of the ledger that jobs under host_budget_mb share",
     )
@@ -167,7 +183,8 @@ def load_settings(
         given_layer: what `given` is called in errors and origins: "flag" or "parameter".
 
     Raises:
-        SettingsError: a missing or malformed file, an unknown key, an unusable value; it names layer and key.
+        SettingsError: a missing or malformed file, an unknown key, an unusable value, threads above a bound that somebody set; it
+            names layer and key.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
@@ -191,16 +208,28 @@ def load_settings(
             key="memory_limit_max_mb",
             layer=origins["memory_limit_max_mb"].layer,
         )
-    return SettingsLayers(settings, origins)
+    merged = SettingsLayers(settings, origins)
+    if settings.threads and settings.threads > settings.gdal_num_threads and not merged.is_default("gdal_num_threads"):
+        raise SettingsError(
+            f"threads ({settings.threads}, from {origins['threads']}) is above gdal_num_threads "
+            f"({settings.gdal_num_threads}, from {origins['gdal_num_threads']})",
+            hint="gdal_num_threads is an upper bound: raise it, or ask for fewer threads",
+            key="threads",
+            layer=origins["threads"].layer,
+        )
+    return merged
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, of which PyYAML takes the last in silence."""
+    """YAML that refuses a key given twice, of which PyYAML takes the last in silence, and a key that is a list or a map."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping, as SafeLoader makes it."""
         seen: set[Any] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = f"a {key.id} cannot be a key"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
             seen.add(key.value)

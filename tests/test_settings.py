@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from lib.errors import SettingsError
+from lib.jobs import Resources
 from lib.settings import Origin, Settings, load_settings
 from lib.units import MIB
 
@@ -111,6 +112,11 @@ BAD: list[tuple[str, Any, str]] = [
     ("timeout_seconds", -1, "greater than 0"),
     ("host_reserve_fraction", 1, "less than 1"),
     ("host_budget_mb", 0, "greater than 0"),
+    ("stall_seconds", ".inf", ""),  # the environment's ".inf" is no number, YAML's is
+    ("startup_seconds", "inf", ""),
+    ("timeout_seconds", ".nan", ""),
+    ("host_reserve_fraction", ".nan", ""),
+    ("ledger_path", "~nobody-of-that-name/x", "home"),
     ("memory_limit", 512, "unknown setting"),
 ]
 
@@ -167,6 +173,8 @@ def test_a_misspelt_key_gets_the_one_that_was_meant(config: Path) -> None:
     [
         (b"memory_limit_mb: [1\n", "is not YAML at line"),
         (b"threads: 1\nthreads: 2\n", "'threads' is given twice"),
+        (b"chunk_rows: 5\n[1, 2]: 3\n", "at line 2, column 1: a sequence cannot be a key"),
+        (b"{a: 1}: 3\n", "a mapping cannot be a key"),
         (b"- memory_limit_mb\n", "holds a list"),
         (b"512\n", "holds a int"),
         (b"\xff\xfe\x00\x00bad", "not"),
@@ -197,3 +205,47 @@ def test_a_ceiling_below_the_limit_names_both_origins() -> None:
         load_settings(given={"memory_limit_max_mb": 100}, environ={"BATCH_MEMORY_LIMIT_MB": "200"})
     assert "--memory-limit-max-mb" in caught.value.message
     assert "BATCH_MEMORY_LIMIT_MB" in caught.value.message
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("key", ["stall_seconds", "startup_seconds", "timeout_seconds", "host_reserve_fraction"])
+def test_what_is_not_finite_is_told_with_its_layer(key: str, value: float) -> None:
+    """Infinity and NaN pass no setting: a job would refuse them later without saying whose they are."""
+    with pytest.raises(SettingsError, match=key):
+        load_settings(given={key: value}, environ={})
+
+
+@pytest.mark.parametrize("key", ["history_path", "ledger_path", "cgroup_parent"])
+def test_a_path_is_absolute_and_a_tilde_is_home(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths are taken from where the settings are read; an empty one is an error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for given, meant in (("~/x", tmp_path / "home/x"), ("x", tmp_path / "x"), ("/x", Path("/x"))):
+        assert getattr(load_settings(given={key: given}, environ={}).settings, key) == meant
+    with pytest.raises(SettingsError, match="is no path"):
+        load_settings(given={key: " "}, environ={})
+
+
+@pytest.mark.parametrize("word", ["off", "OFF", "none", "false", "no", "0", False, 0])
+def test_the_history_can_be_switched_off_in_many_words(word: object) -> None:
+    """Text of the environment as well as YAML's booleans."""
+    assert load_settings(given={"history_path": word}, environ={}).settings.history_path == "off"
+
+
+def test_threads_above_a_bound_that_was_set_are_an_error() -> None:
+    """GDAL_NUM_THREADS is an upper bound: four threads above one name both; above the number of cores nobody set one."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(given={"threads": 4}, environ={"GDAL_NUM_THREADS": "1"})
+    assert "--threads" in caught.value.message
+    assert "GDAL_NUM_THREADS" in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+def test_threads_may_exceed_the_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default bound is nobody's choice: the job's own bound rises to what was asked for."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    settings = load_settings(given={"threads": 4}, environ={}).settings
+    resources = Resources.from_settings(
+        settings, limit_bytes=1, limit_origin="flag", budget_bytes=1, chunk_rows_fixed=False
+    )
+    assert (resources.threads, resources.threads_max) == (4, 4)
