@@ -16,7 +16,7 @@ from typing import Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from flows import housekeeping, terminal
-from flows.flags import Common, RasterFlags, VectorFlags, Writing, whole
+from flows.flags import Common, RasterFlags, VectorFlags, Writing
 from lib import __version__, request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
 from lib.jobs import RasterJob, VectorJob
@@ -64,9 +64,9 @@ def raster(
     if writing.flow:
         from flows.transform_raster import transform_raster
 
-        given = flags.parameters() | flags.output() | writing.parameters()
-        given |= {"operation": flags.operation, "max_chunk_mb": whole(flags.max_chunk_mb)}
-        return _ended(_flow(transform_raster, common, source=source, destination=destination, **given), common)
+        given = flags.parameters() | flags.output() | writing.parameters() | {"operation": flags.operation}
+        choices = common.choices(max_chunk_mb=flags.max_chunk_mb)
+        return _ended(_flow(transform_raster, choices, source=source, destination=destination, **given), common)
     job = _raster_job(source, destination, flags, common, overwrite=writing.overwrite, verify=writing.verify)
     return _published(job, common)
 
@@ -90,8 +90,9 @@ def vector(
     if writing.flow:
         from flows.filter_vector import filter_vector
 
-        given = flags.output() | writing.parameters() | {"chunk_rows": whole(flags.chunk_rows)}
-        return _ended(_flow(filter_vector, common, source=source, destination=destination, **given), common)
+        given = flags.output() | writing.parameters()
+        choices = common.choices(chunk_rows=flags.chunk_rows)
+        return _ended(_flow(filter_vector, choices, source=source, destination=destination, **given), common)
     job = _vector_job(source, destination, flags, common, overwrite=writing.overwrite, verify=writing.verify)
     return _published(job, common)
 
@@ -119,7 +120,7 @@ def verify(
     if flow:
         from flows.verify_output import verify_output
 
-        result = _flow(verify_output, common, source=source, output=output, level=level, report=report)
+        result = _flow(verify_output, common.choices(), source=source, output=output, level=level, report=report)
     else:
         said = request.read_report(report) if report else None
         result = _run(request.verify_job(source, output, choices=common.choices(), level=level, report=said), common)
@@ -158,7 +159,7 @@ def profile(
     if flow:
         from flows.profile_memory import profile_memory
 
-        result = _flow(profile_memory, common, source=source, layer=layer, sample_chunks=chunks)
+        result = _flow(profile_memory, common.choices(), source=source, layer=layer, sample_chunks=chunks)
     else:
         job = request.profile_job(source, choices=common.choices(), layer=layer, sample_chunks=chunks)
         result = _run(job, common)
@@ -352,17 +353,11 @@ def _ended(report: Report, common: Common) -> int:
     return report.exit_code
 
 
-def _flow(flow: Callable[..., Any], common: Common, **given: Any) -> Report:
+def _flow(flow: Callable[..., Any], choices: request.Choices, **given: Any) -> Report:
     """Run a flow with the same words, those left out as the flow has them; its report comes back through the run's state."""
     from tasks.capped import report_of
 
-    shared = {
-        "memory_limit_mb": whole(common.memory_limit_mb),
-        "memory_limit_max_mb": whole(common.memory_limit_max_mb),
-        "threads": whole(common.threads),
-        "timeout": common.timeout,
-        "config": common.config,
-    }
+    shared = {"config": choices.config} | choices.checked()
     chosen = {name: value for name, value in (shared | given).items() if value is not None}
     try:
         return report_of(flow(return_state=True, **chosen))

@@ -10,9 +10,8 @@ from cyclopts import Parameter
 
 from lib import request
 from lib.errors import UsageError
-from lib.units import parse_mib
 
-__all__ = ["Common", "RasterFlags", "VectorFlags", "Writing", "whole"]
+__all__ = ["Common", "RasterFlags", "VectorFlags", "Writing"]
 
 _Signed = Parameter(allow_leading_hyphen=True)
 
@@ -149,11 +148,3 @@ def _nodata(text: str | None) -> float | str | None:
         return float(text)
     except ValueError as error:
         raise UsageError(f"--nodata {text!r} is not a number", hint="write a number, or nan") from error
-
-
-def whole(text: str | None) -> int | None:
-    """A flag's MiB or count for a flow's typed parameter."""
-    try:
-        return None if text is None else parse_mib(text)
-    except ValueError as error:
-        raise UsageError(str(error)) from error

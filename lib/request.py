@@ -67,6 +67,17 @@ class Choices:
             given_layer=self.layer,
         )
 
+    def checked(self) -> dict[str, int | float]:
+        """Those that are not None, by their names here, as numbers.
+
+        Raises:
+            SettingsError: one that cannot be used, named as `layer` has it.
+        """
+        settings = self.settings().settings
+        keys = {key: key for key in ("memory_limit_mb", "memory_limit_max_mb", "max_chunk_mb", "chunk_rows", "threads")}
+        keys["timeout"] = "timeout_seconds"
+        return {name: getattr(settings, key) for name, key in keys.items() if getattr(self, name) is not None}
+
     def resources(self) -> Resources:
         """Settings and the host's budget as a job's resources.
 

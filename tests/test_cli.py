@@ -408,6 +408,27 @@ def test_the_same_words_run_as_a_flow(run: Run, scene: Path, parcels: Path, tmp_
     assert (code, report["job"]["sample_chunks"]) == (0, 3), report["error"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "raster scene.tif out.tif --memory-limit-mb 2GB",
+        "raster scene.tif out.tif --memory-limit-max-mb much",
+        "raster scene.tif out.tif --threads 0",
+        "raster scene.tif out.tif --max-chunk-mb 1.5",
+        "raster scene.tif out.tif --timeout nan",
+        "vector parcels.gpkg out.gpkg --chunk-rows ten",
+        "verify scene.tif out.tif --memory-limit-mb 2GB",
+        "profile scene.tif --threads 0",
+    ],
+)
+def test_a_bad_size_names_its_flag_with_a_flow_too(run: Run, words: str) -> None:
+    """Before any flow is run: the same error as without --flow, exit 2."""
+    code, report, _ = run(*words.split(), "--flow")
+    flag = words.split()[-2]
+    assert (code, report["error"]["type"]) == (2, "SettingsError")
+    assert report["error"]["message"].startswith(f"flag {flag}: ")
+
+
 def test_an_api_that_is_away_is_one_line(run: Run, scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--flow` with a server that does not answer: told so, and what to do."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
