@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from lib.errors import shown_lines
 from lib.memory.process import OnEvent
 from lib.reports import Report
 from lib.units import format_bytes, format_seconds
@@ -76,7 +77,7 @@ def show_error(report: Report, *, debug: bool) -> None:
     smallest = f" (smallest limit that would do: {error.smallest_limit_mb} MiB)" if error.smallest_limit_mb else ""
     err.print(f"swath: {report.status}: {error.message}{smallest}; {error.hint}", markup=False)
     if debug and error.facts.get("traceback"):
-        err.print(error.facts["traceback"], markup=False)
+        err.print(shown_lines(error.facts["traceback"]), markup=False)
 
 
 def show_report(report: Report) -> None:

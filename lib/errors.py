@@ -31,9 +31,12 @@ Errors carry their facts as attributes, survive pickling and cross the child's p
 `from_record`). What libraries raise is translated where it is raised, not here.
 """
 
+import re
 from typing import Any, ClassVar, Self
 
 __all__ = [
+    "MOST_CHARACTERS",
+    "MOST_LINES",
     "Cancelled",
     "ChildDied",
     "ChildStalled",
@@ -59,7 +62,31 @@ __all__ = [
     "UsageError",
     "VerificationFailed",
     "from_record",
+    "shown",
+    "shown_lines",
 ]
+
+
+# A user function's error may be megabytes long, and carry what a terminal would obey.
+MOST_CHARACTERS = 2000
+MOST_LINES = 100
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def shown(text: str) -> str:
+    """A text in one line that a terminal shows and does not obey: cut to `MOST_CHARACTERS`, control characters replaced."""
+    if len(text) > MOST_CHARACTERS:
+        half = MOST_CHARACTERS // 2 - 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", " ".join(text.split()))
+
+
+def shown_lines(text: str) -> str:
+    """A text of many lines likewise, such as a traceback: the first and the last `MOST_LINES`, each with its indent."""
+    lines = text.split("\n")
+    if len(lines) > 2 * MOST_LINES + 1:
+        lines = [*lines[:MOST_LINES], "…", *lines[-MOST_LINES:]]
+    return "\n".join(line[: len(line) - len(line.lstrip(" "))] + shown(line) for line in lines)
 
 
 class SwathError(Exception):
@@ -78,8 +105,8 @@ class SwathError(Exception):
     report: Any = None
 
     def __init__(self, message: str, *, hint: str | None = None, **facts: Any) -> None:
-        self.message = " ".join(message.split())
-        self.hint = hint or self.default_hint
+        self.message = shown(message)
+        self.hint = shown(hint or self.default_hint)
         self.facts = facts
         super().__init__(self.message)
 

@@ -8,7 +8,15 @@ import re
 import pytest
 
 from lib import errors
-from lib.errors import MemoryRefused, SettingsError, SwathError, from_record
+from lib.errors import (
+    MOST_CHARACTERS,
+    MOST_LINES,
+    MemoryRefused,
+    SettingsError,
+    SwathError,
+    from_record,
+    shown_lines,
+)
 from lib.reports import ErrorRecord, Report
 from lib.units import MIB
 
@@ -59,6 +67,27 @@ def test_an_error_survives_pickle_and_json(kind: type[SwathError]) -> None:
 def test_a_message_is_one_line() -> None:
     """What a library says in several lines is told in one."""
     assert SwathError("no such file:\n  scene.tif\n").message == "no such file: scene.tif"
+
+
+def test_a_message_is_cut_and_obeyed_by_no_terminal() -> None:
+    """Five megabytes, an escape sequence, a lone surrogate: the beginning and the end, with nothing in it but text."""
+    error = SwathError("\x1b[31mred\x07\udcff " + "z" * 5_000_000 + " the end")
+    assert len(error.message) <= MOST_CHARACTERS
+    assert error.message.startswith("\ufffd[31mred\ufffd\ufffd z")
+    assert error.message.endswith("z the end")
+    assert error.message.isprintable()
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert again.message == error.message
+
+
+def test_lines_are_cut_and_keep_their_indent() -> None:
+    """A traceback of a deep recursion, with a long line in it."""
+    text = "\n".join(["Traceback:", *["  File x\x1b[0m"] * 1000, "ValueError: " + "z" * 10_000])
+    lines = shown_lines(text).split("\n")
+    assert lines[:2] == ["Traceback:", "  File x\ufffd[0m"]
+    assert len(lines) == 2 * MOST_LINES + 1
+    assert len(lines[-1]) <= MOST_CHARACTERS
+    assert shown_lines("\n".join(lines)) == "\n".join(lines)
 
 
 def test_every_error_has_a_hint() -> None:

@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lib.errors import SwathError
+from lib.errors import SwathError, shown_lines
 from lib.jobs import parse_job, user_function
 from lib.memory import refusal
 from lib.memory.evidence import explain_exception
@@ -141,7 +141,7 @@ def _error_event(error: BaseException, label: str, meter: Meter) -> dict[str, An
     explained: SwathError = explain_exception(error, label)
     meter.note_failure()
     record = explained.to_record()
-    record["facts"]["traceback"] = "".join(traceback.format_exception(error))
+    record["facts"]["traceback"] = shown_lines("".join(traceback.format_exception(error)))
     return {
         "event": "error",
         "error": json.loads(json.dumps(record, default=str)),

@@ -68,7 +68,7 @@ class Child:
         self.last_words: deque[bytes] = deque()
         self._words_bytes = 0
         self._selector = selectors.DefaultSelector()
-        self._buffer = b""
+        self._unfinished: list[bytes] = []
         self._reader = reader
         self._stderr = self._process.stderr
         os.set_blocking(reader, False)
@@ -106,7 +106,11 @@ class Child:
         return events, speaks
 
     def _split(self, data: bytes) -> list[dict[str, Any]]:
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*self._unfinished, lines[0]])
+            self._unfinished = []
+        self._unfinished.append(rest)  # joined once: a line of megabytes comes in pieces of 64 KiB
         return [json.loads(line) for line in lines if line]
 
     def _hear_words(self, data: bytes) -> list[dict[str, Any]]:

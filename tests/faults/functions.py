@@ -136,6 +136,11 @@ def interrupts(pixels: Any, valid: Any) -> Any:
     raise KeyboardInterrupt
 
 
+def raises_megabytes(pixels: Any, valid: Any) -> Any:
+    """Fail with five megabytes and an escape sequence."""
+    raise ValueError("\x1b[31m" + "z" * (5 * _MIB))
+
+
 class WeirdError(Exception):
     """Cannot be shown."""
 

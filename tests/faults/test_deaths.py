@@ -307,6 +307,15 @@ def test_a_function_that_raises_is_named(fault: str, words: str, job: Job, tmp_p
     _nothing_left(tmp_path)
 
 
+def test_a_huge_error_of_a_function_is_cut(job: Job, tmp_path: Path) -> None:
+    """Five megabytes with an escape sequence: a report of some kilobytes that obeys nothing."""
+    report = run_published(job("raises_megabytes"))
+    assert report.error is not None
+    assert (report.exit_code, report.error.type) == (1, "FunctionError")
+    assert len(report.model_dump_json()) < 100_000
+    assert "\x1b" not in report.error.message + report.error.facts["traceback"]
+
+
 def test_a_function_may_print(job: Job, tmp_path: Path) -> None:
     """Standard output of a user's function goes to standard error; the job completes."""
     heard: list[str] = []
