@@ -49,7 +49,7 @@ def admission(
 
     Raises:
         HostLimitError: `size_bytes` is more than the whole budget: it would wait for ever.
-        SettingsError: the folder cannot be used.
+        SettingsError: the folder cannot be used, or somebody holds a ticket in it that cannot be read.
     """
     if size_bytes > budget_bytes:
         raise HostLimitError(
@@ -96,13 +96,25 @@ def _draw(folder: Path, size_bytes: int, label: str) -> IO[str]:
 def _admit(folder: Path, ticket: IO[str], size_bytes: int, budget_bytes: int, label: str) -> bool:
     with _locked(folder):
         mine = _number(Path(ticket.name))
-        others = [entry for entry in entries(folder) if entry.number != mine]
+        others = [_readable(path) for path in _tickets(folder) if _number(path) != mine and _is_held(path)]
         if any(not entry.admitted and entry.number < mine for entry in others):
             return False
         if sum(entry.bytes for entry in others if entry.admitted) + size_bytes > budget_bytes:
             return False
         _write(ticket, size_bytes, admitted=True, label=label)
         return True
+
+
+def _readable(path: Path) -> Entry:
+    """A ticket that is held; under the ledger's lock nobody is just writing it."""
+    entry = _read(path)
+    if entry is None:
+        raise SettingsError(
+            f"ledger_path: {path} is held but cannot be read, so that nobody knows how much of the budget it takes",
+            hint="end whoever holds it, or remove it if it is no ticket of swath's",
+            key="ledger_path",
+        )
+    return entry
 
 
 @contextlib.contextmanager
@@ -123,13 +135,17 @@ def _write(ticket: IO[str], size_bytes: int, *, admitted: bool, label: str) -> N
 def _read(path: Path) -> Entry | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Entry(_number(path), content["bytes"], content["admitted"], content["pid"], content["label"])
-    except (OSError, ValueError, KeyError):
+        size, admitted = int(content["bytes"]), bool(content["admitted"])
+        return Entry(_number(path), size, admitted, content["pid"], content["label"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _tickets(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("*.ticket") if path.stem.isdigit()), key=_number)
+    # isdigit alone takes "²" for a digit, which int does not.
+    return sorted(
+        (path for path in folder.glob("*.ticket") if path.stem.isascii() and path.stem.isdigit()), key=_number
+    )
 
 
 def _number(path: Path) -> int:

@@ -1,5 +1,6 @@
 """Jobs share one budget, first come first served, and a dead holder gives its share back."""
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.errors import HostLimitError
+from lib.errors import HostLimitError, SettingsError
 from lib.memory.ledger import admission, entries
 from lib.units import MIB
 
@@ -89,3 +90,25 @@ def test_more_than_the_whole_budget_is_said_beforehand(tmp_path: Path) -> None:
     """A job that could never be admitted does not wait for ever."""
     with pytest.raises(HostLimitError, match="host_budget_mb"), admission(tmp_path, 2 * MIB, MIB, "too large"):
         pass
+
+
+def test_what_is_no_ticket_is_left_alone(tmp_path: Path) -> None:
+    """Files that only look like numbers are neither read nor removed."""
+    for name in ("\N{SUPERSCRIPT TWO}3.ticket", "x.ticket", "-1.ticket"):
+        (tmp_path / name).write_text("no ticket")
+    with admission(tmp_path, MIB, MIB, "a"):
+        assert [entry.label for entry in entries(tmp_path)] == ["a"]
+    assert len(list(tmp_path.glob("*.ticket"))) == 3
+
+
+@pytest.mark.parametrize("content", ["", "no ticket", "[]", '{"bytes": "many"}'])
+def test_a_held_ticket_that_cannot_be_read_is_an_error(tmp_path: Path, content: str) -> None:
+    """Nobody knows what it takes: the budget is not handed out as if it were nothing."""
+    path = tmp_path / "7.ticket"
+    path.write_text(content)
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(SettingsError, match=r"7\.ticket"), admission(tmp_path, MIB, MIB, "a"):
+            pass
+    with admission(tmp_path, MIB, MIB, "a"):  # its holder is gone
+        assert not path.exists()
