@@ -158,3 +158,5 @@ def _forget_peak() -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[3]))
+    sys.stderr.flush()
+    os._exit(0)  # a user's thread that does not end would hold the interpreter; nothing of ours is left to do at exit

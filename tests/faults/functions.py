@@ -311,6 +311,14 @@ def hoard_slowly(pixels: Any, valid: Any) -> Any:
         time.sleep(0.05)
 
 
+def thread_that_stays(pixels: Any, valid: Any) -> Any:
+    """Start a thread that does not end, and that Python would wait for."""
+    import threading
+
+    threading.Thread(target=time.sleep, args=(3600,)).start()
+    return pixels
+
+
 def temporaries(pixels: Any, valid: Any) -> Any:
     """Need 8 MiB for a moment, in every chunk."""
     import numpy as np

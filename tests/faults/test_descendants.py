@@ -1,5 +1,6 @@
 """What a user's function starts is of the job: it counts, it ends with it, and it does not speak for it."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,3 +73,12 @@ def test_a_fork_of_a_fork_keeps_its_files(job: Job) -> None:
     """The guard's pipe is closed once: by the second fork its number may be that of a user's file."""
     report = run_published(job("forks_with_files", limit_mb=600))
     assert report.status == "completed", report.error
+
+
+def test_a_thread_that_does_not_end_does_not_keep_the_child(job: Job, tmp_path: Path) -> None:
+    """The child leaves at the end of its jobs, whatever still runs in it."""
+    runner = Runner()
+    assert runner.run(job("thread_that_stays"), staged=tmp_path / "staged.tif").status == "completed"
+    began = time.monotonic()
+    runner.close()
+    assert time.monotonic() - began < 5
