@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -353,14 +353,15 @@ def _ended(report: Report, common: Common) -> int:
     return report.exit_code
 
 
-def _flow(flow: Callable[..., Any], choices: request.Choices, **given: Any) -> Report:
+def _flow(flow: Any, choices: request.Choices, **given: Any) -> Report:
     """Run a flow with the same words, those left out as the flow has them; its report comes back through the run's state."""
     from tasks.capped import report_of
+    from tasks.states import cancelled_by_signal
 
     shared = {"config": choices.config} | choices.checked()
     chosen = {name: value for name, value in (shared | given).items() if value is not None}
     try:
-        return report_of(flow(return_state=True, **chosen))
+        return report_of(flow.with_options(on_crashed=[cancelled_by_signal])(return_state=True, **chosen))
     except RuntimeError as error:
         if "reach API" not in str(error):
             raise

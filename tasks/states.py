@@ -9,15 +9,16 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.exceptions import ParameterTypeError
-from prefect.states import Failed
+from prefect.states import Cancelled, Failed
 from prefect.tasks import Task
 
 from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed, from_record
 from lib.reports import Report
 
-__all__ = ["ended", "failed", "named_end", "report_of", "settled", "worth_retrying"]
+__all__ = ["cancelled_by_signal", "ended", "failed", "named_end", "report_of", "settled", "worth_retrying"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +62,13 @@ def named_end(work: Callable[P, R]) -> Callable[P, R | State[Any]]:
             return failed(error)
 
     return run
+
+
+def cancelled_by_signal(_flow: object, run: FlowRun, state: State[Any]) -> None:
+    """A flow's `on_crashed` hook: what Ctrl-C or SIGTERM has ended was cancelled by somebody; Prefect calls it Crashed."""
+    if "signal" in (state.message or ""):  # "Execution was aborted by an interrupt signal", "… by a termination signal"
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run.id, Cancelled(message=state.message), force=True)
 
 
 def report_of(ended_as: State[Any] | SwathError) -> Report:

@@ -18,6 +18,8 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from rasterio.transform import from_origin
 from shapely.geometry import box
@@ -406,6 +408,24 @@ def test_the_same_words_run_as_a_flow(run: Run, scene: Path, parcels: Path, tmp_
     assert (code, report["verification"]["passed"]) == (0, True), report["error"]
     code, report, _ = run("profile", "parcels.gpkg", "--chunks", "3", "--flow")
     assert (code, report["job"]["sample_chunks"]) == (0, 3), report["error"]
+
+
+@pytest.mark.flow
+def test_a_flow_that_is_interrupted_is_cancelled(
+    run: Run, scene: Path, prefect_api: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run's state is Cancelled, as the report's status: Prefect itself would call it Crashed."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.transform_raster.make", interrupted)
+    code, report, _ = run("raster", "scene.tif", "interrupted.tif", "--flow")
+    assert (code, report["status"]) == (130, "cancelled")
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)
+    assert runs[0].parameters["destination"] == "interrupted.tif"
+    assert runs[0].state_name == "Cancelled"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,14 @@
 """How runs end: names, messages and data of states; nothing here needs a server."""
 
+import asyncio
+import signal
+from unittest.mock import MagicMock
+from uuid import uuid4
+
 import pytest
-from prefect.exceptions import ParameterTypeError
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ParameterTypeError, TerminationSignal
+from prefect.states import Completed, Failed, State, exception_to_crashed_state
 
 from lib.errors import (
     ChildDied,
@@ -15,7 +21,7 @@ from lib.errors import (
     VerificationFailed,
 )
 from lib.reports import Report
-from tasks.states import ended, named_end, report_of, settled, worth_retrying
+from tasks.states import cancelled_by_signal, ended, named_end, report_of, settled, worth_retrying
 
 _ERROR = MemoryRefused("a.tif: 60 MiB are too few", hint="raise it", smallest_limit_bytes=1)
 
@@ -108,3 +114,26 @@ def test_report_of_a_state_with_a_report() -> None:
     """A completed run's report is what it returned."""
     report = Report(status="completed", exit_code=0)
     assert report_of(Completed(data=report)) is report
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "cancels"),
+    [
+        (KeyboardInterrupt(), True),
+        (TerminationSignal(signal.SIGTERM), True),
+        (SystemExit(1), False),
+        (OSError(), False),
+    ],
+    ids=repr,
+)
+def test_what_a_signal_has_crashed_was_cancelled(
+    ended_by: BaseException, cancels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Prefect's own words for it; any other crash stays one."""
+    client = MagicMock()
+    client.__enter__.return_value = client
+    monkeypatch.setattr("tasks.states.get_client", lambda **_: client)
+    crashed = asyncio.run(exception_to_crashed_state(ended_by))
+    cancelled_by_signal(None, FlowRun(flow_id=uuid4(), name="x"), crashed)
+    states = [call.args[1].name for call in client.set_flow_run_state.call_args_list]
+    assert states == (["Cancelled"] if cancels else [])
