@@ -220,6 +220,16 @@ def test_the_watchdog_sees_while_a_callback_blocks(job: Job, tmp_path: Path) -> 
     _nothing_left(tmp_path)
 
 
+def test_the_watchdog_acts_at_the_limit(job: Job) -> None:
+    """A job that takes 10 MiB every 50 ms is stopped within three steps of its limit, at one of a few tries."""
+    beyond: list[int] = []
+    while len(beyond) < 6 and min(beyond, default=256 * MIB) > 30 * MIB:
+        report = run_published(job("hoard_slowly"))
+        assert (report.status, report.exit_code) == ("exceeded", 137)
+        beyond += [(attempt.peak_bytes or 0) - 256 * MIB for attempt in report.attempts]
+    assert 0 < min(beyond) <= 30 * MIB, beyond
+
+
 def test_a_child_killed_in_its_first_chunk_has_named_its_allocators(job: Job, tmp_path: Path) -> None:
     """A runaway within one chunk: the report names the line, and what the memory was made of."""
     report = run_published(job("hoard_slowly"))
