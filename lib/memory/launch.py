@@ -88,7 +88,12 @@ class Child:
         """Events within the next `seconds`, and whether the child still speaks."""
         events: list[dict[str, Any]] = []
         speaks = True
-        for key, _ in self._selector.select(seconds):
+        # The pipe outlives the child where something that it had forked holds it: all that the child wrote is in it by now.
+        is_dead = self._process.poll() is not None
+        ready = self._selector.select(0 if is_dead else seconds)
+        if is_dead and not any(key.data == "events" for key, _ in ready):
+            speaks = False
+        for key, _ in ready:
             try:
                 data = os.read(key.fd, _READ_BYTES)
             except BlockingIOError:

@@ -1,5 +1,6 @@
 """What a user's function starts is of the job: it counts, it ends with it, and it does not speak for it."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -48,18 +49,26 @@ def test_a_job_that_is_done_leaves_no_daemon(job: Job, started: Path, tmp_path: 
         assert [each for each in children if "lib.memory.child" in " ".join(each.cmdline())] == []
 
 
-def test_a_child_that_died_leaves_no_daemon(job: Job, started: Path) -> None:
-    """Where the child itself was killed nobody adopts them: they are known by what they were started with."""
+@pytest.mark.parametrize("path", [os.environ["PATH"], "/nowhere"], ids=["with grep", "without"])
+def test_a_child_that_died_leaves_no_daemon(
+    path: str, job: Job, started: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the child itself was killed nobody adopts them: they are known by their mark, with or without grep."""
+    monkeypatch.setenv("PATH", path)
 
     def kill(event: dict[str, object]) -> None:
         if event["event"] == "baseline":
+            deadline = time.monotonic() + 30
             while not started.exists():
-                pass
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
             for child in psutil.Process().children():
                 child.kill()
 
     report = run_published(job("child_that_stays"), kill)
-    assert (report.status, report.exit_code) == ("failed", 1)
+    assert report.error is not None
+    assert (report.exit_code, report.error.type) == (1, "ChildDied"), report.error
+    assert report.seconds.total < 30, "what it had forked holds its pipe: its death must be seen all the same"
     assert _alive(started) == []
 
 
