@@ -116,7 +116,7 @@ class Child:
             lines[0] = b"".join([*self._unfinished, lines[0]])
             self._unfinished = []
         self._unfinished.append(rest)  # joined once: a line of megabytes comes in pieces of 64 KiB
-        return [json.loads(line) for line in lines if line]
+        return [_event(line) for line in lines if line]
 
     def _hear_words(self, data: bytes) -> list[dict[str, Any]]:
         self.last_words.append(data)
@@ -183,6 +183,15 @@ class Child:
         with contextlib.suppress(OSError, ValueError):
             while data := os.read(self._stderr.fileno(), _READ_BYTES):
                 self._hear_words(data)
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    """A line of the pipe; what is no event was written by a user's function, and is heard as its other words are."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(line)
+        if isinstance(found, dict) and "event" in found:
+            return found
+    return {"event": "stderr", "text": line.decode("utf-8", "replace")}
 
 
 def _kill_all(listed: Callable[[], list[int]]) -> None:
