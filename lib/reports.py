@@ -128,8 +128,10 @@ class Allocator(_Record):
 class MemoryRecord(_Record):
     """Resident memory of a job's child.
 
-    `samples` are `[seconds since start, bytes]`, at most 240; `attribution` is what the memory at the highest noted peak was made
-    of, `attribution_end` the same after release; `slope_interval` is the slope's 95 % confidence interval.
+    `samples` are `[seconds since start, bytes]`, at most 240; `slope_interval` is the slope's 95 % confidence interval, bytes per
+    chunk. `attribution` is what memory was made of where it was seen highest, which may be below the peak: its `resident_bytes`
+    says of what size it is, and all else in it sums up to that. `attribution_end` is the same after release. `tracing_stopped`
+    is None, or where Python and NumPy were traced no longer, so as not to take memory: `{chunk, tracing_bytes, allocations}`.
     """
 
     cap: Cap | None = None
@@ -145,6 +147,7 @@ class MemoryRecord(_Record):
     top_allocators: list[Allocator] = Field(default_factory=list)
     attribution: dict[str, int] = Field(default_factory=dict)
     attribution_end: dict[str, int] = Field(default_factory=dict)
+    tracing_stopped: dict[str, int] | None = None
 
 
 class Output(_Record):

@@ -1,17 +1,24 @@
 """What resident memory is made of, from inside the child: nothing here guesses, and what is left is called unexplained.
 
-Sources: tracemalloc's domains (NumPy traces its own, `numpy.lib.tracemalloc_domain`), GDALGetCacheUsed64 of every libgdal that
-is loaded (rasterio and pyogrio each bring one), Arrow's pool, glibc's mallinfo2 (free lists), RssFile of proc(5).
+Sources: tracemalloc's domains (`traces.py`), GDALGetCacheUsed64 of every libgdal that is loaded (rasterio and pyogrio each
+bring one), Arrow's pool, proc(5), and for malloc's free memory the resident pages of its heap (mincore(2)) less what is
+allocated in it (mallinfo2): its own count of free memory, fordblks, holds pages that the kernel has long had back.
 """
 
 import ctypes
+import mmap
 import os
 import sys
 import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from lib.memory.traces import Lines
+
 __all__ = ["Attributor"]
+
+_MINCORE_PAGES = 16384
 
 
 class _MallInfo2(ctypes.Structure):
@@ -38,32 +45,75 @@ class Attributor:
     """Splits resident memory; made when tracing starts, so that what imports left is known as such."""
 
     def __init__(self) -> None:
-        status = _status()
-        self._imports_bytes = status.get("RssAnon", 0)
-        self._free_before = _free_lists_bytes()
-        self._gdal = _loaded_gdal()
+        maps = _maps()
+        self._heap = _Heap(maps)
+        self._imports_bytes = max(0, _status().get("RssAnon", 0) - self._heap.free_bytes())
+        self._gdal = _loaded_gdal(maps)
 
-    def split(self, snapshot: tracemalloc.Snapshot | None) -> dict[str, int]:
-        """Bytes by origin; they sum to `resident_bytes`, the last of them being `unexplained_bytes` (never below 0).
+    def split(self, look: Callable[[], Lines | None]) -> dict[str, int]:
+        """Bytes by origin; all but `resident_bytes` sum up to it exactly.
+
+        `not_resident_bytes` is 0 or below: what the others count as allocated and no page is resident for (an array that was
+        made and not yet written to, imports that were freed since), as far as it is more than what none of them counts. Else
+        the rest is `unexplained_bytes`: native memory, stacks, and all of Python and NumPy where `tracing_bytes` is 0.
 
         Args:
-            snapshot: of now; None where tracemalloc does not trace.
+            look: looks at what is traced now, `traces.Tracer.look`; None where nothing is. Called last: it takes memory.
         """
-        self._gdal = self._gdal or _loaded_gdal()
+        self._gdal = self._gdal or _loaded_gdal(_maps())
         status = _status()
-        numpy_bytes, python_bytes = _traced(snapshot)
+        resident = status.get("VmRSS", 0)
         parts = {
             "file_backed_bytes": status.get("RssFile", 0) + status.get("RssShmem", 0),
             "imports_bytes": self._imports_bytes,
-            "python_heap_bytes": python_bytes,
-            "numpy_bytes": numpy_bytes,
             "gdal_cache_bytes": sum(_cache_used(library) for library in self._gdal),
             "arrow_pool_bytes": _arrow_bytes(),
-            "malloc_free_bytes": max(0, _free_lists_bytes() - self._free_before),
+            "malloc_free_bytes": self._heap.free_bytes(),
         }
-        resident = status.get("VmRSS", 0)
-        parts["unexplained_bytes"] = max(0, resident - sum(parts.values()))
-        return {"resident_bytes": resident, **parts}
+        tracing_bytes = tracemalloc.get_tracemalloc_memory()
+        traced = look()
+        numpy_bytes = traced.numpy_bytes if traced else 0
+        parts |= {
+            "python_heap_bytes": max(0, traced.traced_bytes - numpy_bytes) if traced else 0,
+            "numpy_bytes": numpy_bytes,
+            "tracing_bytes": tracing_bytes if traced else 0,
+        }
+        rest = resident - sum(parts.values())
+        return {
+            "resident_bytes": resident,
+            **parts,
+            "not_resident_bytes": min(0, rest),
+            "unexplained_bytes": max(0, rest),
+        }
+
+
+class _Heap:
+    """Malloc's heap, the one that grows by brk(2); larger blocks are mapped each for itself and have nothing free."""
+
+    def __init__(self, maps: list[str]) -> None:
+        self._start = next((int(line.split("-")[0], 16) for line in maps if line.endswith("[heap]")), 0)
+        self._libc = ctypes.CDLL(None)
+        with suppress(AttributeError):
+            self._libc.mallinfo2.restype = _MallInfo2
+            self._libc.sbrk.restype = ctypes.c_void_p
+            self._libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+
+    def free_bytes(self) -> int:
+        """Resident bytes of the heap that nothing is allocated in; 0 where the C library is not glibc."""
+        with suppress(AttributeError):
+            allocated = int(self._libc.mallinfo2().uordblks)
+            return max(0, self._resident_bytes() - allocated)
+        return 0
+
+    def _resident_bytes(self) -> int:
+        end = self._libc.sbrk(0) or 0
+        seen = ctypes.create_string_buffer(_MINCORE_PAGES)
+        resident_pages = 0
+        for start in range(self._start, end if self._start else 0, _MINCORE_PAGES * mmap.PAGESIZE):
+            size = min(end - start, _MINCORE_PAGES * mmap.PAGESIZE)
+            if self._libc.mincore(start, size, seen) == 0:
+                resident_pages += seen.raw[: -(-size // mmap.PAGESIZE)].count(1)
+        return resident_pages * mmap.PAGESIZE
 
 
 def _status() -> dict[str, int]:
@@ -76,26 +126,14 @@ def _status() -> dict[str, int]:
     return found
 
 
-def _traced(snapshot: tracemalloc.Snapshot | None) -> tuple[int, int]:
-    """NumPy's bytes and all other traced bytes."""
-    if snapshot is None:
-        return 0, 0
-    current = tracemalloc.get_traced_memory()[0]
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        return 0, current
-    domain = tracemalloc.DomainFilter(inclusive=True, domain=numpy.lib.tracemalloc_domain)
-    size = sum(trace.size for trace in snapshot.filter_traces((domain,)).traces)
-    return size, max(0, current - size)
-
-
-def _loaded_gdal() -> list[ctypes.CDLL]:
-    paths: set[str] = set()
+def _maps() -> list[str]:
     with suppress(OSError):
-        for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
-            path = line.split(maxsplit=5)[-1]
-            if "/libgdal" in path:
-                paths.add(path)
+        return Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    return []
+
+
+def _loaded_gdal(maps: list[str]) -> list[ctypes.CDLL]:
+    paths = {line.split(maxsplit=5)[-1] for line in maps if "/libgdal" in line}
     libraries = []
     for path in sorted(paths):
         with suppress(OSError, AttributeError):
@@ -112,11 +150,3 @@ def _cache_used(library: ctypes.CDLL) -> int:
 def _arrow_bytes() -> int:
     arrow = sys.modules.get("pyarrow")
     return int(arrow.total_allocated_bytes()) if arrow is not None else 0
-
-
-def _free_lists_bytes() -> int:
-    with suppress(AttributeError, OSError):
-        mallinfo2 = ctypes.CDLL(None).mallinfo2
-        mallinfo2.restype = _MallInfo2
-        return int(mallinfo2().fordblks)
-    return 0

@@ -34,6 +34,7 @@ from lib.memory import refusal
 from lib.memory.evidence import explain_exception
 from lib.memory.meter import Meter
 from lib.memory.proc import process_memory
+from lib.memory.traces import FUNCTION_FRAMES
 from lib.memory.work import Bench, Engine, Room, load_engine
 
 __all__ = ["main"]
@@ -110,7 +111,7 @@ def _work(
         cap.limit_leaf(leaf, limit_bytes)
     send({"event": "capped", "address_space_bytes": address_space, "leaf": str(leaf) if leaf else None})
     # Traced from here: with what planning imports, a snapshot takes 17 ms instead of 2.
-    tracemalloc.start(1)
+    tracemalloc.start(FUNCTION_FRAMES if user_function(job) else 1)
     meter.expect(plan.projected_bytes)
     bench = Bench(staged=staged, meter=meter, send=send)
     began = time.monotonic()

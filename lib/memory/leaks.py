@@ -1,7 +1,8 @@
-"""A leak is residue that slopes with chunks: a robust line through resident sizes after release. Pure.
+"""A leak is residue that slopes with chunks: when to release, a robust line through what stays, and what that line means. Pure.
 
 Theil-Sen slope with Sen's confidence interval (Sen 1968, JASA 63, 1379-1389): the median of all pairwise slopes, and
 the pairwise slopes at the ranks that Kendall's statistic gives for 95 %. A sawtooth has a wide interval around zero.
+Which lines of code it grows at is in `traces.py`; who releases and says so, in `meter.py`.
 """
 
 import math
@@ -9,11 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-__all__ = ["Slope", "fit", "would_cross"]
+__all__ = ["Residues", "Sizes", "Slope", "fit", "growing", "would_cross"]
 
 _FEWEST_POINTS = 8
 _Z_95 = 1.959964
 _CONFIDENCE = 0.95
+_MOST_POINTS = 128
+_GROWTH_STEPS = 32
+_BEGUN = 0.1
+_NAMED_FROM = 7 / 8
+
+Point = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +33,13 @@ class Slope:
     points: int
     confidence: float = _CONFIDENCE
 
+    @property
+    def is_sure(self) -> bool:
+        """Memory grows: the whole interval is above 0."""
+        return self.low > 0
 
-def fit(points: Sequence[tuple[int, int]]) -> Slope | None:
+
+def fit(points: Sequence[Point]) -> Slope | None:
     """The slope through `(chunk, resident bytes after release)`; the first quarter is warm-up; None for too few points."""
     settled = points[len(points) // 4 :]
     if len(settled) < _FEWEST_POINTS:
@@ -47,15 +59,88 @@ def fit(points: Sequence[tuple[int, int]]) -> Slope | None:
     return Slope(round(median(slopes), 1), round(low, 1), round(high, 1), n)
 
 
-def would_cross(slope: Slope, *, chunks: int, threshold_bytes: int) -> int | None:
+def growing(points: Sequence[Point]) -> Slope | None:
+    """The slope since growth began, where it is surely above 0; None where it is not.
+
+    Growth began where memory was last within a tenth of the way up from its lowest: a leak may begin late, and what stayed
+    flat before it would halve its slope.
+    """
+    if not points:
+        return None
+    lowest = min(size for _, size in points)
+    few = lowest + _BEGUN * (points[-1][1] - lowest)
+    begun = max((i for i, (_, size) in enumerate(points) if size <= few), default=0)
+    slope = fit(points[begun:])
+    return slope if slope and slope.is_sure else None
+
+
+def would_cross(slope: Slope, *, chunk: int, held_bytes: int, chunks: int, threshold_bytes: int) -> int | None:
     """The chunk at which this slope crosses the threshold, if that is before the job's end and the slope is surely above 0.
+
+    That is reckoned from what is held now; it is the chunk itself where that is past the threshold. None as well while less
+    than seven eighths of the threshold are held: so far a cache that fills, or the first tooth of a sawtooth, looks the same.
 
     Args:
         slope: the fit.
-        chunks: how many chunks the job has; 0 where unknown (then only what has been seen counts).
+        chunk: chunks done.
+        held_bytes: growth over the baseline by then, after release.
+        chunks: how many chunks the job has; those done where unknown (then only what has been seen counts).
         threshold_bytes: the drift threshold.
     """
-    if slope.low <= 0 or slope.bytes_per_chunk <= 0:
+    if not slope.is_sure or slope.bytes_per_chunk <= 0 or held_bytes < _NAMED_FROM * threshold_bytes:
         return None
-    crossing = math.ceil(threshold_bytes / slope.bytes_per_chunk)
+    crossing = chunk + max(0, math.ceil((threshold_bytes - held_bytes) / slope.bytes_per_chunk))
     return crossing if crossing <= chunks else None
+
+
+class Sizes:
+    """Resident sizes over chunks, at most 128 of them, evenly thinned."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self._stride = 1
+        self._seen = 0
+
+    def add(self, chunk: int, resident_bytes: int) -> None:
+        """One more size; only every so many are kept."""
+        if self._seen % self._stride == 0:
+            self.points.append((chunk, resident_bytes))
+            if len(self.points) > _MOST_POINTS:
+                del self.points[1::2]
+                self._stride *= 2
+        self._seen += 1
+
+
+class Residues:
+    """What stays after each release, and whether growth asks for the next one.
+
+    It does wherever memory is higher than it ever was after a release, by a step and by what the releases lately gave back. So
+    growth is seen some 32 times on its way to the threshold, as often again each time it doubles after that, and memory that
+    comes and goes asks for no release once its swing is known.
+
+    Args:
+        threshold_bytes: the drift threshold.
+    """
+
+    def __init__(self, threshold_bytes: int) -> None:
+        self._threshold_bytes = threshold_bytes
+        self._base_bytes = self._highest_bytes = self._swing_bytes = 0
+        self.points: list[Point] = []
+
+    def begin(self, baseline_bytes: int) -> None:
+        """Growth counts from this size on."""
+        self._base_bytes = self._highest_bytes = baseline_bytes
+
+    def asks(self, resident_bytes: int) -> bool:
+        """Whether to release now, at this size before release."""
+        step = max(self._threshold_bytes, self._highest_bytes - self._base_bytes) // _GROWTH_STEPS
+        return resident_bytes > self._highest_bytes + step + self._swing_bytes
+
+    def add(self, chunk: int, before_bytes: int, after_bytes: int) -> None:
+        """A release: resident bytes before it and after it."""
+        # Halved, not kept: after a single swing the schedule is as watchful again a few releases later.
+        self._swing_bytes = max(before_bytes - after_bytes, self._swing_bytes // 2)
+        self._highest_bytes = max(self._highest_bytes, after_bytes)
+        self.points.append((chunk, after_bytes))
+        if len(self.points) > _MOST_POINTS:
+            del self.points[1::2]

@@ -1,35 +1,38 @@
 """The meter: baseline, drift chunk by chunk, peak, residue, leaks, attribution and top allocators, from inside the child.
 
 It reads `/proc` and tracemalloc and knows nothing of pixels or features. Releasing happens here too, at chunk boundaries, some
-sixty times a job and whenever memory has grown by a part of the drift threshold: what stays after a release is what a
-leak is fitted through (`leaks.py`), early enough to name it before the threshold is crossed.
+sixty times a job and whenever memory stands higher than ever: what stays after a release is what a leak is fitted through
+(`leaks.py`). What is traced, and within what bound, is in `traces.py`; what memory is made of, in `attribution.py`.
 """
 
 import gc
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from lib.errors import DriftExceeded
 from lib.memory.attribution import Attributor
 from lib.memory.cap import trim
-from lib.memory.leaks import Slope, fit, would_cross
+from lib.memory.leaks import Residues, Sizes, Slope, fit, growing, would_cross
 from lib.memory.proc import process_memory
-from lib.units import format_bytes
+from lib.memory.traces import Lines, Tracer, growth
+from lib.units import MIB, format_bytes
 
-__all__ = ["Meter", "snapshot", "top_allocators"]
+__all__ = ["Meter"]
 
 _RELEASES = 60
-_MOST_RESIDUES = 128
 _LOOK_EVERY_SECONDS = 0.05
+# A user's function may make a million objects a second: what tracing takes is looked at more often there.
+_CHECK_EVERY_SECONDS = 0.01
 _HEARTBEAT_EVERY_SECONDS = 0.1
+_PEAK_STEP_BYTES = MIB
 _PEAK_GROWTH = 1.10
-_REST = 100  # releases and snapshots stop the work: each is followed by a rest of so many times what it took
-_GROWTH_STEPS = 32  # releases on the way to the drift threshold
-_JUDGE_EVERY_RELEASES = 4
+_REST = 100  # releases and looks stop the work: each is followed by a rest of so many times what it took
 _EARLY_RELEASES = 8
+_FEWEST_CHUNKS_TO_COMPARE = 4
+_LEAST_SHARE = 0.1
 
 
 class Meter:
@@ -50,16 +53,15 @@ class Meter:
         self._projected_bytes = 0
         self._beat = time.monotonic()
         self._rested_at = 0.0
-        self._reported_peak_bytes = 0
+        self._noted_bytes = 0
         self._chunks = self._of_chunks = self._released_chunk = 0
         self._attributor: Attributor | None = None
-        self._residues: list[tuple[int, int]] = []
-        self._growth_step = drift_threshold_bytes // _GROWTH_STEPS
-        self._judge_at = _EARLY_RELEASES + _JUDGE_EVERY_RELEASES
+        self._tracer = Tracer()
+        self._early: Lines | None = None
+        self._residues = Residues(drift_threshold_bytes)
+        self._sizes = Sizes()
         self._over = threading.Event()
-        self._watching = False
-        self._early: tracemalloc.Snapshot | None = None
-        self._early_chunk = 0
+        self._watcher: threading.Thread | None = None
         self.baseline_bytes: int | None = None
         self.final_bytes: int | None = None
         self.residual_bytes: int | None = None
@@ -84,10 +86,13 @@ class Meter:
         gc.collect()
         self._of_chunks = chunks
         self.baseline_bytes = process_memory().resident_bytes
+        self._residues.begin(self.baseline_bytes)
         self._send({"event": "baseline", "resident_bytes": self.baseline_bytes, "chunks": chunks})
-        if not self._watching:
-            self._watching = True
-            threading.Thread(target=self._watch_peak, name="swath-meter", daemon=True).start()
+        self._note_if_higher()
+        self._early = self._tracer.last
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch_peak, name="swath-meter", daemon=True)
+            self._watcher.start()
 
     def chunk(self) -> None:
         """One chunk is done: check drift, send a heartbeat, now and then release.
@@ -96,18 +101,20 @@ class Meter:
             DriftExceeded: memory grew past the drift threshold and past the projection.
         """
         self._chunks += 1
+        self._tracer.check(self._chunks)
         now = time.monotonic()
         resident = process_memory().resident_bytes
-        drift = resident - (self.baseline_bytes or resident)
-        self.max_drift_bytes = max(self.max_drift_bytes, drift)
-        if drift > self._drift_threshold_bytes and resident > self._projected_bytes:
-            self._raise_if_drift_stays()
+        self._sizes.add(self._chunks, resident)
+        self.max_drift_bytes = max(self.max_drift_bytes, resident - (self.baseline_bytes or resident))
+        if self._has_drifted(resident):
+            self._raise_if_drift_stays(resident)
         if now - self._beat > _HEARTBEAT_EVERY_SECONDS or self._chunks == self._of_chunks:
             self._beat = now
             self._send({"event": "chunk", "done": self._chunks, "of": self._of_chunks, "resident_bytes": resident})
-        if self._is_time_to_release(now, resident):
+        if self._residues.asks(resident) or self._is_time_to_release(now):
             self._released_chunk = self._chunks
-            self._release()
+            self._release(resident)
+            self._judge_leak()
             done = time.monotonic()
             self._rested_at = done + _REST * (done - now)
 
@@ -115,14 +122,14 @@ class Meter:
         """After closing: release, and compare with the baseline. What follows, the job's own checks, is not traced."""
         if self.baseline_bytes is None:
             self.start()
-        self._over.set()
+        self._end_watch()
+        self._note_if_higher()
+        self._judge_leak()
         gc.collect()
         trim()
         self.final_bytes = process_memory().resident_bytes
-        now = snapshot()
-        self.top = self.top or top_allocators(now)
-        self.attribution_end = self._split(now)
-        tracemalloc.stop()
+        self.attribution_end = self._split()
+        self._tracer.stop()
         self.residual_bytes = self.final_bytes - (self.baseline_bytes or self.final_bytes)
         if self.residual_bytes > self._residual_tolerance_bytes:
             self.warnings.append(
@@ -130,21 +137,21 @@ class Meter:
                 f"{format_bytes(self.baseline_bytes or 0)} stayed after release "
                 f"(tolerance {format_bytes(self._residual_tolerance_bytes)})"
             )
+        self._warn_of_end_of_tracing()
 
     def note_failure(self) -> None:
-        """The allocators and the attribution of a job that failed before its peak was noted."""
-        self._over.set()
-        now = snapshot()
-        self.top = self.top or top_allocators(now)
-        self.attribution_end = self._split(now)
-
-    def _split(self, now: tracemalloc.Snapshot | None) -> dict[str, int]:
-        return self._attributor.split(now) if self._attributor else {}
+        """The allocators and the attribution of a job that failed before it was finished."""
+        self._end_watch()
+        if self.final_bytes is None and self._attributor is not None:
+            self._note_if_higher()
+            self.attribution_end = self._split()
+            self._warn_of_end_of_tracing()
 
     def record(self) -> dict[str, Any]:
         """What was measured, as `reports.MemoryRecord` has it; its samples over time are the parent's."""
         now = process_memory()
-        slope = fit(self._residues)
+        # A job of few releases has the sizes at its chunks: with what was free in them, which its interval shows.
+        slope = fit(self._residues.points) or fit(self._sizes.points)
         return {
             "baseline_bytes": self.baseline_bytes,
             "peak_bytes": now.peak_bytes,
@@ -155,134 +162,146 @@ class Meter:
             "slope_interval": [slope.low, slope.high] if slope else None,
             "leak": self.leak,
             "top_allocators": self.top,
-            "attribution": self.attribution or self.attribution_end,
+            "attribution": self.attribution,
             "attribution_end": self.attribution_end,
+            "tracing_stopped": self._tracer.stopped,
         }
 
-    def _is_time_to_release(self, now: float, resident: int) -> bool:
-        last = self._residues[-1][1] if self._residues else self.baseline_bytes or resident
-        if resident - last > self._growth_step:
-            return True
+    def _has_drifted(self, resident: int) -> bool:
+        drift = resident - (self.baseline_bytes or resident)
+        return drift > self._drift_threshold_bytes and resident > self._projected_bytes
+
+    def _is_time_to_release(self, now: float) -> bool:
         if now < self._rested_at:
             return False
         return not self._of_chunks or self._chunks - self._released_chunk >= self._of_chunks // _RELEASES
 
-    def _release(self) -> None:
+    def _release(self, before: int) -> int:
+        """Collect and trim, remember what stayed; its size in bytes."""
         gc.collect()
         trim()
         resident = process_memory().resident_bytes
-        if self._residues and resident - self._residues[-1][1] < self._growth_step // 2:
-            self._growth_step *= 2  # what had grown was free, or soon to be: look less often
-        self._residues.append((self._chunks, resident))
-        if len(self._residues) > _MOST_RESIDUES:
-            del self._residues[1::2]
-            self._judge_at = _MOST_RESIDUES // 2 + _JUDGE_EVERY_RELEASES
-        if self._early is None and len(self._residues) == _EARLY_RELEASES and tracemalloc.is_tracing():
-            self._early, self._early_chunk = tracemalloc.take_snapshot(), self._chunks
-        if self.leak is None and len(self._residues) >= self._judge_at:
-            self._judge_at += _JUDGE_EVERY_RELEASES
-            self._judge_leak()
+        self._residues.add(self._chunks, before, resident)
+        if len(self._residues.points) == _EARLY_RELEASES:
+            self._early = self._look() or self._early
+        return resident
+
+    def _look(self) -> Lines | None:
+        return self._tracer.look(self._chunks)
+
+    def _split(self) -> dict[str, int]:
+        return self._attributor.split(self._look) if self._attributor else {}
 
     def _judge_leak(self) -> None:
-        """Name a leak once, when its slope is sure to cross the drift threshold before the job's end."""
-        slope = fit(self._residues)
-        chunks = max(self._chunks, self._of_chunks)
-        crossing = slope and would_cross(slope, chunks=chunks, threshold_bytes=self._drift_threshold_bytes)
-        if slope is None or crossing is None:
+        """Name a leak, once, when its slope is sure to cross the drift threshold before the job's end."""
+        if self.leak is not None or not self._residues.points:
             return
+        chunk, resident = self._residues.points[-1]
+        held = resident - (self.baseline_bytes or resident)
+        if held >= self._drift_threshold_bytes // 2 and (slope := growing(self._residues.points)):
+            self._name_leak(slope, chunk, held)
+
+    def _name_leak(self, slope: Slope, chunk: int, held: int) -> None:
+        chunks, threshold = max(self._chunks, self._of_chunks), self._drift_threshold_bytes
+        crossing = would_cross(slope, chunk=chunk, held_bytes=held, chunks=chunks, threshold_bytes=threshold)
+        if crossing is None:
+            return
+        lines = self._grown(slope.bytes_per_chunk)
         self.leak = {
             "bytes_per_chunk": slope.bytes_per_chunk,
             "interval": [slope.low, slope.high],
             "confidence": slope.confidence,
             "crosses_at_chunk": crossing,
-            "lines": self._grown_lines(slope),
+            "lines": lines,
         }
-        lines = ", ".join(f"{line['location']} (+{format_bytes(line['size_bytes'])})" for line in self.leak["lines"])
         self.warnings.append(
             f"a leak of {format_bytes(int(slope.bytes_per_chunk))} per chunk (95 % between {format_bytes(int(slope.low))} "
             f"and {format_bytes(int(slope.high))}), which passes the drift threshold of "
-            f"{format_bytes(self._drift_threshold_bytes)} at chunk {crossing} of {chunks}; it grows at "
-            + (lines or "no line of Python or NumPy: native memory")
+            f"{format_bytes(threshold)} at chunk {crossing} of {chunks}; it grows at {self._named(lines)}"
         )
         self._send({"event": "leak", **self.leak})
 
-    def _grown_lines(self, slope: Slope) -> list[dict[str, Any]]:
-        """The lines whose traced memory has grown since the first releases by a fair part of the leak."""
-        if self._early is None:
+    def _grown(self, bytes_per_chunk: float) -> list[dict[str, Any]]:
+        """The lines whose traced memory has grown since the first releases by a fair part of so much a chunk."""
+        self._look()
+        now = self._tracer.last
+        chunks = now.chunk - self._early.chunk if now and self._early else 0
+        if chunks < _FEWEST_CHUNKS_TO_COMPARE:
             return []
-        chunks = self._chunks - self._early_chunk
-        least = slope.bytes_per_chunk * chunks / 10
-        grown = _without_tracer(tracemalloc.take_snapshot()).compare_to(_without_tracer(self._early), "lineno")
-        return [
-            {
-                "location": f"{each.traceback[0].filename}:{each.traceback[0].lineno}",
-                "size_bytes": each.size_diff,
-                "blocks": each.count_diff,
-            }
-            for each in grown[:5]
-            if each.size_diff > max(least, 0)
-        ]
+        return growth(self._early, now, least_bytes=_LEAST_SHARE * bytes_per_chunk * chunks)
+
+    def _named(self, lines: list[dict[str, Any]]) -> str:
+        """The lines that grew, in words; where there are none, why."""
+        if lines:
+            return ", ".join(f"{each['location']} (+{format_bytes(each['size_bytes'])})" for each in lines)
+        if self._tracer.stopped:
+            return "a line that is not known: tracing had ended before"
+        return "no line of Python or NumPy: native memory"
+
+    def _warn_of_end_of_tracing(self) -> None:
+        if (stopped := self._tracer.stopped) is not None:
+            self.warnings.append(
+                f"tracing stopped after {stopped['chunk']} chunks, as it took {format_bytes(stopped['tracing_bytes'])} itself: "
+                f"{stopped['allocations']:,} allocations; the lines named are of then, and what Python and NumPy hold since "
+                "counts as unexplained"
+            )
 
     def _watch_peak(self) -> None:
-        """Name the allocators whenever the peak has grown by a tenth, so that a child killed in mid-chunk has named them.
+        """Note what memory is made of whenever it stands higher, so that a child killed in mid-chunk has named its allocators.
 
-        Within the projection that is rationed to a hundredth of the time: a snapshot stops the work. Past it nothing waits.
+        That is rationed to a hundredth of the time: a look stops the work. Past the projection nothing waits.
         """
-        self._reported_peak_bytes, rested_at = self.baseline_bytes or 0, 0.0
-        while not self._over.wait(_LOOK_EVERY_SECONDS):
+        rested_at = 0.0
+        look_every_seconds = _CHECK_EVERY_SECONDS if self._tracer.is_of_function else _LOOK_EVERY_SECONDS
+        while not self._over.wait(look_every_seconds):
+            self._tracer.check(self._chunks)
             resident, now = process_memory().resident_bytes, time.monotonic()
-            if resident > self._reported_peak_bytes * _PEAK_GROWTH and (
-                now > rested_at or resident > self._projected_bytes
-            ):
-                self._note_peak(resident)
+            is_urgent = resident > self._projected_bytes and resident > self._noted_bytes * _PEAK_GROWTH
+            if is_urgent or (now > rested_at and resident > self._noted_bytes + _PEAK_STEP_BYTES):
+                with suppress(MemoryError):  # near the cap, there may be no room to look
+                    self._note_peak(resident)
                 done = time.monotonic()
                 rested_at = done + _REST * (done - now)
 
+    def _end_watch(self) -> None:
+        self._over.set()
+        if self._watcher is not None:
+            self._watcher.join()
+
+    def _note_if_higher(self) -> None:
+        resident = process_memory().resident_bytes
+        if resident > self._noted_bytes + _PEAK_STEP_BYTES:
+            self._note_peak(resident)
+
     def _note_peak(self, resident: int) -> None:
-        self._reported_peak_bytes = resident
-        now = snapshot()
-        self.top = top_allocators(now)
-        self.attribution = self._split(now)
+        self._noted_bytes = resident
+        self.attribution = self._split()
+        if (seen := self._tracer.last) is not None:
+            self.top = seen.top()
         self._send(
             {"event": "allocators", "top": self.top, "attribution": self.attribution, "resident_bytes": resident}
         )
 
-    def _raise_if_drift_stays(self) -> None:
-        gc.collect()
-        trim()
-        baseline = self.baseline_bytes or 0
-        resident = process_memory().resident_bytes
-        if resident - baseline <= self._drift_threshold_bytes or resident <= self._projected_bytes:
+    def _raise_if_drift_stays(self, before: int) -> None:
+        resident = self._release(before)
+        if not self._has_drifted(resident):
             return
-        self.top = top_allocators(snapshot())
-        where = ", ".join(f"{each['location']} {format_bytes(each['size_bytes'])}" for each in self.top[:1])
+        held = resident - (self.baseline_bytes or 0)
+        self._judge_leak()
+        slope = growing(self._sizes.points) or fit(self._sizes.points)
+        if self.leak is None and slope:  # too few releases to be sure: the sizes at every chunk may be
+            self._name_leak(slope, self._chunks, held)
+        lines = self.leak["lines"] if self.leak else self._grown(held / self._chunks)
+        self.top = self._tracer.last.top() if self._tracer.last else []
+        where = "".join(
+            f"; most of it at {each['location']} {format_bytes(each['size_bytes'])}" for each in self.top[:1]
+        )
+        if lines:
+            where = f"; it grew at {self._named(lines[:3])}"
         raise DriftExceeded(
-            f"memory drifted by {format_bytes(resident - baseline)} over its baseline after {self._chunks} chunks, past "
+            f"memory drifted by {format_bytes(held)} over its baseline after {self._chunks} chunks, past "
             f"the threshold of {format_bytes(self._drift_threshold_bytes)} and the projected "
-            f"{format_bytes(self._projected_bytes)}" + (f"; most of it at {where}" if where else ""),
-            drift_bytes=resident - baseline,
+            f"{format_bytes(self._projected_bytes)}{where}",
+            drift_bytes=held,
             chunks=self._chunks,
         )
-
-
-def snapshot() -> tracemalloc.Snapshot | None:
-    """What is traced now; None where tracemalloc does not trace."""
-    return tracemalloc.take_snapshot() if tracemalloc.is_tracing() else None
-
-
-def top_allocators(now: tracemalloc.Snapshot | None, most: int = 5) -> list[dict[str, Any]]:
-    """The largest lines of a snapshot, as `reports.Allocator` has them."""
-    if now is None:
-        return []
-    return [
-        {
-            "location": f"{stat.traceback[0].filename}:{stat.traceback[0].lineno}",
-            "size_bytes": stat.size,
-            "blocks": stat.count,
-        }
-        for stat in _without_tracer(now).statistics("lineno")[:most]
-    ]
-
-
-def _without_tracer(snapshot: tracemalloc.Snapshot) -> tracemalloc.Snapshot:
-    return snapshot.filter_traces((tracemalloc.Filter(inclusive=False, filename_pattern=tracemalloc.__file__),))

@@ -7,6 +7,8 @@ import time
 from typing import Any
 
 _KEPT: list[Any] = []
+_CALLS: list[None] = []
+_TABLE: dict[int, str] = {}
 _MIB = 1024 * 1024
 
 
@@ -266,6 +268,68 @@ def leak_numpy(pixels: Any, valid: Any) -> Any:
     kept = np.empty(_MIB // 4, dtype="uint8")
     kept[:] = 1
     _KEPT.append(kept)
+    return pixels
+
+
+def leak_ones(pixels: Any, valid: Any) -> Any:
+    """Keep 256 KiB of arrays a chunk, which NumPy's own Python allocates."""
+    import numpy as np
+
+    _KEPT.append(np.ones(_MIB // 4, dtype="uint8"))
+    return pixels
+
+
+def leak_late_beside_noise(pixels: Any, valid: Any) -> Any:
+    """Hold 6 MiB for a moment in each chunk, and from chunk 301 on keep 128 KiB of it."""
+    import numpy as np
+
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.free.argtypes = [ctypes.c_void_p]
+    blocks = [libc.malloc(ctypes.c_size_t(60_000)) for _ in range(100)]
+    for block in blocks:
+        ctypes.memset(block, 1, 60_000)
+    for block in blocks:
+        libc.free(block)
+    _CALLS.append(None)
+    if len(_CALLS) > 300:
+        _KEPT.append(np.ones(_MIB // 8, dtype="uint8"))
+    return pixels
+
+
+def leak_in_bursts(pixels: Any, valid: Any) -> Any:
+    """Keep 12.5 MiB every fifty chunks."""
+    import numpy as np
+
+    _CALLS.append(None)
+    if len(_CALLS) % 50 == 0:
+        _KEPT.append(np.ones(50 * _MIB // 4, dtype="uint8"))
+    return pixels
+
+
+def long_sawtooth(pixels: Any, valid: Any) -> Any:
+    """Keep 128 KiB a chunk and give all back every 200 chunks."""
+    import numpy as np
+
+    if len(_KEPT) >= 200:
+        _KEPT.clear()
+    _KEPT.append(np.ones(_MIB // 8, dtype="uint8"))
+    return pixels
+
+
+def cache_that_fills(pixels: Any, valid: Any) -> Any:
+    """Keep 24 MiB, filled in 96 chunks."""
+    import numpy as np
+
+    if len(_KEPT) < 96:
+        _KEPT.append(np.ones(_MIB // 4, dtype="uint8"))
+    return pixels
+
+
+def looks_up(pixels: Any, valid: Any) -> Any:
+    """Make a table of 300,000 entries once: 33 MiB, and 150 MiB more to trace it."""
+    if not _TABLE:
+        _TABLE.update((i, str(i)) for i in range(300_000))
     return pixels
 
 

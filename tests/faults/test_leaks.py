@@ -31,10 +31,10 @@ def raster(tmp_path: Path) -> Path:
 def run(job: Callable[..., RasterJob], tmp_path: Path) -> Callable[..., Report]:
     """Run in about a thousand chunks, with a drift threshold of 32 MiB."""
 
-    def call(fault: str | None) -> Report:
+    def call(fault: str | None, drift_mb: int = 32) -> Report:
         # Our own operations hold 512 KiB of scratch in a chunk, a function 13 bytes a pixel and band.
         chunk = 96 * KIB if fault else 600 * KIB
-        resources = {"max_chunk_bytes": chunk, "drift_threshold_bytes": 32 * MIB, "threads": 1}
+        resources = {"max_chunk_bytes": chunk, "drift_threshold_bytes": drift_mb * MIB, "threads": 1}
         report = run_job(job(fault, block_size=64, **resources), staged=tmp_path / "staged.tif")
         assert report.plan is not None, report.error
         assert report.plan["chunks"] >= 1000
@@ -43,7 +43,7 @@ def run(job: Callable[..., RasterJob], tmp_path: Path) -> Callable[..., Report]:
     return call
 
 
-@pytest.mark.parametrize("fault", ["leak_python", "leak_numpy"])
+@pytest.mark.parametrize("fault", ["leak_python", "leak_numpy", "leak_ones"])
 def test_a_leak_in_python_or_numpy_is_named_by_its_line(fault: str, run: Callable[..., Report]) -> None:
     """256 KiB kept a chunk is measured within a tenth, and the line that keeps it is the first one named."""
     report = run(fault)
@@ -51,6 +51,45 @@ def test_a_leak_in_python_or_numpy_is_named_by_its_line(fault: str, run: Callabl
     assert leak is not None, report.memory.slope_bytes_per_chunk
     assert 0.9 * 256 * KIB < leak["bytes_per_chunk"] < 1.1 * 256 * KIB
     assert "functions.py" in leak["lines"][0]["location"]
+
+
+@pytest.mark.parametrize("fault", ["leak_late_beside_noise", "leak_in_bursts"])
+def test_no_leak_kills_unnamed(fault: str, run: Callable[..., Report]) -> None:
+    """A leak that begins late beside much noise, and one of few large steps, are named with their line as drift ends the job."""
+    report = run(fault)
+    assert report.error is not None
+    assert report.error.type == "DriftExceeded"
+    assert "functions.py" in report.error.message
+    leak = report.memory.leak
+    assert leak is not None, report.memory.slope_bytes_per_chunk
+    assert "functions.py" in leak["lines"][0]["location"]
+    per_chunk = (128 if fault == "leak_late_beside_noise" else 256) * KIB
+    assert leak["interval"][0] <= 1.05 * per_chunk
+    assert leak["bytes_per_chunk"] == pytest.approx(per_chunk, rel=0.25)
+    assert leak["crosses_at_chunk"] == pytest.approx(report.error.facts["chunks"], abs=12)
+
+
+@pytest.mark.parametrize("fault", ["long_sawtooth", "cache_that_fills"])
+def test_what_stays_below_the_threshold_is_no_leak(fault: str, run: Callable[..., Report]) -> None:
+    """Teeth of 25 MiB and a cache of 24, below a threshold of 32: not named, and the job completes."""
+    report = run(fault)
+    assert report.status == "completed", report.error
+    assert report.memory.leak is None
+
+
+def test_tracing_does_not_kill_a_job_that_fits(run: Callable[..., Report]) -> None:
+    """A table of 33 MiB whose traces and snapshot would take 150: tracing ends, says so, and costs few MiB."""
+    report = run("looks_up", drift_mb=100)
+    assert report.status == "completed", report.error
+    assert report.memory.baseline_bytes is not None
+    assert (report.memory.peak_bytes or 0) - report.memory.baseline_bytes < 33 * MIB + 16 * MIB
+    assert report.memory.tracing_stopped is not None
+    assert report.memory.tracing_stopped["allocations"] > 5_000
+    assert any("tracing stopped" in warning for warning in report.warnings)
+    assert "functions.py" in report.memory.top_allocators[0].location
+    end = report.memory.attribution_end
+    assert (end["tracing_bytes"], end["python_heap_bytes"], end["numpy_bytes"]) == (0, 0, 0)
+    assert end["unexplained_bytes"] > 25 * MIB
 
 
 def test_drift_past_threshold_and_projection_ends_the_job(run: Callable[..., Report]) -> None:
@@ -92,11 +131,30 @@ def test_temporaries_are_no_leak(run: Callable[..., Report]) -> None:
 
 
 def test_a_thousand_chunks_are_flat(run: Callable[..., Report]) -> None:
-    """A healthy job's slope is not distinguishable from zero: its 95 % interval holds it, or is below 64 bytes a chunk."""
+    """A healthy job's slope is zero within 64 bytes a chunk, by a narrow interval and by the watchdog's samples alike."""
     report = run(None)
     assert report.status == "completed", report.error
     assert report.memory.slope_interval is not None
     low, high = report.memory.slope_interval
     assert low <= 64
     assert high >= -64
+    assert high - low <= 8 * KIB  # a leak that ends this job takes 25
     assert report.memory.leak is None
+    # The parent's samples, through a plain line of least squares: what memory grew by from the middle of the work on.
+    began = report.seconds.total - report.seconds.verify - report.seconds.work / 2
+    late = np.array([sample for sample in report.memory.samples if sample[0] >= began])
+    assert len(late) >= 8
+    bytes_a_second = np.polynomial.Polynomial.fit(late[:, 0], late[:, 1], 1).convert().coef[1]
+    assert abs(bytes_a_second) * (late[-1, 0] - late[0, 0]) < 2 * MIB
+
+
+def test_attribution_is_of_near_the_peak_and_of_the_end(run: Callable[..., Report]) -> None:
+    """What memory is made of is told at a size close to the peak, and apart from it after release; both sum up exactly."""
+    report = run(None)
+    peak, end = report.memory.attribution, report.memory.attribution_end
+    assert peak != end
+    for found in (peak, end):
+        assert sum(found.values()) == 2 * found["resident_bytes"]
+    assert (report.memory.peak_bytes or 0) - peak["resident_bytes"] < 4 * MIB
+    assert end["resident_bytes"] == pytest.approx(report.memory.final_bytes, abs=MIB)
+    assert end["numpy_bytes"] < peak["numpy_bytes"]
