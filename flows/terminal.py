@@ -94,6 +94,14 @@ def show_report(report: Report) -> None:
             f"peak {_size(report.memory.peak_bytes)}, projected {format_bytes(report.plan['projected_bytes'])}, "
             f"limit {format_bytes(report.memory.cap.bytes)} held by {report.memory.cap.mechanism}",
         )
+    if report.memory.attribution:
+        lines.add_row("made of", _made_of(report.memory.attribution))
+    if leak := report.memory.leak:
+        lines.add_row(
+            "leak",
+            f"{format_bytes(round(leak['bytes_per_chunk']))} per chunk, past the drift threshold at chunk "
+            f"{leak['crosses_at_chunk']}",
+        )
     if report.verification:
         checks = report.verification.checks
         passed = sum(check.passed for check in checks)
@@ -146,6 +154,19 @@ def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     out.print(table)
+
+
+def _made_of(attribution: Mapping[str, int], most: int = 3) -> str:
+    """The largest holders of memory and what is unexplained, of the size at which that was seen."""
+    resident = attribution.get("resident_bytes", 0)
+    apart = ("resident_bytes", "unexplained_bytes")
+    largest = sorted(
+        ((size, name) for name, size in attribution.items() if name not in apart and size > 0), reverse=True
+    )
+    named = [f"{name.removesuffix('_bytes').replace('_', ' ')} {format_bytes(size)}" for size, name in largest[:most]]
+    unexplained = attribution.get("unexplained_bytes", 0)
+    share = f"unexplained {format_bytes(unexplained)} ({unexplained / (resident or 1):.0%})"
+    return f"{', '.join([*named, share])}, of {format_bytes(resident)} seen"
 
 
 def _size(size_bytes: int | None) -> str:

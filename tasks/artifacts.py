@@ -52,7 +52,7 @@ def memory_markdown(report: Report) -> str:
         _picture(report),
         "## Memory",
         _table(("Quantity", "Size", "Meaning"), _memory_rows(report)),
-        *_titled("Memory at the peak, by holder", ("Holder", "Size"), _attribution_rows(report.memory)),
+        *_holders(report.memory),
         *_titled("Plan", ("Term", "Projected"), _plan_rows(report.plan)),
         *_titled("Checks", ("Check", "Passed", "Compared"), _check_rows(report)),
         *_titled("Attempts", ("#", "Outcome", "Limit", "Chunk", "Threads", "Peak"), _attempt_rows(report)),
@@ -105,7 +105,6 @@ def _memory_rows(report: Report) -> list[tuple[str, str, str]]:
     memory = report.memory
     plan = report.plan or {}
     held_by = f"held by {memory.cap.mechanism}" if memory.cap else "of the job's process and its descendants"
-    slope = memory.slope_bytes_per_chunk
     last = memory.samples[-1] if memory.samples else None
     rows = [
         ("Limit", _limit(report), held_by),
@@ -121,17 +120,51 @@ def _memory_rows(report: Report) -> list[tuple[str, str, str]]:
         ),
         ("Residual", memory.residual_bytes, "final minus baseline"),
         ("Last sample", last[1] if last else None, f"{format_seconds(last[0])} after the job began" if last else ""),
-        ("Slope", None if slope is None else round(slope), "growth per chunk, fitted after warm-up"),
     ]
-    return [(name, format_bytes(size), meaning) for name, size, meaning in rows if size is not None]
+    told = [(name, format_bytes(size), meaning) for name, size, meaning in rows if size is not None]
+    return [*told, *_slope_rows(memory)]
 
 
-def _attribution_rows(memory: MemoryRecord) -> list[tuple[str, str]]:
-    resident = memory.attribution.get("resident_bytes") or sum(memory.attribution.values()) or 1
-    return [
-        (_cell(name.removesuffix("_bytes").replace("_", " ")), f"{format_bytes(size)} ({size / resident:.0%})")
-        for name, size in memory.attribution.items()
+def _slope_rows(memory: MemoryRecord) -> list[tuple[str, str, str]]:
+    """The slope with its interval; the leak it is, if it is one, with its lines."""
+    rows = []
+    if memory.slope_bytes_per_chunk is not None:
+        between = " and ".join(format_bytes(round(end)) for end in memory.slope_interval or ())
+        meaning = "growth of what stays after release, fitted after warm-up" + (
+            f"; 95 % between {between}" if between else ""
+        )
+        rows.append(("Slope", f"{format_bytes(round(memory.slope_bytes_per_chunk))} per chunk", meaning))
+    if leak := memory.leak:
+        lines = ", ".join(f"{each['location']} (+{format_bytes(each['size_bytes'])})" for each in leak["lines"])
+        meaning = f"passes the drift threshold at chunk {leak['crosses_at_chunk']}; " + (
+            f"grows at {lines}" if lines else "no line of Python or NumPy is known to grow"
+        )
+        rows.append(("**Leak**", f"{format_bytes(round(leak['bytes_per_chunk']))} per chunk", _cell(meaning)))
+    return rows
+
+
+def _holders(memory: MemoryRecord) -> list[str]:
+    """Attribution near the peak and at the end, side by side, each with the size that it is of."""
+    peak, end = memory.attribution, memory.attribution_end
+    rows = [
+        (_cell(name.removesuffix("_bytes").replace("_", " ")), _share(name, peak), _share(name, end))
+        for name in peak or end
     ]
+    if not rows:
+        return []
+    of_peak = f" of the {format_bytes(memory.peak_bytes)} peak" if memory.peak_bytes else " of the peak"
+    seen = f", seen at {format_bytes(peak['resident_bytes'])}" if "resident_bytes" in peak else ""
+    return _titled("Memory by holder", ("Holder", f"Size{of_peak}{seen}", "Size at the end"), rows)
+
+
+def _share(name: str, attribution: dict[str, int]) -> str:
+    """One part of an attribution with its share; of Python and NumPy only while they were traced."""
+    if name not in attribution:
+        return "-"
+    if name in ("python_heap_bytes", "numpy_bytes") and attribution.get("tracing_bytes") == 0:
+        return "not traced, in unexplained"
+    resident = attribution.get("resident_bytes") or 1
+    return f"{format_bytes(attribution[name])} ({attribution[name] / resident:.0%})"
 
 
 def _plan_rows(plan: dict[str, Any] | None) -> list[tuple[str, str]]:

@@ -25,6 +25,8 @@ from rasterio.transform import from_origin
 from shapely.geometry import box
 
 from flows import cli, terminal
+from lib.reports import MemoryRecord, Report
+from lib.units import MIB
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., tuple[int, dict[str, Any], str]]
@@ -506,3 +508,19 @@ def test_negative_values_are_values(run: Run, scene: Path) -> None:
     )
     assert code == 0, report["error"]
     assert report["job"]["operation"] == {"name": "rescale", "multiply": -2.0, "add": -1.5}
+
+
+def test_the_summary_says_what_memory_was_made_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line: the largest holders, the unexplained share, and of which size; a leak has a line of its own."""
+    attribution = {
+        "resident_bytes": 100 * MIB,
+        "numpy_bytes": 60 * MIB,
+        "tracing_bytes": 0,
+        "unexplained_bytes": 5 * MIB,
+    }
+    leak = {"bytes_per_chunk": 262144.0, "crosses_at_chunk": 173, "lines": []}
+    memory = MemoryRecord(attribution=attribution, leak=leak)
+    terminal.show_report(Report(status="completed", exit_code=0, memory=memory))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "made of numpy 60.0 MiB, unexplained 5.0 MiB (5%), of 100.0 MiB seen" in shown
+    assert "leak 256.0 KiB per chunk, past the drift threshold at chunk 173" in shown

@@ -148,6 +148,58 @@ def test_a_refused_job_names_the_limit_that_would_do() -> None:
     assert tables(markdown)[0][1][:2] == ["Limit", "100.0 MiB"]
 
 
+_SEEN = {
+    "resident_bytes": 128 * MIB,
+    "imports_bytes": 64 * MIB,
+    "python_heap_bytes": 8 * MIB,
+    "numpy_bytes": 24 * MIB,
+    "tracing_bytes": MIB,
+    "not_resident_bytes": 0,
+    "unexplained_bytes": 31 * MIB,
+}
+_END = _SEEN | {
+    "resident_bytes": 96 * MIB,
+    "python_heap_bytes": 0,
+    "numpy_bytes": 0,
+    "tracing_bytes": 0,
+    "unexplained_bytes": 32 * MIB,
+}
+
+
+def _with(**changes: Any) -> Report:
+    return make(memory=make().memory.model_copy(update=changes))
+
+
+def test_holders_are_told_near_the_peak_and_at_the_end() -> None:
+    """The table says of which size of which peak it is, and has both unexplained shares; what was not traced is not 0 bytes."""
+    table = tables(memory_markdown(_with(attribution=_SEEN, attribution_end=_END)))[1]
+    assert table[0] == ["Holder", "Size of the 131.0 MiB peak, seen at 128.0 MiB", "Size at the end"]
+    rows = {row[0]: row[1:] for row in table}
+    assert rows["unexplained"] == ["31.0 MiB (24%)", "32.0 MiB (33%)"]
+    assert rows["numpy"] == ["24.0 MiB (19%)", "not traced, in unexplained"]
+
+
+def test_a_slope_is_told_with_its_unit_and_interval() -> None:
+    """Bytes per chunk, and between which two it is at 95 %; no row of it where there is no slope."""
+    rows = {
+        row[0]: row[1:]
+        for row in tables(memory_markdown(_with(slope_bytes_per_chunk=1536.4, slope_interval=(-512, 4096))))[0]
+    }
+    assert rows["Slope"][0] == "1.5 KiB per chunk"
+    assert "95 % between -512 B and 4.0 KiB" in rows["Slope"][1]
+    assert "Slope" not in [row[0] for row in tables(memory_markdown(make()))[0]]
+
+
+@pytest.mark.parametrize("lines", [[], [{"location": "mine.py:7", "size_bytes": MIB, "blocks": 4}]])
+def test_a_leak_has_a_row(lines: list[dict[str, Any]]) -> None:
+    """Its size per chunk, when it passes the threshold, and the lines that grew."""
+    leak = {"bytes_per_chunk": 262144.0, "crosses_at_chunk": 173, "interval": [1, 2], "lines": lines}
+    rows = {row[0]: row[1:] for row in tables(memory_markdown(_with(leak=leak)))[0]}
+    assert rows["**Leak**"][0] == "256.0 KiB per chunk"
+    assert "at chunk 173" in rows["**Leak**"][1]
+    assert ("mine.py:7 (+1.0 MiB)" if lines else "no line") in rows["**Leak**"][1]
+
+
 def test_allocators_become_rows() -> None:
     """The table's rows are location, size with unit, blocks."""
     assert allocator_rows(make()) == [{"location": "engine.py:120", "size": "12.0 MiB", "blocks": 4}]
