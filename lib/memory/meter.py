@@ -32,6 +32,7 @@ _PEAK_GROWTH = 1.10
 _REST = 100  # releases and looks stop the work: each is followed by a rest of so many times what it took
 _EARLY_RELEASES = 8
 _FEWEST_CHUNKS_TO_COMPARE = 4
+_FEWEST_SIZES = 64
 _LEAST_SHARE = 0.1
 
 
@@ -150,8 +151,9 @@ class Meter:
     def record(self) -> dict[str, Any]:
         """What was measured, as `reports.MemoryRecord` has it; its samples over time are the parent's."""
         now = process_memory()
-        # A job of few releases has the sizes at its chunks: with what was free in them, which its interval shows.
-        slope = fit(self._residues.points) or fit(self._sizes.points)
+        # Few releases, many chunks: the sizes at the chunks will do, as what was free in them widens the interval.
+        sizes = self._sizes.points if len(self._sizes.points) >= _FEWEST_SIZES else []
+        slope = fit(self._residues.points) or fit(sizes)
         return {
             "baseline_bytes": self.baseline_bytes,
             "peak_bytes": now.peak_bytes,
@@ -242,8 +244,8 @@ class Meter:
         if (stopped := self._tracer.stopped) is not None:
             self.warnings.append(
                 f"tracing stopped after {stopped['chunk']} chunks, as it took {format_bytes(stopped['tracing_bytes'])} itself: "
-                f"{stopped['allocations']:,} allocations; the lines named are of then, and what Python and NumPy hold since "
-                "counts as unexplained"
+                f"the lines named are of the {stopped['allocations']:,} allocations last looked at, and what Python and NumPy "
+                "hold since then counts as unexplained"
             )
 
     def _watch_peak(self) -> None:

@@ -20,8 +20,8 @@ __all__ = ["FUNCTION_FRAMES", "MOST_TRACER_BYTES", "Lines", "Tracer", "growth"]
 
 # By its own count, which is half of what it takes: some 15,000 traces, 1.4 MiB, and 2.5 MiB while they are looked at.
 MOST_TRACER_BYTES = 768 * KIB
-# A single call into C may make any number of objects between two looks: past this, tracing ends without another look.
-_MOST_LOOKED_AT_BYTES = 2048 * KIB
+# A single call into C may make any number of objects between two checks: past this (10 MiB to look), it ends without a look.
+_MOST_LOOKED_AT_BYTES = 3072 * KIB
 # Frames where a user's function runs: `np.ones` allocates in NumPy's own Python, its caller is the line to name. The job's
 # processor time is 1.0 to 1.2 of that with one frame; with three, through the engine's long functions, 1.5 to 3.
 FUNCTION_FRAMES = 2

@@ -1,11 +1,13 @@
 """What the meter does for a job is bounded whatever the number of chunks: it stops the work only now and then."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import lib.memory.meter
+from lib.errors import DriftExceeded
 from lib.memory.meter import Meter
 from lib.units import MIB
 
@@ -37,3 +39,91 @@ def test_releases_stay_few_where_memory_swings(chunks: int, known: bool, monkeyp
     assert meter.leak is None
     assert meter.max_drift_bytes == 24 * MIB
     assert events[-1]["event"] == "chunk"
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Sets resident memory: what a release leaves of it, and what it gives back; releases are rationed by no clock."""
+    held = [100 * MIB, 0]
+
+    def trim() -> None:
+        held[1] = 0
+
+    def set_to(stays: int, free: int = 0) -> None:
+        held[:] = [stays, free]
+
+    now = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr(lib.memory.meter, "time", now)
+    monkeypatch.setattr(
+        lib.memory.meter, "process_memory", lambda: SimpleNamespace(resident_bytes=sum(held), peak_bytes=sum(held))
+    )
+    monkeypatch.setattr(lib.memory.meter, "trim", trim)
+    monkeypatch.setattr(Meter, "_watch_peak", lambda _: None)
+    return set_to
+
+
+def _meter(events: list[dict[str, Any]], projected_bytes: int) -> Meter:
+    meter = Meter(events.append, drift_threshold_bytes=32 * MIB, residual_tolerance_bytes=100 * MIB)
+    meter.expect(projected_bytes)
+    return meter
+
+
+def test_a_leak_is_judged_before_drift_is_raised(sizes: Callable[..., None]) -> None:
+    """A leak of 1 MiB that is hidden under 12 MiB of swings, so that few releases see it, is named as drift ends the job."""
+    events: list[dict[str, Any]] = []
+    meter = _meter(events, 100 * MIB)
+    meter.start(1000)
+    meter._rested_at = 1.0
+
+    def work() -> None:
+        for chunk in range(1, 100):
+            sizes(100 * MIB + chunk * MIB + (chunk % 3 != 2) * 12 * MIB)
+            meter.chunk()
+
+    with pytest.raises(DriftExceeded):
+        work()
+    assert meter.leak is not None
+    assert meter.leak["bytes_per_chunk"] == pytest.approx(MIB, rel=0.2)
+    assert "leak" in [event["event"] for event in events]
+
+
+def test_a_leak_within_the_projection_is_judged_at_the_end(sizes: Callable[..., None]) -> None:
+    """Growth of 40 MiB past a threshold of 32, below what was projected, ends no job; it is named by its end."""
+    meter = _meter([], 500 * MIB)
+    meter.start(1000)
+    meter._rested_at = 1.0
+    for chunk in range(1, 41):
+        sizes(100 * MIB + chunk * MIB)
+        meter._judge_leak, judge = (lambda: None), meter._judge_leak  # type: ignore[method-assign]
+        meter.chunk()
+        meter._judge_leak = judge  # type: ignore[method-assign]
+    assert meter.leak is None
+    meter.finish()
+    assert meter.leak is not None
+    assert meter.leak["crosses_at_chunk"] == 40
+
+
+def test_attribution_stays_that_of_the_highest_size(sizes: Callable[..., None]) -> None:
+    """What memory was made of at 160 MiB is kept where the end holds 101; the two are told apart."""
+    events: list[dict[str, Any]] = []
+    meter = _meter(events, 500 * MIB)
+    sizes(160 * MIB)
+    meter.start(10)
+    noted = meter.attribution
+    assert noted
+    sizes(160 * MIB + 1)
+    meter.finish()
+    assert meter.attribution is noted
+    assert meter.attribution_end
+    assert meter.attribution_end is not noted
+    assert [event["resident_bytes"] for event in events if event["event"] == "allocators"] == [160 * MIB]
+
+
+def test_a_failure_after_the_end_leaves_the_end_as_it_was(sizes: Callable[..., None]) -> None:
+    """A check that fails after the work was measured, untraced, does not overwrite what was measured."""
+    meter = _meter([], 500 * MIB)
+    meter.start(10)
+    meter.finish()
+    end = meter.attribution_end
+    meter.note_failure()
+    assert meter.attribution_end is end
