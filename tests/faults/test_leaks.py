@@ -78,11 +78,11 @@ def test_what_stays_below_the_threshold_is_no_leak(fault: str, run: Callable[...
 
 
 def test_tracing_does_not_kill_a_job_that_fits(run: Callable[..., Report]) -> None:
-    """A table of 33 MiB whose traces and snapshot would take 150: tracing ends, says so, and costs few MiB."""
+    """A table of 33 MiB, 46 while it grows, whose traces would take 150: tracing ends, says so, and costs few MiB."""
     report = run("looks_up", drift_mb=100)
     assert report.status == "completed", report.error
     assert report.memory.baseline_bytes is not None
-    assert (report.memory.peak_bytes or 0) - report.memory.baseline_bytes < 33 * MIB + 16 * MIB
+    assert (report.memory.peak_bytes or 0) - report.memory.baseline_bytes < 46 * MIB + 18 * MIB
     assert report.memory.tracing_stopped is not None
     assert report.memory.tracing_stopped["allocations"] > 5_000
     assert any("tracing stopped" in warning for warning in report.warnings)
