@@ -28,16 +28,14 @@ def test_a_planted_slope_is_found_within_its_interval(seed: int) -> None:
 
 
 def _named(series: list[Point], *, chunks: int, threshold: int = THRESHOLD) -> list[int]:
-    """The chunks at which a leak would be named, judged after every point, and the chunk of crossing that would be told."""
-    base, crossings = series[0][1], []
-    for seen in range(1, len(series) + 1):
-        chunk, size = series[seen - 1]
-        slope = growing(series[:seen])
-        if slope and would_cross(
-            slope, chunk=chunk, held_bytes=size - base, chunks=chunks, threshold_bytes=threshold
-        ):  # fmt: skip
-            crossings.append(chunk)
-    return crossings
+    """The chunks at which a leak would be named, judged after every point as the meter does."""
+    base, named, sizes = series[0][1], [], Sizes()
+    for chunk, size in series:
+        sizes.add(chunk, size)
+        where = {"chunk": chunk, "held_bytes": size - base, "chunks": chunks, "threshold_bytes": threshold}
+        if size - base > threshold // 2 and (slope := growing(sizes.points)) and would_cross(slope, **where):
+            named.append(chunk)
+    return named
 
 
 @pytest.mark.parametrize(
