@@ -131,9 +131,9 @@ def run(job: VectorJob, plan: Plan, bench: Bench) -> Outcome:
         "area_mode": selection.method.mode if selection.method else None,
         "arbitrated": tally.arbitrated,
     }
+    bench.meter.finish()
     bench.meter.phase("verify", patient=True)
     verification.basic(bench.staged, facts.source, job, plan.expected, result, bench)
-    bench.meter.finish()
     if failed := bench.failed_checks:
         raise VerificationFailed(
             f"{facts.label}: check {failed[0].name} failed: {failed[0].detail}", check=failed[0].name

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from contextlib import closing
@@ -513,3 +514,21 @@ def test_the_disk_hint_is_for_words_of_io(words: str, speaks_of_disk: bool) -> N
     error = translated(pyogrio.errors.DataLayerError(words), "a.gpkg", writing=True)
     assert isinstance(error, OutputError)
     assert ("free space" in str(error.hint)) is speaks_of_disk
+
+
+def test_the_jobs_own_checks_are_not_measured(
+    run_job: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for rasters, the meter has released, compared and stopped tracing before the output is checked."""
+    parcels(50).to_file(tmp_path / "a.gpkg")
+    basic, finished = verification.basic, []
+
+    def check(*given: Any) -> None:
+        finished.append(given[-1].meter.final_bytes is not None and not tracemalloc.is_tracing())
+        basic(*given)
+
+    monkeypatch.setattr(verification, "basic", check)
+    tracemalloc.start(1)
+    done = run_job(tmp_path / "a.gpkg")
+    assert finished == [True]
+    assert [event["name"] for event in done.events if event["event"] == "phase"][-1] == "verify"
