@@ -4,7 +4,7 @@ All of it is written before the first pixel, so that a TIFF's directory stands i
 in the output is not carried: statistics, colour tables, structure, and units of values that the operation has changed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lib.raster.faults import writing
 from lib.raster.formats import read_tags
 from lib.raster.operations import Linear, linear
 
-__all__ = ["carry", "georeferencing", "read_provenance"]
+__all__ = ["carried_bytes", "carry", "georeferencing", "read_provenance"]
 
 # Written by GDAL itself from other things, or true of the source's file only.
 _OWN_NAMESPACES = frozenset(
@@ -31,6 +31,8 @@ _STALE_TAGS = (
     "SWATH_",
     "SourceColorInterp",
 )
+# What XML makes longer, and by how much.
+_ESCAPES = {"&": 4, "<": 3, ">": 3}
 
 
 def georeferencing(source: Any) -> dict[str, Any]:
@@ -65,15 +67,27 @@ def carry(source: Any, output: Any, job: RasterJob, bands: Sequence[int], path: 
 
 
 def _carry_tags(source: Any, output: Any, bands: Sequence[int]) -> None:
-    for namespace in [None, *_plain(source.tag_namespaces())]:
-        tags = _fresh(source.tags(ns=namespace) if namespace else source.tags())
-        if tags:
-            output.update_tags(ns=namespace, **tags)
-    for number, band in enumerate(bands, 1):
+    for number, namespace, tags in _tags(source, bands):
+        output.update_tags(number, ns=namespace, **tags)
+
+
+def _tags(source: Any, bands: Sequence[int]) -> Iterator[tuple[int, str | None, dict[str, str]]]:
+    """What is carried, by the output's band number (0: the dataset) and namespace."""
+    for number, band in enumerate([0, *bands]):
         for namespace in [None, *_plain(source.tag_namespaces(band))]:
             tags = _fresh(source.tags(band, ns=namespace) if namespace else source.tags(band))
             if tags:
-                output.update_tags(number, ns=namespace, **tags)
+                yield number, namespace, tags
+
+
+def carried_bytes(source: Any, bands: Sequence[int]) -> int:
+    """Size of the tags that `carry` would write, as the XML in which GDAL stores them, bytes."""
+    return sum(
+        len(text.encode()) + sum(text.count(sign) * more for sign, more in _ESCAPES.items())
+        for _, _, tags in _tags(source, bands)
+        for each in tags.items()
+        for text in each
+    )
 
 
 def _plain(namespaces: Sequence[str]) -> list[str]:

@@ -20,7 +20,14 @@ from lib.raster import verification
 from lib.raster.carried import carry, georeferencing
 from lib.raster.facts import RasterFacts, gather
 from lib.raster.faults import read, writing
-from lib.raster.formats import creation_options, environment, open_output, open_source, set_cache
+from lib.raster.formats import (
+    creation_options,
+    environment,
+    open_output,
+    open_source,
+    return_large_blocks,
+    set_cache,
+)
 from lib.raster.masks import MaskBuffers
 from lib.raster.operations import (
     Transform,
@@ -90,6 +97,8 @@ def _check_job(job: RasterJob) -> None:
 def _transform(job: RasterJob, plan: Plan, staged: Path, bench: Bench, source: Any) -> dict[str, Any]:
     """Everything between opening and closing the output; what it counts is the outcome's result."""
     facts = gather(source, job.source, job.bands, tables_checked=True)
+    if facts.uneven:
+        return_large_blocks()
     options = creation_options(job.compress, plan.block_size or 512, plan.threads, plan.expected["dtype"])
     profile = {
         "width": facts.shape[1],

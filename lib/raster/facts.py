@@ -5,27 +5,24 @@ told here: before anything is written.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lib.errors import DataError, SourceError
 from lib.memory.proc import process_memory
-from lib.raster import windows
-from lib.raster.decoders import held_bytes, is_split
+from lib.raster.blocks import Table, blocks_of, table_of
+from lib.raster.carried import carried_bytes
 from lib.raster.masks import MaskRules
+from lib.raster.vrt import NO_RECIPE, Recipe
 from lib.units import format_bytes
 
 __all__ = ["RasterFacts", "check_bands", "gather"]
 
 # A block costs a TIFF at least its 4 bytes of offset; GDAL's own sparse files take 8 to 12.
 _LEAST_TABLE_BYTES = 4
-# Looking at a block's place costs 3 µs: up to here every one is looked at, beyond that so many, evenly spread.
-_MOST_BLOCKS_CHECKED = 200_000
-# Sources of a mosaic that are looked into for the shape of their blocks.
-_MOSAIC_SAMPLE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +39,22 @@ class RasterFacts:
         block: `(height, width)` of the largest block that a read decodes, in pixels.
         pixel_interleaved: one decoded block holds all bands.
         compression: the codec's name, "" for none.
-        compressed_bytes: size of the largest compressed block, at most.
-        decoder_bytes: what decoders hold beside blocks, those of all sources of a mosaic that are open at once.
         rules: how nodata is told.
+        largest_block_bytes: decoded size of the largest block that a read of pixels or masks decodes; 0: of the raster's own.
+        cached_bytes: what GDAL's cache gets of blocks at a time; 0: the largest block.
+        compressed_bytes: size of the largest compressed block, at most.
+        last_bytes: what an open file keeps of the block read last.
+        decoder_bytes: what decoders hold beside blocks, those of all sources of a mosaic that are open at once.
+        others_bytes: what the other sources of a mosaic that are open at once keep of their last blocks.
+        whole_bytes: decoded size of all blocks, masks' included; 0 where not known.
+        least_cache_bytes: the GDAL cache below which blocks are decoded again and again; 0 for most formats.
+        uneven: blocks of different sizes come among each other: a mosaic's, a mask file's.
         blocks: blocks in all bands of the file; 0 where not a TIFF.
         source_bytes: size of the file; 0 where it is not one.
         sources: files that a mosaic is made of, the VRT itself not counted; else 1.
-        warped: a VRT that warps.
+        sources_seen: those of them that were looked into.
+        recipe: how a VRT reads its sources.
+        carried_bytes: size of the tags that an output takes over, as GDAL's XML.
         opened_bytes: resident size of this process with the source open.
     """
 
@@ -62,19 +68,29 @@ class RasterFacts:
     pixel_interleaved: bool
     compression: str
     rules: MaskRules
+    largest_block_bytes: int = 0
+    cached_bytes: int = 0
     compressed_bytes: int = 0
+    last_bytes: int = 0
     decoder_bytes: int = 0
+    others_bytes: int = 0
+    whole_bytes: int = 0
+    least_cache_bytes: int = 0
+    uneven: bool = False
     blocks: int = 0
     source_bytes: int = 0
     sources: int = 1
-    warped: bool = False
+    sources_seen: int = 1
+    recipe: Recipe = NO_RECIPE
+    carried_bytes: int = 0
     opened_bytes: int = 0
 
     @property
     def block_bytes(self) -> int:
-        """Decoded size of one block, all bands that it holds."""
+        """Decoded size of the largest block, all bands that it holds."""
         height, width = self.block
-        return height * width * self.itemsize * (self.count if self.pixel_interleaved else 1)
+        own = height * width * self.itemsize * (self.count if self.pixel_interleaved else 1)
+        return self.largest_block_bytes or own
 
     @property
     def itemsize(self) -> int:
@@ -100,24 +116,9 @@ class RasterFacts:
             "nodata": self.rules.describe(),
             "decoded_bytes": self.decoded_bytes,
             "source_bytes": self.source_bytes,
+            "sources": self.sources,
+            "sources_seen": self.sources_seen,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    block: tuple[int, int]
-    pixel_interleaved: bool
-    compression: str
-    compressed_bytes: int
-    decoder_bytes: int
-
-
-class _Table(NamedTuple):
-    """A TIFF's blocks in all bands, the largest one's compressed bytes, where in the file they end."""
-
-    blocks: int
-    largest: int
-    end: int
 
 
 def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, tables_checked: bool = False) -> RasterFacts:
@@ -130,11 +131,11 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
     selected = check_bands(dataset, path, bands)
     dtype = _dtype(dataset, path, selected)
     source_bytes = Path(path).stat().st_size if Path(path).is_file() else 0
-    table = None if tables_checked else _table(dataset)
+    table = None if tables_checked else table_of(dataset)
     if table and source_bytes:
         _check_table(dataset, path, source_bytes, table)
-    files = _files_of(dataset)
-    layout = _layout_of_sources(files, dataset, {dataset.name}) if files else _layout(dataset, path, table)
+    read = blocks_of(dataset, path, table)
+    opened = process_memory().resident_bytes
     return RasterFacts(
         path=path,
         driver=dataset.driver,
@@ -142,17 +143,26 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
         count=dataset.count,
         dtype=dtype,
         bands=selected,
-        block=layout.block,
-        pixel_interleaved=layout.pixel_interleaved,
-        compression=layout.compression,
+        block=read.block,
+        pixel_interleaved=read.pixel_interleaved,
+        compression=read.compression,
         rules=MaskRules.of(dataset),
-        compressed_bytes=layout.compressed_bytes,
-        decoder_bytes=layout.decoder_bytes,
+        largest_block_bytes=read.block_bytes,
+        cached_bytes=read.cached_bytes,
+        compressed_bytes=read.compressed_bytes,
+        last_bytes=read.last_bytes,
+        decoder_bytes=read.decoder_bytes,
+        others_bytes=read.others_bytes,
+        whole_bytes=read.whole_bytes,
+        least_cache_bytes=read.least_cache_bytes,
+        uneven=read.uneven,
         blocks=table.blocks if table else 0,
         source_bytes=source_bytes,
-        sources=max(1, len(files)),
-        warped=dataset.driver == "VRT" and _is_warped(dataset),
-        opened_bytes=process_memory().resident_bytes,
+        sources=read.sources,
+        sources_seen=read.sources_seen,
+        recipe=read.recipe,
+        carried_bytes=0 if tables_checked else carried_bytes(dataset, selected),
+        opened_bytes=opened,
     )
 
 
@@ -192,82 +202,7 @@ def _dtype(dataset: Any, path: str, bands: Sequence[int]) -> np.dtype[Any]:
     return np.result_type(*(np.dtype(name) for name in names))
 
 
-def _layout(dataset: Any, path: str, table: _Table | None) -> _Layout:
-    height, width = map(max, zip(*dataset.block_shapes, strict=True))
-    interleaved = _is_pixel_interleaved(dataset)
-    compression = dataset.compression.value if dataset.compression else ""
-    layout = _Layout((height, width), interleaved, compression, 0, held_bytes(dataset, path))
-    if not compression:
-        return layout
-    # Where no table says more: as much as a block that did not compress.
-    itemsize = max(np.dtype(name).itemsize for name in dataset.dtypes)
-    block_bytes = height * width * itemsize * (dataset.count if interleaved else 1)
-    return replace(layout, compressed_bytes=table.largest if table and table.largest else block_bytes)
-
-
-def _is_pixel_interleaved(dataset: Any) -> bool:
-    return bool(dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE", "").upper() == "PIXEL" and dataset.count > 1)
-
-
-def _files_of(dataset: Any) -> list[str]:
-    """What a VRT is made of; nothing for other formats."""
-    return [name for name in dataset.files if name != dataset.name] if dataset.driver == "VRT" else []
-
-
-def _layout_of_sources(files: list[str], mosaic: Any, seen: set[str]) -> _Layout:
-    """The largest block among some sources of a mosaic: what a read of it decodes is theirs, not its own.
-
-    As many decoders as sources may be open at once: those of the sampled ones, or so many of the largest. A source may be a VRT
-    itself; `seen` are those on the way to this one, which GDAL refuses to read again.
-    """
-    from lib.raster.formats import MOST_OPEN_SOURCES, open_source
-
-    layouts = []
-    for i in windows.evenly(len(files), _MOSAIC_SAMPLE):
-        try:
-            with open_source(files[i]) as source:
-                within = [name for name in _files_of(source) if name not in seen]
-                layouts.append(
-                    _layout_of_sources(within, source, seen | {files[i]})
-                    if within
-                    else _layout(source, files[i], _table(source))
-                )
-        except SourceError:
-            continue  # an overview, a sidecar or a missing tile: reading it will tell
-    if not layouts:
-        return _layout(mosaic, mosaic.name, None)
-    held = [each.decoder_bytes for each in layouts]
-    most = sum(held) if len(files) <= _MOSAIC_SAMPLE else max(held) * MOST_OPEN_SOURCES
-    largest = max(layouts, key=lambda each: each.block[0] * each.block[1])
-    return replace(largest, compressed_bytes=max(each.compressed_bytes for each in layouts), decoder_bytes=most)
-
-
-def _is_warped(dataset: Any) -> bool:
-    return 'subClass="VRTWarpedDataset"' in "".join(
-        dataset.tags(ns="xml:VRT").keys() | dataset.tags(ns="xml:VRT").values()
-    )
-
-
-def _table(dataset: Any) -> _Table | None:
-    """A TIFF's block table; None for other formats, and where each entry may be a request to a server."""
-    if dataset.driver != "GTiff" or not (Path(dataset.name).is_file() or is_split(dataset)):
-        return None
-    shape = (dataset.height, dataset.width)
-    grid = shape if is_split(dataset) else dataset.block_shapes[0]
-    across, per_plane = windows.steps(shape[1], grid[1]), windows.count(shape, grid)
-    blocks = per_plane * (1 if _is_pixel_interleaved(dataset) else dataset.count)
-    end = largest = 0
-    for index in windows.evenly(blocks, _MOST_BLOCKS_CHECKED):
-        plane, block = divmod(index, per_plane)
-        y, x = divmod(block, across)
-        offset = dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=plane + 1)
-        size = dataset.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=plane + 1)
-        if offset and size:  # a sparse block has neither
-            end, largest = max(end, int(offset) + int(size)), max(largest, int(size))
-    return _Table(blocks, largest if blocks <= _MOST_BLOCKS_CHECKED else 0, end)
-
-
-def _check_table(dataset: Any, path: str, source_bytes: int, table: _Table) -> None:
+def _check_table(dataset: Any, path: str, source_bytes: int, table: Table) -> None:
     """Hold a TIFF's block table against its size.
 
     Raises:

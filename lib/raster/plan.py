@@ -177,7 +177,7 @@ def _powers(most: int) -> Iterator[int]:
 def _caches(facts: RasterFacts, job: RasterJob, window: tuple[int, int], at_once: int) -> Iterator[tuple[int, float]]:
     """GDAL cache sizes to consider, each with how often a source block is decoded then."""
     bound = job.resources.gdal_cache_max_bytes
-    tiny = min(TINY_CACHE_BYTES, bound)
+    tiny = min(max(TINY_CACHE_BYTES, facts.least_cache_bytes), bound)
     decodes = math.prod(
         _touches(step, edge, length) for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
     )

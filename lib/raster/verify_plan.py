@@ -72,7 +72,7 @@ def _terms(
     shape = (output.count, output.height, output.width)
     pixels = min(step[0], shape[1]) * min(step[1], shape[2])
     out_block = block[0] * block[1] * itemsize
-    made = source_terms(facts, room, TINY_CACHE_BYTES, out_block) | {
+    made = source_terms(facts, room, TINY_CACHE_BYTES, out_block, SAMPLE_EDGE**2) | {
         "opening": max(0, process_memory().resident_bytes - room.baseline_bytes),
         "output blocks": out_block * (2 if output.compression else 1) + 256 * KIB,
         "decode buffers": pixels * (itemsize + 1),

@@ -157,6 +157,96 @@ def interlaced_png(folder: Path, dtype: str) -> Path:
     return folder / "interlaced.png"
 
 
+def _placed(
+    name: str, at: tuple[int, int], size: tuple[int, int], inside: tuple[int, int], attributes: str = ""
+) -> str:
+    """One source of a VRT's band: `size` at `at`, of `inside` in the file; each `(x, y)`."""
+    return (
+        f'<SimpleSource{attributes}><SourceFilename relativeToVRT="1">{name}</SourceFilename><SourceBand>1</SourceBand>'
+        f'<SrcRect xOff="0" yOff="0" xSize="{inside[0]}" ySize="{inside[1]}"/>'
+        f'<DstRect xOff="{at[0]}" yOff="{at[1]}" xSize="{size[0]}" ySize="{size[1]}"/></SimpleSource>'
+    )
+
+
+def _vrt(path: Path, size: tuple[int, int], dtype: str, placed: list[str]) -> Path:
+    """A VRT of one band, `size` `(x, y)`."""
+    kind = {"uint8": "Byte", "uint16": "UInt16"}[dtype]
+    path.write_text(
+        f'<VRTDataset rasterXSize="{size[0]}" rasterYSize="{size[1]}"><SRS>EPSG:32633</SRS>'
+        "<GeoTransform>500000, 10, 0, 5000000, 0, -10</GeoTransform>"
+        f'<VRTRasterBand dataType="{kind}" band="1">{"".join(placed)}</VRTRasterBand></VRTDataset>'
+    )
+    return path
+
+
+def _tiles(edge: int) -> dict[str, Any]:
+    return {"tiled": True, "blockxsize": edge, "blockysize": edge, "compress": "deflate"}
+
+
+def uneven_mosaic(folder: Path, dtype: str) -> Path:
+    """Seventeen files side by side; the fifth is one tile."""
+    for i in range(17):
+        _tall(folder / f"{i}.tif", dtype, 1, **_tiles(2304 if i == 4 else 256))
+    placed = [_placed(f"{i}.tif", (i * 200, 0), (200, TALL), (200, TALL)) for i in range(17)]
+    return _vrt(folder / "mosaic.vrt", (17 * 200, TALL), dtype, placed)
+
+
+def mosaic_of_stacks(folder: Path, dtype: str) -> Path:
+    """Nine files, each with its last block of 12 bands, of which the mosaic has one."""
+    for i in range(9):
+        _tall(folder / f"{i}.tif", dtype, 12, **_tiles(512), interleave="pixel", photometric="minisblack", alpha="no")
+    placed = [_placed(f"{i}.tif", (i * 250, 0), (250, TALL), (250, TALL)) for i in range(9)]
+    return _vrt(folder / "stacks.vrt", (9 * 250, TALL), dtype, placed)
+
+
+def mixed_mosaic(folder: Path, dtype: str) -> Path:
+    """Blocks of 512 pixels of one band, and of 496 pixels of forty."""
+    _tall(folder / "one.tif", dtype, 1, **_tiles(512))
+    _tall(folder / "forty.tif", dtype, 40, **_tiles(496), interleave="pixel", photometric="minisblack", alpha="no")
+    placed = [_placed(name, (x, 0), (900, TALL), (900, TALL)) for name, x in (("one.tif", 0), ("forty.tif", 900))]
+    return _vrt(folder / "mixed.vrt", (1800, TALL), dtype, placed)
+
+
+def averaged_vrt(folder: Path, dtype: str) -> Path:
+    """A VRT at a quarter of its file's resolution, averaged: GDAL reads all pixels that a window covers.
+
+    A whole number, for at others its average of a pixel depends on the window that is read.
+    """
+    with rasterio.open(_tall(folder / "tall.tif", dtype, 1, **_tiles(512))) as dataset:
+        whole = np.tile(dataset.read(), (1, 3, 3))
+        profile = dataset.profile | {"height": whole.shape[1], "width": whole.shape[2]}
+    with rasterio.open(folder / "whole.tif", "w", **profile) as dataset:
+        dataset.write(whole)
+    inside = (3 * WIDTH, 3 * TALL)
+    size = (inside[0] // 4, inside[1] // 4)
+    return _vrt(
+        folder / "small.vrt", size, dtype, [_placed("whole.tif", (0, 0), size, inside, ' resampling="average"')]
+    )
+
+
+def one_tile_mask(folder: Path, dtype: str) -> Path:
+    """Small tiles, and beside them a mask that is one tile of 16 million pixels."""
+    edge = 4096
+    path = folder / "masked.tif"
+    where = {"width": edge, "height": edge, "count": 1, "crs": "EPSG:32633", "transform": from_origin(5e5, 5e6, 10, 10)}
+    with rasterio.open(path, "w", driver="GTiff", dtype=dtype, **where, **_tiles(256)) as dataset:
+        dataset.write(np.resize(np.maximum(pixels(dtype, 1), 60), (1, edge, edge)))
+    mask = np.full((1, edge, edge), 255, "uint8")
+    mask[:, 1000:2000] = 0
+    with rasterio.open(f"{path}.msk", "w", driver="GTiff", dtype="uint8", **where, **_tiles(edge)) as dataset:
+        dataset.write(mask)
+        dataset.update_tags(INTERNAL_MASK_FLAGS_1="2")
+    return path
+
+
+def large_tag(folder: Path, dtype: str) -> Path:
+    """A tag of twelve million characters."""
+    path = _tall(folder / "tag.tif", dtype, 1, **_tiles(256))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.update_tags(HISTORY="x" * 12_000_000)
+    return path
+
+
 # Their decoders hold more than a block; some are lossy, so the truth about them is GDAL's read of all.
 HELD: dict[str, tuple[Callable[[Path, str], Path], tuple[str, ...]]] = {
     "one-strip": (one_strip, ("uint8", "uint16")),
@@ -168,6 +258,13 @@ HELD: dict[str, tuple[Callable[[Path, str], Path], tuple[str, ...]]] = {
     "jp2-one-tile": (_copied("tile.jp2", "JP2OpenJPEG", 1, BLOCKXSIZE=WIDTH, BLOCKYSIZE=TALL), ("uint8",)),
     "webp": (_copied("image.webp", "WEBP", 3), ("uint8",)),
     "interlaced-png": (interlaced_png, ("uint8",)),
+    "mrf-pages": (_copied("pages.mrf", "MRF", 3, COMPRESS="DEFLATE", INTERLEAVE="PIXEL", BLOCKSIZE=1024), ("float32",)),
+    "uneven-mosaic": (uneven_mosaic, ("uint16",)),
+    "mosaic-of-stacks": (mosaic_of_stacks, ("uint8",)),
+    "mixed-mosaic": (mixed_mosaic, ("uint16",)),
+    "averaged-vrt": (averaged_vrt, ("uint8",)),
+    "one-tile-mask": (one_tile_mask, ("uint8",)),
+    "large-tag": (large_tag, ("uint8",)),
 }
 RASTERS: dict[str, tuple[Callable[[Path, str], Path], tuple[str, ...]]] = {
     "tiled": (tiled, ("uint8", "int16", "uint16", "int32", "float32", "float64")),
@@ -185,7 +282,7 @@ def raw_pixels(source: str, path: Path, dtype: str, bands: int) -> Pixels:
     if source not in HELD:
         return pixels(dtype, bands)
     with rasterio.open(path) as dataset:
-        return dataset.read()
+        return dataset.read(masked=True).filled(NODATA)
 
 
 def raster_truth(operation: str, raw: Pixels) -> Pixels:
