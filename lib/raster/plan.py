@@ -66,7 +66,7 @@ def make_plan(facts: RasterFacts, job: RasterJob, room: Room) -> Plan:
         block_size=layout.block_size,
         chunks=windows.count(facts.shape, layout.window) * windows.steps(len(facts.bands), layout.bands_at_once),
         terms=made,
-        lower_by=_lower_by(chosen, choices, facts, job),
+        lower_by=_lower_by(chosen, choices, facts, job, room),
         expected=_expected(facts, job, layout),
         facts=facts.describe() | {"bands_at_once": layout.bands_at_once, "decodes": round(layout.decodes, 2)},
     )
@@ -260,7 +260,7 @@ def _expected(facts: RasterFacts, job: RasterJob, layout: Layout) -> dict[str, A
     }
 
 
-def _lower_by(chosen: _Choice, choices: list[_Choice], facts: RasterFacts, job: RasterJob) -> str:
+def _lower_by(chosen: _Choice, choices: list[_Choice], facts: RasterFacts, job: RasterJob, room: Room) -> str:
     """The one setting that would lower the peak most, and by how much: what the planner would choose with it set."""
     layout = chosen.layout
     knobs = {"threads 1": [each for each in choices if each.layout.threads == 1]}
@@ -270,13 +270,24 @@ def _lower_by(chosen: _Choice, choices: list[_Choice], facts: RasterFacts, job: 
     for bound in (1, 2, 4, 8):
         if bound * MIB < sizes[chosen]:
             knobs[f"max_chunk_mb {bound}"] = [each for each in choices if sizes[each] <= bound * MIB]
-    found = [
-        (chosen.projected_bytes - min(within, key=_preference).projected_bytes, knob)
-        for knob, within in knobs.items()
-        if within
-    ]
+    knobs |= {knob: _choices(facts, other, room) for knob, other in _other_jobs(job, layout).items()}
+    found = []
+    for knob, within in knobs.items():
+        fitting = [each for each in within if each.projected_bytes <= room.budget_bytes]
+        if fitting:
+            found.append((chosen.projected_bytes - min(fitting, key=_preference).projected_bytes, knob))
     saved, knob = max(found, default=(0, ""))
     return f"{knob} saves {format_bytes(saved)}" if saved >= MIB else ""
+
+
+def _other_jobs(job: RasterJob, layout: Layout) -> dict[str, RasterJob]:
+    """The job with other codecs and smaller caches, by the setting that makes it so."""
+    jobs = {"compress none": job.model_copy(update={"compress": "none"})} if job.compress != "none" else {}
+    for bound in (1, 8, 64):
+        if bound * MIB < layout.cache_bytes:
+            smaller = job.resources.model_copy(update={"gdal_cache_max_bytes": bound * MIB})
+            jobs[f"gdal_cachemax {bound}"] = job.model_copy(update={"resources": smaller})
+    return jobs
 
 
 def _preference(choice: _Choice) -> tuple[float, int]:
@@ -310,7 +321,7 @@ def _chunk_refused(facts: RasterFacts, job: RasterJob) -> MemoryRefused:
     least = min((chunk_bytes(facts, free, each.window, each.bands_at_once) for each in layouts(facts, free)), default=0)
     bound = job.resources.max_chunk_bytes or 0
     return MemoryRefused(
-        f"{job.label}: max_chunk_mb allows {format_bytes(bound)} for a chunk, the smallest takes {format_bytes(least)}"
+        f"{job.label}: max_chunk_mb allows {bound:,} bytes for a chunk, the smallest takes {least:,}"
         + (f" with block_size={job.block_size}" if job.block_size else ""),
         hint=f"set max_chunk_mb to {_mib(least)} or more",
         smallest_chunk_bytes=least,

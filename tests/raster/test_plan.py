@@ -156,6 +156,27 @@ def test_a_chunk_bound_too_small_is_named() -> None:
     assert refused.value.smallest_chunk_bytes > MIB
 
 
+def test_a_chunk_a_little_too_small_is_told_apart() -> None:
+    """Two numbers that both round to 1.0 MiB are said in bytes."""
+    with pytest.raises(
+        MemoryRefused, match=r"allows 1,048,576 bytes for a chunk, the smallest takes 1,\d{3},\d{3}"
+    ) as refused:
+        planner.make_plan(facts_of(), job_of(block_size=320, resources={"max_chunk_bytes": MIB}), room_of(2048 * MIB))
+    assert refused.value.smallest_chunk_bytes < 1.3 * MIB
+
+
+def test_the_encoder_holds_no_more_jobs_than_tiles() -> None:
+    """Tiles larger than the raster are one each: threads have nothing to queue."""
+    shapes = {"one": (2000, 2000), "many": (20_000, 20_000)}
+    job = job_of(block_size=2048, compress="lzw", resources={"threads": 4})
+    held = {
+        name: planner.make_plan(facts_of(shape=shape), job, room_of(2048 * MIB)).terms["encoder"]
+        for name, shape in shapes.items()
+    }
+    assert held["one"] < 2.5 * 2048**2 * 4
+    assert held["many"] > 5 * 4 * 2048**2 * 4
+
+
 def test_one_huge_block_is_refused_with_its_size() -> None:
     """A header with one block of 2 GB is refused, with the limit that it would need."""
     facts = facts_of(block=(32_768, 32_768), shape=(32_768, 32_768))
@@ -192,20 +213,43 @@ def test_two_hundred_bands_need_no_two_hundred_buffers() -> None:
     assert many - one < 8 * MIB
 
 
-def test_the_knob_that_lowers_the_peak_keeps_its_promise() -> None:
-    """`lower_by` names one setting and value; typed in, they save what was promised."""
-    job, room = job_of(), room_of(512 * MIB)
-    plan = planner.make_plan(facts_of(), job, room)
-    found = re.fullmatch(r"(\w+) (\d+) saves (.+)", plan.lower_by)
+def with_knob(job: RasterJob, knob: str, value: str) -> RasterJob:
+    """A job with a setting typed in as `lower_by` names it."""
+    if knob in {"block_size", "compress"}:
+        return job.model_copy(update={knob: value if knob == "compress" else int(value)})
+    name, unit = {
+        "threads": ("threads", 1),
+        "max_chunk_mb": ("max_chunk_bytes", MIB),
+        "gdal_cachemax": ("gdal_cache_max_bytes", MIB),
+    }[knob]
+    return job.model_copy(update={"resources": job.resources.model_copy(update={name: int(value) * unit})})
+
+
+STRIPS = {"block": (1, 10_000)}
+
+
+@pytest.mark.parametrize("facts", [{}, STRIPS, {"shape": (40, 150_000), "block": (27, 150_000)}])
+@pytest.mark.parametrize("limit_mb", [200, 512])
+def test_the_knob_that_lowers_the_peak_most_keeps_its_promise(facts: dict[str, Any], limit_mb: int) -> None:
+    """`lower_by` names one setting and value; typed in, they save what was promised, and no other saves more."""
+    job, room = job_of(), room_of(limit_mb * MIB)
+    plan = planner.make_plan(facts_of(**facts), job, room)
+    found = re.fullmatch(r"(\w+) (\w+) saves (.+)", plan.lower_by)
     assert found
-    knob, value = found[1], int(found[2])
-    if knob == "block_size":
-        changed = job.model_copy(update={"block_size": value})
-    else:
-        name, size = ("threads", value) if knob == "threads" else ("max_chunk_bytes", value * MIB)
-        changed = job.model_copy(update={"resources": job.resources.model_copy(update={name: size})})
-    saved = plan.projected_bytes - planner.make_plan(facts_of(), changed, room).projected_bytes
-    assert format_bytes(saved) == found[3]
+
+    def saved(knob: str, value: str) -> int:
+        again = planner.make_plan(facts_of(**facts), with_knob(job, knob, value), room)
+        return plan.projected_bytes - again.projected_bytes
+
+    assert format_bytes(saved(found[1], found[2])) == found[3]
+    others = [
+        ("threads", "1"),
+        ("compress", "none"),
+        ("block_size", "128"),
+        ("gdal_cachemax", "1"),
+        ("max_chunk_mb", "2"),
+    ]
+    assert saved(found[1], found[2]) >= max(saved(*each) for each in others)
 
 
 def test_a_disk_too_small_is_refused() -> None:
