@@ -18,6 +18,7 @@ _CONFIDENCE = 0.95
 _MOST_POINTS = 128
 _GROWTH_STEPS = 32
 _BEGUN = 0.1
+_EXPLAINED = 0.5
 _NAMED_FROM = 7 / 8
 
 Point = tuple[int, int]
@@ -63,7 +64,8 @@ def growing(points: Sequence[Point]) -> Slope | None:
     """The slope since growth began, where it is surely above 0; None where it is not.
 
     Growth began where memory was last within a tenth of the way up from its lowest: a leak may begin late, and what stayed
-    flat before it would halve its slope.
+    flat before it would halve its slope. A line that explains less than half of the growth is none: of a few large steps the
+    median slope is that of the treads.
     """
     if not points:
         return None
@@ -71,7 +73,10 @@ def growing(points: Sequence[Point]) -> Slope | None:
     few = lowest + _BEGUN * (points[-1][1] - lowest)
     begun = max((i for i, (_, size) in enumerate(points) if size <= few), default=0)
     slope = fit(points[begun:])
-    return slope if slope and slope.is_sure else None
+    if slope is None or not slope.is_sure:
+        return None
+    (first, least), (last, most) = points[begun], points[-1]
+    return slope if slope.bytes_per_chunk * (last - first) >= _EXPLAINED * (most - least) else None
 
 
 def would_cross(slope: Slope, *, chunk: int, held_bytes: int, chunks: int, threshold_bytes: int) -> int | None:

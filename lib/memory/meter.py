@@ -32,7 +32,6 @@ _PEAK_GROWTH = 1.10
 _REST = 100  # releases and looks stop the work: each is followed by a rest of so many times what it took
 _EARLY_RELEASES = 8
 _FEWEST_CHUNKS_TO_COMPARE = 4
-_FEWEST_SIZES = 64
 _LEAST_SHARE = 0.1
 
 
@@ -151,9 +150,7 @@ class Meter:
     def record(self) -> dict[str, Any]:
         """What was measured, as `reports.MemoryRecord` has it; its samples over time are the parent's."""
         now = process_memory()
-        # Few releases, many chunks: the sizes at the chunks will do, as what was free in them widens the interval.
-        sizes = self._sizes.points if len(self._sizes.points) >= _FEWEST_SIZES else []
-        slope = fit(self._residues.points) or fit(sizes)
+        slope = fit(self._residues.points)
         return {
             "baseline_bytes": self.baseline_bytes,
             "peak_bytes": now.peak_bytes,
