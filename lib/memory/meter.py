@@ -278,7 +278,13 @@ class Meter:
         if (seen := self._tracer.last) is not None:
             self.top = seen.top()
         self._send(
-            {"event": "allocators", "top": self.top, "attribution": self.attribution, "resident_bytes": resident}
+            {
+                "event": "allocators",
+                "top": self.top,
+                "attribution": self.attribution,
+                "resident_bytes": resident,
+                "tracing_stopped": self._tracer.stopped,
+            }
         )
 
     def _raise_if_drift_stays(self, before: int) -> None:

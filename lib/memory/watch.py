@@ -115,6 +115,7 @@ class Watch:
                     update={
                         "top_allocators": [Allocator(**each) for each in event["top"]],
                         "attribution": event["attribution"],
+                        "tracing_stopped": event["tracing_stopped"],
                     }
                 )
             case "check":

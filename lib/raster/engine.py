@@ -82,7 +82,16 @@ def run(job: RasterJob, plan: Plan, bench: Bench) -> Outcome:
         bench.meter.finish()
         bench.meter.phase("verify")
         verification.basic(str(bench.staged), job.source, job, plan.expected, bench, result=counts)
-    return Outcome(result=counts, checks=tuple(bench.checks), driver="GTiff")
+    return Outcome(result=counts, checks=tuple(bench.checks), warnings=tuple(_notes(job, plan)), driver="GTiff")
+
+
+def _notes(job: RasterJob, plan: Plan) -> list[str]:
+    files, seen = plan.facts["sources"], plan.facts["sources_seen"]
+    if seen == files:
+        return []
+    return [
+        f"{job.label}: {seen} of its {files} files were looked into; one with larger blocks than theirs takes more memory"
+    ]
 
 
 def _check_job(job: RasterJob) -> None:

@@ -136,3 +136,26 @@ def test_a_raw_file_shorter_than_its_header(shop: Workshop) -> None:
     )
     (shop.folder / "in.dat").write_bytes(b"\0" * 1000)
     refused(shop, shop.folder / "in.dat", SourceError, r"in\.dat is not a raster")
+
+
+def test_a_mosaic_that_is_not_looked_into_whole_says_so(
+    shop: Workshop, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more files than are looked into, the job is done, and warns of what it has not seen."""
+    tile, placed = write(RAW).name, ""
+    for column in range(3):
+        (shop.folder / f"{column}.tif").write_bytes((shop.folder / tile).read_bytes())
+        placed += (
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{column}.tif</SourceFilename>'
+            '<SrcRect xOff="0" yOff="0" xSize="300" ySize="300"/>'
+            f'<DstRect xOff="{column * 300}" yOff="0" xSize="300" ySize="300"/></SimpleSource>'
+        )
+    (shop.folder / "mosaic.vrt").write_text(
+        '<VRTDataset rasterXSize="900" rasterYSize="300"><GeoTransform>0, 10, 0, 0, 0, -10</GeoTransform>'
+        f'<VRTRasterBand dataType="UInt16" band="1">{placed}</VRTRasterBand></VRTDataset>'
+    )
+    assert shop.transform(shop.folder / "mosaic.vrt")[1].warnings == ()
+    (shop.folder / "out.tif").unlink()
+    monkeypatch.setattr("lib.raster.blocks.MOST_FILES_SEEN", 2)
+    _, outcome = shop.transform(shop.folder / "mosaic.vrt")
+    assert outcome.warnings[0].startswith("mosaic.vrt: 2 of its 3 files were looked into")
