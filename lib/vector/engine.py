@@ -1,8 +1,7 @@
 """The vector engine: one pass over Arrow batches, from source to sink, within what was planned.
 
-`plan` opens headers; `run` streams. Pure parts are in `plan.py`, `area.py` and `wkb.py`; I/O in `ogr.py`, `facts.py`, `counts.py` (with
-`flatgeobuf.py` and `texts.py`)
-and `sinks.py`; the checks that end a run in `verification.py`.
+`plan` opens headers; `run` streams. Pure parts are in `plan.py`, `area.py` and `wkb.py`; I/O in `ogr.py`, `facts.py`, `counts.py`
+(with `flatgeobuf.py` and `texts.py`) and `sinks.py`; the checks that end a run in `verification.py`.
 """
 
 from pathlib import Path
