@@ -32,6 +32,7 @@ __all__ = [
     "end_descendants",
     "end_with_us",
     "enter_leaf",
+    "is_near_address_space_cap",
     "lift_address_space_cap",
     "limit_leaf",
     "trim",
@@ -134,6 +135,12 @@ def lift_address_space_cap() -> bool:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         return soft != hard
     return False
+
+
+def is_near_address_space_cap(near_bytes: int) -> bool:
+    """Whether this process's virtual size is within so many bytes of its soft RLIMIT_AS."""
+    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return soft != resource.RLIM_INFINITY and process_memory().virtual_bytes >= soft - near_bytes
 
 
 def _set_soft(cap: int) -> int | None:

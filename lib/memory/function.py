@@ -1,14 +1,13 @@
 """Calling a user's function (`work.load_function` finds it): what it raises is its own failure, or memory on evidence."""
 
 import os
-import resource
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 from lib.errors import FunctionError, MemoryExceeded, SwathError
+from lib.memory import cap
 from lib.memory.evidence import NEAR_ADDRESS_SPACE_BYTES, all_words, is_refusal, one_line
-from lib.memory.proc import process_memory
 
 __all__ = ["call"]
 
@@ -27,15 +26,10 @@ def call(function: Callable[..., Any], name: str, *arguments: Any) -> Any:
     except (MemoryError, SwathError):
         raise
     except BaseException as error:
-        if is_refusal(error, at_cap=_is_at_address_space_cap()):
+        if is_refusal(error, at_cap=cap.is_near_address_space_cap(NEAR_ADDRESS_SPACE_BYTES)):
             raise MemoryExceeded(f"function {name}: an allocator was refused: {all_words(error)}") from error
         raise FunctionError(f"function {name} raised {one_line(error)}", function=name) from error
     finally:
         if os.getpid() != ours:  # a fork that came back would go on with the job's files, and close them
             traceback.print_exc()
             os._exit(1)
-
-
-def _is_at_address_space_cap() -> bool:
-    soft = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return soft != resource.RLIM_INFINITY and process_memory().virtual_bytes >= soft - NEAR_ADDRESS_SPACE_BYTES

@@ -14,7 +14,7 @@ from rasterio.errors import RasterioError, RasterioIOError
 
 from lib.errors import DataError, MemoryExceeded, OutputError, SwathError
 from lib.memory import cap
-from lib.memory.evidence import speaks_of_memory
+from lib.memory.evidence import NEAR_ADDRESS_SPACE_BYTES, speaks_of_memory
 from lib.raster.windows import Window
 
 __all__ = ["RASTERIO_ERRORS", "is_allocator", "read", "words", "writing"]
@@ -69,7 +69,7 @@ def writing(path: str) -> Iterator[None]:
 
     Raises:
         OutputError: the disk, a quota or a file-size limit said no, or the driver did.
-        MemoryExceeded: an allocator's words.
+        MemoryExceeded: an allocator's words, or any while the address space is at its cap: then GDAL says "Write failed", too.
     """
     try:
         yield
@@ -78,6 +78,8 @@ def writing(path: str) -> Iterator[None]:
     except RASTERIO_ERRORS as error:
         _raise_if_memory(error, f"writing {path}")
         said = words(error)
+        if not _chain_has_disk_error(error) and cap.is_near_address_space_cap(NEAR_ADDRESS_SPACE_BYTES):
+            raise MemoryExceeded(f"no memory while writing {path}: the address space is at its cap: {said}") from error
         full = _chain_has_disk_error(error) or any(word in said.lower() for word in _DISK_WORDS)
         why = "the disk is full or a file-size limit was reached" if full else "GDAL could not write"
         raise OutputError(f"{path}: {why}: {said}", path=path) from error

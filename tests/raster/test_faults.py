@@ -1,13 +1,14 @@
 """What reading raises, in our words."""
 
+import errno
 import resource
 from collections.abc import Iterator
 
 import pytest
 from rasterio.errors import RasterioIOError
 
-from lib.errors import DataError, MemoryExceeded
-from lib.raster.faults import read
+from lib.errors import DataError, MemoryExceeded, OutputError
+from lib.raster.faults import read, writing
 
 _ROOMY = 2**40  # bytes: a cap that refuses nothing here, but can be seen
 
@@ -61,3 +62,15 @@ def test_a_read_that_fails_once_is_no_memory() -> None:
     with pytest.raises(DataError):
         read(once, "tile.tif")
     assert _is_capped()
+
+
+@pytest.mark.parametrize(("at_cap", "error"), [(True, MemoryExceeded), (False, OutputError)])
+def test_a_write_that_fails_at_the_cap_is_memory(
+    at_cap: bool, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDAL says "Write failed" of a disk and of memory alike; a disk's own error number stays the disk's."""
+    monkeypatch.setattr("lib.memory.cap.is_near_address_space_cap", lambda _: at_cap)
+    with pytest.raises(error), writing("out.tif"):
+        raise RasterioIOError("Write failed")
+    with pytest.raises(OutputError), writing("out.tif"):
+        raise OSError(errno.ENOSPC, "No space left on device")
