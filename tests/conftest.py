@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -36,3 +37,21 @@ def prefect_api() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_meter_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A meter that a test has begun and not finished would look on, and end the tracing of the tests that follow."""
+    from lib.memory.meter import Meter
+
+    made: list[Meter] = []
+    begin = Meter.__init__
+
+    def noted(self: Meter, *arguments: Any, **named: Any) -> None:
+        begin(self, *arguments, **named)
+        made.append(self)
+
+    monkeypatch.setattr(Meter, "__init__", noted)
+    yield
+    for meter in made:
+        meter.note_failure()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ _READ_BYTES = 65536
 _LAST_WORDS_BYTES = 16 * 1024
 _DEAD_SECONDS = 10
 _MOST_ROUNDS = 100
+_DYING_SECONDS = 0.005
 
 
 class Child:
@@ -154,11 +156,11 @@ class Child:
     def kill(self) -> None:
         """Kill the child and all its descendants; nothing of it needs a farewell (its files are the parent's)."""
         if self._process.poll() is None:  # while it lives, what they leave behind comes to it
-            _kill_all(lambda: tree(self.pid)[1:])
+            _kill_all(lambda: tree(self.pid)[1:], until_gone=False)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         if self._process.poll() != 0:  # a child that took its leave has ended its descendants itself
-            _kill_all(lambda: started_with(MARK, self._mark))
+            _kill_all(lambda: started_with(MARK, self._mark), until_gone=True)
 
     def close(self) -> None:
         """Let an idle child end by itself, and close our ends of its pipes."""
@@ -194,17 +196,22 @@ def _event(line: bytes) -> dict[str, Any]:
     return {"event": "stderr", "text": line.decode("utf-8", "replace")}
 
 
-def _kill_all(listed: Callable[[], list[int]]) -> None:
-    """Kill what is listed, and look again: a process may fork while it is being listed."""
+def _kill_all(listed: Callable[[], list[int]], *, until_gone: bool) -> None:
+    """Kill what is listed, and look again: a process may fork while it is being listed.
+
+    Until nothing new is listed, as those that nobody reaps stay in a process tree; or until nothing is.
+    """
     killed: set[int] = set()
     for _ in range(_MOST_ROUNDS):
-        found = set(listed()) - killed
-        if not found:
+        found = set(listed())
+        if not (found if until_gone else found - killed):
             return
-        for pid in found:
+        for pid in found - killed:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         killed |= found
+        if until_gone:
+            time.sleep(_DYING_SECONDS)
 
 
 def child_environment(resources: Resources, folder: Path | None, leaf: Path | None) -> dict[str, str]:

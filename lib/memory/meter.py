@@ -238,7 +238,9 @@ class Meter:
         return "no line of Python or NumPy: native memory"
 
     def _warn_of_end_of_tracing(self) -> None:
-        if (stopped := self._tracer.stopped) is not None:
+        """Where a user's function runs: of our own jobs (a verification's plain path over a huge polygon) the record will do."""
+        stopped = self._tracer.stopped
+        if stopped is not None and self._tracer.is_of_function:
             self.warnings.append(
                 f"tracing stopped after {stopped['chunk']} chunks, as it took {format_bytes(stopped['tracing_bytes'])} itself: "
                 f"the lines named are of the {stopped['allocations']:,} allocations last looked at, and what Python and NumPy "

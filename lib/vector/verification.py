@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyproj
 import shapely
+from numpy.random import default_rng  # here: amid the work its import would be ten thousand traces
 
 from lib import provenance
 from lib.jobs import VectorJob, VerifyJob
@@ -297,7 +298,7 @@ def _source_sample(
     promotes = info["driver"] == "ESRI Shapefile" and (info["geometry_type"] or "").startswith(
         ("Polygon", "LineString")
     )
-    generator = np.random.default_rng(_SEED)
+    generator = default_rng(_SEED)
     share = min(1.0, _SOURCE_BATCHES * batch_rows / max(int(info["features"]), 1))
     members, taken = Membership(), 0
     with _batches(source, job.layer, batch_rows) as reader:
@@ -324,7 +325,7 @@ def _read_output(
     batch_rows: int,
 ) -> None:
     """Decode every row; recompute a seeded sample; look for the rows of the source's sample."""
-    generator = np.random.default_rng(_SEED)
+    generator = default_rng(_SEED)
     share = min(1.0, _FULL_ROWS / max(int(info["features"]), 1))
     rows = sampled = wrong = 0
     trouble = ""

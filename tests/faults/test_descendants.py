@@ -23,6 +23,10 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "started"
 
 
+def _children() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children() if "lib.memory.child" in " ".join(each.cmdline())]
+
+
 def _alive(started: Path) -> list[int]:
     noted = [int(word) for word in started.read_text().split()]
     assert noted
@@ -45,8 +49,7 @@ def test_a_job_that_is_done_leaves_no_daemon(job: Job, started: Path, tmp_path: 
         report = runner.run(job("daemon_left", limit_mb=400), staged=tmp_path / "staged.tif")
         assert report.status == "completed", report.error
         assert _alive(started) == []
-        children = psutil.Process().children()
-        assert [each for each in children if "lib.memory.child" in " ".join(each.cmdline())] == []
+        assert _children() == []
 
 
 @pytest.mark.parametrize("path", [os.environ["PATH"], "/nowhere"], ids=["with grep", "without"])
@@ -62,7 +65,7 @@ def test_a_child_that_died_leaves_no_daemon(
             while not started.exists():
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            for child in psutil.Process().children():
+            for child in _children():
                 child.kill()
 
     report = run_published(job("child_that_stays"), kill)
