@@ -103,8 +103,8 @@ def test_native_memory_is_unexplained(split: Split) -> None:
     ctypes.memset(block, 1, size)
     grown = _grown(before, split())
     libc.free(block)
-    assert grown["resident_bytes"] == pytest.approx(size, abs=MIB)
-    assert grown["unexplained_bytes"] + grown["not_resident_bytes"] == pytest.approx(size, abs=2 * MIB)
+    assert grown["resident_bytes"] >= size  # a huge page may reach over its end
+    assert grown["unexplained_bytes"] + grown["not_resident_bytes"] == pytest.approx(grown["resident_bytes"], abs=MIB)
     assert abs(grown["malloc_free_bytes"]) < MIB
 
 
