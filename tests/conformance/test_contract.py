@@ -45,8 +45,11 @@ KINDS = {
 
 
 def _raster_cases() -> Iterator[tuple[str, str, str]]:
+    """Every operation on every plain layout; what a decoder holds does not depend on the operation: one will do."""
     for operation in OPERATIONS:
         for source, (_, dtypes) in sources.RASTERS.items():
+            if source in sources.HELD and operation != "rescale":
+                continue
             for dtype in dtypes:
                 yield operation, source, dtype
 
@@ -210,7 +213,7 @@ def test_vector_of_large_features(shape: str, suffix: str, limit: str, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("limit", ["tight", "ample"])
 @pytest.mark.parametrize("suffix", sorted(jobs.VECTOR_DRIVERS))
 @pytest.mark.parametrize("driver", sources.SKEWED)
 def test_vector_of_skewed_rows(driver: str, suffix: str, limit: str, tmp_path: Path) -> None:
