@@ -23,9 +23,11 @@ from lib.units import MIB, format_bytes, mib
 
 __all__ = ["DriverFacts", "metadata_reader", "plan", "run"]
 
-# Resident growth of trials, measured (GDAL 3.12), mostly code paged in: the first of a half, and each further one.
-_FIRST_TRIAL_BYTES = 12 * MIB
-_TRIAL_BYTES = 2 * MIB
+# Resident growth of trials, measured (GDAL 3.12), mostly code paged in: the first of a half, by whether it has opened a source,
+# and each one.
+_FIRST_TRIAL_BYTES = {"raster": 19 * MIB, "vector": 9 * MIB}
+_FIRST_AFTER_SOURCE_BYTES = 3 * MIB
+_TRIAL_BYTES = MIB
 _READ_ONLY = ("VRT", "OSM")
 
 
@@ -57,10 +59,14 @@ def plan(job: DriversJob, room: Room) -> Plan:
 
     Raises:
         MemoryRefused: the limit is below that.
+        SourceError: no driver opens the job's source.
     """
     halves = _halves(job)
-    imported = max(room.baseline_bytes, process_memory().resident_bytes)
-    trials = len(halves) * _FIRST_TRIAL_BYTES + len(_asked(job)) * _TRIAL_BYTES
+    source = {"path": job.source, **probe(job.source)._asdict()} if job.source else None
+    imported = max(room.baseline_bytes, process_memory().peak_bytes)  # and the source opened, whatever its header takes
+    opened = source["kind"] if source else None
+    first = sum(_FIRST_AFTER_SOURCE_BYTES if half == opened else _FIRST_TRIAL_BYTES[half] for half in halves)
+    trials = first + len(_asked(job)) * _TRIAL_BYTES
     projected = imported + trials
     smallest = mib(projected + BASELINE_SPREAD_BYTES) * MIB
     if projected > room.budget_bytes:
@@ -77,6 +83,7 @@ def plan(job: DriversJob, room: Room) -> Plan:
         smallest_limit_bytes=smallest,
         chunks=len(_asked(job)),
         terms={"baseline": room.baseline_bytes, "imports": imported - room.baseline_bytes, "trials": trials},
+        facts={"source": source} if source else {},
     )
 
 
@@ -86,13 +93,11 @@ def run(job: DriversJob, plan: Plan, bench: Bench) -> Outcome:
     Raises:
         JobFailed: a named driver is not in this build, can do neither, or cannot create though it must; fact
             `drivers` has what was found of all.
-        SourceError: no driver opens the job's source.
     """
     halves = _halves(job)
     known = _known_drivers(halves)
     by_name = {each.long_name.lower(): each for each in known.values()} | {name.lower(): d for name, d in known.items()}
     bench.meter.start(plan.chunks)
-    source = {"path": job.source, **probe(job.source)._asdict()} if job.source else None
     found: dict[str, DriverFacts | None] = {}
     for name in _asked(job):
         facts = by_name.get(name.lower())
@@ -102,7 +107,7 @@ def run(job: DriversJob, plan: Plan, bench: Bench) -> Outcome:
     bench.meter.finish()
     records = [asdict(facts) for facts in found.values() if facts]
     _require(job, found, by_name, records)
-    return Outcome(result={"drivers": records} | ({"source": source} if source else {}))
+    return Outcome(result={"drivers": records} | plan.facts)
 
 
 def _halves(job: DriversJob) -> dict[str, Any]:

@@ -274,9 +274,15 @@ def test_verify_and_profile(kind: str, limit: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", _LIMITS)
-def test_drivers(limit: str) -> None:
-    """Trying drivers holds the contract."""
-    job = DriversJob(names=("GTiff", "GPKG", "FlatGeobuf"), resources=_resources(AMPLE_MB))
+@pytest.mark.parametrize("kind", ["raster", "vector", "both"])
+def test_drivers(kind: str, limit: str, tmp_path: Path) -> None:
+    """Trying drivers holds the contract; of one kind with a source, as flows ask, and of all."""
+    asked: dict[str, dict[str, typing.Any]] = {
+        "raster": {"create": ("GTiff",), "data": "raster", "source": str(sources.large_tag(tmp_path, "uint8"))},
+        "vector": {"create": ("GPKG",), "data": "vector", "source": str(sources.vector(tmp_path, "GPKG"))},
+        "both": {"names": ("GTiff", "GPKG", "FlatGeobuf")},
+    }
+    job = DriversJob(**asked[kind], resources=_resources(AMPLE_MB))
     limit_mb = _limit_mb(limit, job)
     _holds(run_job(_at(job, limit_mb)), limit, limit_mb)
 
