@@ -33,7 +33,7 @@ _SOURCE_BYTES = {
     "SQLite": 6 * MIB,
     "ESRI Shapefile": 7 * MIB,
     "GeoJSON": 5 * MIB,
-    "GeoJSONSeq": 5 * MIB,
+    "GeoJSONSeq": 3 * MIB,
     "CSV": 5 * MIB,
 }
 MEASURED_DRIVERS = frozenset(_SOURCE_BYTES)
@@ -73,7 +73,7 @@ _SINK_LARGEST_FACTOR = {"GPKG": 1.5, "FlatGeobuf": 2.75, "": 1.5}
 # Of the largest attributes, beside their places in the two batches (2.7 times them). A text of 3 to 40 MB took up to 3.8 times
 # its size from GPKG to GPKG, 4.1 from FlatGeobuf, 5.0 from SQLite, 5.1 to 5.7 from texts, and one more into FlatGeobuf; of one
 # plan up to one time less, by what malloc had free.
-_SOURCE_ATTRIBUTES_FACTOR = {"GPKG": 0.75, "FlatGeobuf": 1.0, "SQLite": 2.0, "GeoJSON": 3.0, "GeoJSONSeq": 2.25}
+_SOURCE_ATTRIBUTES_FACTOR = {"GPKG": 0.75, "FlatGeobuf": 1.0, "SQLite": 2.0, "GeoJSON": 2.9, "GeoJSONSeq": 2.25}
 _OTHER_SOURCE_ATTRIBUTES_FACTOR = 2.5
 _SINK_ATTRIBUTES_FACTOR = {"GPKG": 0.5, "FlatGeobuf": 1.5, "": 0.5}
 _MOST_LARGEST_UNKNOWN = 2 * MIB
