@@ -12,6 +12,7 @@ import psutil
 import pytest
 import rasterio
 
+from lib.memory.proc import started_with
 from lib.publish import find_leftovers, remove_leftover
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +63,10 @@ def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new(victim: str, raster
         process.communicate(timeout=60)
         _, alive = psutil.wait_procs(family, timeout=10)
         assert alive == []
+        deadline = time.monotonic() + 10
+        while started_with("SWATH_PARENT_PID", str(process.pid)):  # a child that came after the family was looked at
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         for leftover in find_leftovers(tmp_path):
             assert leftover.dead
             remove_leftover(leftover)
