@@ -35,7 +35,6 @@ class Blocks:
         cached_bytes: what GDAL's cache gets at a time: of a GeoTIFF's block of all bands, those of one.
         pixel_interleaved: that block holds all bands.
         compression: the codec's name, "" for none.
-        compressed_bytes: size of the largest compressed block, at most.
         last_bytes: what an open file keeps of the block read last: as it was in the file, its bands before they were parted.
         decoder_bytes: what decoders hold beside blocks, those of all files that are open at once.
         others_bytes: `last_bytes` of the other files that are open at once.
@@ -52,7 +51,6 @@ class Blocks:
     cached_bytes: int
     pixel_interleaved: bool
     compression: str
-    compressed_bytes: int = 0
     last_bytes: int = 0
     decoder_bytes: int = 0
     others_bytes: int = 0
@@ -98,7 +96,6 @@ def _of_file(dataset: Any, path: str, table: Table | None) -> Blocks:
         cached_bytes=block_bytes // (dataset.count if interleaved and dataset.driver == "GTiff" else 1),
         pixel_interleaved=interleaved,
         compression=compression,
-        compressed_bytes=compressed,
         last_bytes=compressed + block_bytes * interleaved,
         decoder_bytes=held_bytes(dataset, path),
         whole_bytes=down * across * itemsize * dataset.count,
@@ -158,7 +155,6 @@ def _open_at_once(found: Sequence[Blocks]) -> Blocks:
     return replace(
         max(found, key=lambda each: each.block_bytes),
         cached_bytes=max(each.cached_bytes for each in found),
-        compressed_bytes=max(each.compressed_bytes for each in found),
         last_bytes=first.last_bytes,
         decoder_bytes=first.decoder_bytes + sum(each.decoder_bytes for each in others),
         others_bytes=first.others_bytes + sum(each.last_bytes + each.others_bytes for each in others),

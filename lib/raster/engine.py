@@ -106,7 +106,7 @@ def _check_job(job: RasterJob) -> None:
 def _transform(job: RasterJob, plan: Plan, staged: Path, bench: Bench, source: Any) -> dict[str, Any]:
     """Everything between opening and closing the output; what it counts is the outcome's result."""
     facts = gather(source, job.source, job.bands, tables_checked=True)
-    if facts.uneven:
+    if facts.read.uneven:
         return_large_blocks()
     options = creation_options(job.compress, plan.block_size or 512, plan.threads, plan.expected["dtype"])
     profile = {

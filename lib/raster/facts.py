@@ -13,10 +13,9 @@ import numpy as np
 
 from lib.errors import DataError, SourceError
 from lib.memory.proc import process_memory
-from lib.raster.blocks import Table, blocks_of, table_of
+from lib.raster.blocks import Blocks, Table, blocks_of, table_of
 from lib.raster.carried import carried_bytes
 from lib.raster.masks import MaskRules
-from lib.raster.vrt import NO_RECIPE, Recipe
 from lib.units import format_bytes
 
 __all__ = ["RasterFacts", "check_bands", "gather"]
@@ -36,24 +35,10 @@ class RasterFacts:
         count: bands in the file.
         dtype: that all selected bands are read as.
         bands: the selected bands' numbers.
-        block: `(height, width)` of the largest block that a read decodes, in pixels.
-        pixel_interleaved: one decoded block holds all bands.
-        compression: the codec's name, "" for none.
+        read: what reading it decodes.
         rules: how nodata is told.
-        largest_block_bytes: decoded size of the largest block that a read of pixels or masks decodes; 0: of the raster's own.
-        cached_bytes: what GDAL's cache gets of blocks at a time; 0: the largest block.
-        compressed_bytes: size of the largest compressed block, at most.
-        last_bytes: what an open file keeps of the block read last.
-        decoder_bytes: what decoders hold beside blocks, those of all sources of a mosaic that are open at once.
-        others_bytes: what the other sources of a mosaic that are open at once keep of their last blocks.
-        whole_bytes: decoded size of all blocks, masks' included; 0 where not known.
-        least_cache_bytes: the GDAL cache below which blocks are decoded again and again; 0 for most formats.
-        uneven: blocks of different sizes come among each other: a mosaic's, a mask file's.
         blocks: blocks in all bands of the file; 0 where not a TIFF.
         source_bytes: size of the file; 0 where it is not one.
-        sources: files that a mosaic is made of, the VRT itself not counted; else 1.
-        sources_seen: those of them that were looked into.
-        recipe: how a VRT reads its sources.
         carried_bytes: size of the tags that an output takes over, as GDAL's XML.
         opened_bytes: resident size of this process with the source open.
     """
@@ -64,33 +49,12 @@ class RasterFacts:
     count: int
     dtype: np.dtype[Any]
     bands: tuple[int, ...]
-    block: tuple[int, int]
-    pixel_interleaved: bool
-    compression: str
+    read: Blocks
     rules: MaskRules
-    largest_block_bytes: int = 0
-    cached_bytes: int = 0
-    compressed_bytes: int = 0
-    last_bytes: int = 0
-    decoder_bytes: int = 0
-    others_bytes: int = 0
-    whole_bytes: int = 0
-    least_cache_bytes: int = 0
-    uneven: bool = False
     blocks: int = 0
     source_bytes: int = 0
-    sources: int = 1
-    sources_seen: int = 1
-    recipe: Recipe = NO_RECIPE
     carried_bytes: int = 0
     opened_bytes: int = 0
-
-    @property
-    def block_bytes(self) -> int:
-        """Decoded size of the largest block, all bands that it holds."""
-        height, width = self.block
-        own = height * width * self.itemsize * (self.count if self.pixel_interleaved else 1)
-        return self.largest_block_bytes or own
 
     @property
     def itemsize(self) -> int:
@@ -110,14 +74,14 @@ class RasterFacts:
             "width": self.shape[1],
             "bands": len(self.bands),
             "dtype": self.dtype.name,
-            "block": list(self.block),
-            "interleave": "pixel" if self.pixel_interleaved else "band",
-            "compression": self.compression or "none",
+            "block": list(self.read.block),
+            "interleave": "pixel" if self.read.pixel_interleaved else "band",
+            "compression": self.read.compression or "none",
             "nodata": self.rules.describe(),
             "decoded_bytes": self.decoded_bytes,
             "source_bytes": self.source_bytes,
-            "sources": self.sources,
-            "sources_seen": self.sources_seen,
+            "sources": self.read.sources,
+            "sources_seen": self.read.sources_seen,
         }
 
 
@@ -143,24 +107,10 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
         count=dataset.count,
         dtype=dtype,
         bands=selected,
-        block=read.block,
-        pixel_interleaved=read.pixel_interleaved,
-        compression=read.compression,
+        read=read,
         rules=MaskRules.of(dataset),
-        largest_block_bytes=read.block_bytes,
-        cached_bytes=read.cached_bytes,
-        compressed_bytes=read.compressed_bytes,
-        last_bytes=read.last_bytes,
-        decoder_bytes=read.decoder_bytes,
-        others_bytes=read.others_bytes,
-        whole_bytes=read.whole_bytes,
-        least_cache_bytes=read.least_cache_bytes,
-        uneven=read.uneven,
         blocks=table.blocks if table else 0,
         source_bytes=source_bytes,
-        sources=read.sources,
-        sources_seen=read.sources_seen,
-        recipe=read.recipe,
         carried_bytes=0 if tables_checked else carried_bytes(dataset, selected),
         opened_bytes=opened,
     )

@@ -144,7 +144,7 @@ def _threads(job: RasterJob) -> list[int]:
 def _bands_at_once(facts: RasterFacts, job: RasterJob, window: tuple[int, int]) -> list[int]:
     """How many bands a chunk may hold: all where one block holds all or a function wants all, else all or one."""
     every = len(facts.bands)
-    if facts.pixel_interleaved or isinstance(job.operation, Custom) or every == 1:
+    if facts.read.pixel_interleaved or isinstance(job.operation, Custom) or every == 1:
         return [every]
     many = window[0] * window[1] * facts.itemsize * every > _MANY_BANDS_BYTES
     return [1] if many else [every, 1]
@@ -159,7 +159,7 @@ def _windows(facts: RasterFacts, block: int) -> list[tuple[int, int]]:
         for wide in [*_powers(min(across, most // tall)), min(across, most // tall)]:
             if wide:
                 found.add((tall, wide))
-    aligned = tuple(math.lcm(block, edge) // block for edge in facts.block)
+    aligned = tuple(math.lcm(block, edge) // block for edge in facts.read.block)
     if aligned[0] * aligned[1] * block**2 <= _MOST_ALIGNED_PIXELS:
         found.add((min(down, aligned[0]), min(across, aligned[1])))
     # Whole rows need no cache for strips.
@@ -177,9 +177,9 @@ def _powers(most: int) -> Iterator[int]:
 def _caches(facts: RasterFacts, job: RasterJob, window: tuple[int, int], at_once: int) -> Iterator[tuple[int, float]]:
     """GDAL cache sizes to consider, each with how often a source block is decoded then."""
     bound = job.resources.gdal_cache_max_bytes
-    tiny = min(max(TINY_CACHE_BYTES, facts.least_cache_bytes), bound)
+    tiny = min(max(TINY_CACHE_BYTES, facts.read.least_cache_bytes), bound)
     decodes = math.prod(
-        _touches(step, edge, length) for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
+        _touches(step, edge, length) for step, edge, length in zip(window, facts.read.block, facts.shape, strict=True)
     )
     row = row_cache_bytes(facts, window, at_once)
     if decodes <= _MOST_DECODES or row > bound:
@@ -199,10 +199,10 @@ def _touches(step: int, edge: int, length: int) -> float:
 
 def row_cache_bytes(facts: RasterFacts, window: tuple[int, int], at_once: int) -> int:
     """A cache that keeps the source blocks of one row of windows, with what GDAL needs to spare (FACTS), bytes."""
-    edge, height = facts.block[0], facts.shape[0]
+    edge, height = facts.read.block[0], facts.shape[0]
     rows = min(windows.steps(window[0], edge) * edge + (edge if window[0] % edge else 0), max(height, edge))
-    across = windows.steps(facts.shape[1], facts.block[1]) * facts.block[1]
-    bands = facts.count if facts.pixel_interleaved else at_once
+    across = windows.steps(facts.shape[1], facts.read.block[1]) * facts.read.block[1]
+    bands = facts.count if facts.read.pixel_interleaved else at_once
     return int(_ROW_CACHE * rows * across * facts.itemsize * bands)
 
 
@@ -223,7 +223,7 @@ def likely_disk_bytes(facts: RasterFacts, job: RasterJob, block_size: int) -> in
     if job.compress == "none":
         return upper
     share = len(facts.bands) / facts.count
-    likely = facts.source_bytes * share / (2 if facts.compression else 10)
+    likely = facts.source_bytes * share / (2 if facts.read.compression else 10)
     return min(upper, int(likely) + MIB)
 
 
@@ -310,9 +310,9 @@ def _setting_in_the_way(facts: RasterFacts, job: RasterJob, room: Room, smallest
             return f"; without {name} it would need {_mib(_smallest(without))} MiB"
     if room.budget_bytes < room.limit_bytes:
         return f" of the limit of {_mib(room.limit_bytes, down=True)} MiB after a death of memory"
-    if facts.block_bytes > smallest // 4:
-        height, width = facts.block
-        return f"; one source block of {height} x {width} pixels alone is {format_bytes(facts.block_bytes)}"
+    if facts.read.block_bytes > smallest // 4:
+        height, width = facts.read.block
+        return f"; one source block of {height} x {width} pixels alone is {format_bytes(facts.read.block_bytes)}"
     return ""
 
 

@@ -79,34 +79,34 @@ def terms(facts: RasterFacts, job: RasterJob, room: Room, layout: Layout) -> dic
 
 def source_terms(facts: RasterFacts, room: Room, cache_bytes: int, out_block: int, pixels: int) -> dict[str, int]:
     """What an open source and reading windows of so many pixels of it take: header, tables, decoder, cache."""
-    sources = min(facts.sources, MOST_OPEN_SOURCES) - 1
+    sources = min(facts.read.sources, MOST_OPEN_SOURCES) - 1
     # GDAL makes room after a block has come, not before. A block that is the whole raster comes into an empty cache.
-    whole = facts.block[0] >= facts.shape[0] and facts.block[1] >= facts.shape[1]
-    arriving = facts.block_bytes if whole else facts.cached_bytes or facts.block_bytes
-    in_flight = out_block if whole and cache_bytes >= facts.block_bytes else max(arriving, out_block)
+    whole = facts.read.block[0] >= facts.shape[0] and facts.read.block[1] >= facts.shape[1]
+    arriving = facts.read.block_bytes if whole else facts.read.cached_bytes
+    in_flight = out_block if whole and cache_bytes >= facts.read.block_bytes else max(arriving, out_block)
     return {
         "baseline": room.baseline_bytes,
         "opening the source": max(0, facts.opened_bytes - room.baseline_bytes),
-        "source blocks": facts.last_bytes,
-        "decoder": facts.decoder_bytes + _decoded_again_bytes(facts, cache_bytes),
-        "mosaic": sources * _OPEN_SOURCE_BYTES + facts.others_bytes,
+        "source blocks": facts.read.last_bytes,
+        "decoder": facts.read.decoder_bytes + _decoded_again_bytes(facts, cache_bytes),
+        "mosaic": sources * _OPEN_SOURCE_BYTES + facts.read.others_bytes,
         "resampling": _resampling_bytes(facts, pixels),
         "source index": facts.blocks * _TABLE_BYTES_PER_BLOCK,
-        "warper": _WARPER_BYTES if facts.recipe.warped else 0,
+        "warper": _WARPER_BYTES if facts.read.recipe.warped else 0,
         "gdal cache": int(min(cache_bytes, _most_cached_bytes(facts))) + in_flight,
     }
 
 
 def _resampling_bytes(facts: RasterFacts, pixels: int) -> int:
     """What a VRT takes to resample and compute a window, beside its sources' blocks."""
-    recipe = facts.recipe
+    recipe = facts.read.recipe
     window = int(pixels * (recipe.averaged * _FLOAT32 + recipe.computed_bytes))
     return window + _RESAMPLED_BYTES[recipe.resampled_itemsize]
 
 
 def _decoded_again_bytes(facts: RasterFacts, cache_bytes: int) -> int:
     """What a cache too small for a decoder costs: of 8 pages of an MRF, 3 are in other terms (`decoders.py`)."""
-    return 5 * facts.least_cache_bytes if cache_bytes < facts.least_cache_bytes else 0
+    return 5 * facts.read.least_cache_bytes if cache_bytes < facts.read.least_cache_bytes else 0
 
 
 def _most_cached_bytes(facts: RasterFacts) -> float:
@@ -114,9 +114,9 @@ def _most_cached_bytes(facts: RasterFacts) -> float:
 
     Not so where blocks hold all bands: 7 MiB more than these were measured at four bands of 8 MiB in one block.
     """
-    if facts.pixel_interleaved or not facts.whole_bytes:
+    if facts.read.pixel_interleaved or not facts.read.whole_bytes:
         return math.inf
-    return facts.whole_bytes
+    return facts.read.whole_bytes
 
 
 def chunk_terms(facts: RasterFacts, job: RasterJob, window: tuple[int, int], at_once: int) -> dict[str, int]:

@@ -213,7 +213,7 @@ def test_vector_of_large_features(shape: str, suffix: str, limit: str, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("limit", ["tight", "ample"])
+@pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("suffix", sorted(jobs.VECTOR_DRIVERS))
 @pytest.mark.parametrize("driver", sources.SKEWED)
 def test_vector_of_skewed_rows(driver: str, suffix: str, limit: str, tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ def test_a_split_strip_is_held(write: Write, compress: str, held: float) -> None
         assert is_split(dataset)
         strip = int(dataset.get_tag_item("BLOCK_SIZE_0_0", "TIFF", bidx=1))
     facts = facts_of(path)
-    assert facts.block == (1, NARROW)
-    assert facts.compressed_bytes == strip
-    assert facts.decoder_bytes == int(held * TALL * NARROW)
+    assert facts.read.block == (1, NARROW)
+    assert facts.read.last_bytes == strip + facts.read.block_bytes * facts.read.pixel_interleaved
+    assert facts.read.decoder_bytes == int(held * TALL * NARROW)
     assert facts.blocks == 1
 
 
@@ -61,7 +61,7 @@ def test_the_largest_strip_of_any_band_counts(write: Write) -> None:
     """Bands one after another have a strip each."""
     bands = np.stack([np.zeros_like(STRIP[0]), STRIP[0]])
     facts = facts_of(write(bands, blockysize=TALL, compress="deflate", interleave="band"))
-    assert facts.compressed_bytes > 0.9 * TALL * NARROW
+    assert facts.read.last_bytes > 0.9 * TALL * NARROW
     assert facts.blocks == 2
 
 
@@ -72,8 +72,8 @@ def test_what_is_not_split(write: Write, options: dict[str, object]) -> None:
     with rasterio.open(path) as dataset:
         assert not is_split(dataset)
     facts = facts_of(path)
-    assert facts.decoder_bytes == 0
-    assert facts.compressed_bytes < 2 * NARROW
+    assert facts.read.decoder_bytes == 0
+    assert facts.read.last_bytes < 2 * NARROW
 
 
 def test_a_strip_that_compresses_well_is_no_forgery(write: Write) -> None:
@@ -86,7 +86,7 @@ def test_progressive_jpeg(write: Write, bands: int, samples: float) -> None:
     """Two bytes a coefficient of the whole image, chroma at a quarter; a baseline JPEG holds none."""
     for progressive, held in (("YES", 2 * samples * PIXELS), ("NO", 0)):
         path = copied(write, f"{progressive}.jpg", "JPEG", bands, PROGRESSIVE=progressive)
-        assert facts_of(path).decoder_bytes == held
+        assert facts_of(path).read.decoder_bytes == held
 
 
 def test_a_baseline_jpeg_of_several_scans(write: Write) -> None:
@@ -101,21 +101,21 @@ def test_a_baseline_jpeg_of_several_scans(write: Write) -> None:
 def test_interlaced_png(write: Write, tmp_path: Path) -> None:
     """Adam7 holds the image, other PNGs do not."""
     interlaced = facts_of(interlaced_png(tmp_path, "uint8"))
-    assert interlaced.decoder_bytes == interlaced.decoded_bytes
-    assert facts_of(copied(write, "in.png", "PNG")).decoder_bytes == 0
+    assert interlaced.read.decoder_bytes == interlaced.decoded_bytes
+    assert facts_of(copied(write, "in.png", "PNG")).read.decoder_bytes == 0
 
 
 def test_webp(write: Write) -> None:
     """WebP holds the image and the file."""
     path = copied(write, "in.webp", "WEBP")
-    assert facts_of(path).decoder_bytes == 3 * PIXELS + path.stat().st_size
+    assert facts_of(path).read.decoder_bytes == 3 * PIXELS + path.stat().st_size
 
 
 def test_jp2(write: Write) -> None:
     """A tile is held as int32, of one band twice; the file's share of it compressed."""
     for bands, planes in ((3, 3), (1, 2)):
         path = copied(write, f"{bands}.jp2", "JP2OpenJPEG", bands, BLOCKXSIZE=SIZE // 2, BLOCKYSIZE=SIZE // 2)
-        assert facts_of(path).decoder_bytes == PIXELS // 4 * planes * 4 + path.stat().st_size // 4
+        assert facts_of(path).read.decoder_bytes == PIXELS // 4 * planes * 4 + path.stat().st_size // 4
 
 
 @pytest.mark.parametrize("box", [b"", struct.pack(">I4sQ", 1, b"free", 16), struct.pack(">I4s", 12, b"free") + b"none"])
@@ -169,8 +169,8 @@ def test_each_open_source_of_a_mosaic_holds_its_own(write: Write, tmp_path: Path
         "<GeoTransform>500000, 10, 0, 5000000, 0, -10</GeoTransform>"
         f'<VRTRasterBand dataType="Byte" band="1">{bands}</VRTRasterBand></VRTDataset>'
     )
-    assert facts_of(mosaic).sources == 3
-    assert facts_of(mosaic).decoder_bytes == 3 * facts_of(sources[0]).decoder_bytes > 3 * TALL * NARROW
+    assert facts_of(mosaic).read.sources == 3
+    assert facts_of(mosaic).read.decoder_bytes == 3 * facts_of(sources[0]).read.decoder_bytes > 3 * TALL * NARROW
 
 
 def test_too_small_a_limit_is_refused_for_the_decoder(shop: Workshop, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from lib.errors import DiskRefused, MemoryRefused
 from lib.jobs import RasterJob, Resources
 from lib.memory.work import BASELINE_SPREAD_BYTES, Room
 from lib.raster import plan as planner
+from lib.raster.blocks import Blocks
 from lib.raster.facts import RasterFacts
 from lib.raster.masks import MaskRules
 from lib.raster.terms import chunk_bytes
@@ -23,6 +24,18 @@ BASELINE = 70 * MIB
 def facts_of(**given_facts: Any) -> RasterFacts:
     """Header facts: a tiled uint16 raster of one band, but for what is given."""
     bands = given_facts.pop("count", 1)
+    height, width = given_facts.pop("block", (512, 512))
+    interleaved = given_facts.pop("pixel_interleaved", False)
+    compression = given_facts.pop("compression", "DEFLATE")
+    itemsize = np.dtype(given_facts.get("dtype", "uint16")).itemsize
+    size = height * width * itemsize * (bands if interleaved else 1)
+    read = Blocks(
+        block=(height, width),
+        block_bytes=size,
+        cached_bytes=size,
+        pixel_interleaved=interleaved,
+        compression=compression,
+    )
     defaults: dict[str, Any] = {
         "path": "in.tif",
         "driver": "GTiff",
@@ -30,9 +43,7 @@ def facts_of(**given_facts: Any) -> RasterFacts:
         "count": bands,
         "dtype": np.dtype("uint16"),
         "bands": tuple(range(1, bands + 1)),
-        "block": (512, 512),
-        "pixel_interleaved": False,
-        "compression": "DEFLATE",
+        "read": read,
         "rules": MaskRules((None,) * bands, floating=False),
         "source_bytes": 50 * MIB,
         "opened_bytes": BASELINE + 15 * MIB,
