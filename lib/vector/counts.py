@@ -230,9 +230,6 @@ def _sibling(path: Path, extension: str) -> Path | None:
     return None
 
 
-_CUT_SHORT = "the files are cut short: fetch or export them again"
-
-
 def _check_shapefile(path: Path, label: str) -> int:
     """Check the .shp and .dbf against the sizes that they declare; bytes of a .dbf record.
 
@@ -241,16 +238,20 @@ def _check_shapefile(path: Path, label: str) -> int:
     with path.open("rb") as file:
         header = file.read(_SHX_HEADER)
     if len(header) < _SHX_HEADER:
-        raise SourceError(f"{label} is shorter than a Shapefile's header", hint=_CUT_SHORT)
+        raise SourceError(f"{label} is shorter than a Shapefile's header", hint=flatgeobuf.CUT_SHORT)
     declared, size = 2 * struct.unpack_from(">i", header, 24)[0], path.stat().st_size
     if size < declared:
-        raise SourceError(f"{label} is cut short: its header declares {declared} bytes, it has {size}", hint=_CUT_SHORT)
+        raise SourceError(
+            f"{label} is cut short: its header declares {declared} bytes, it has {size}", hint=flatgeobuf.CUT_SHORT
+        )
     table = _sibling(path, ".dbf")
     if not table:
         return 0
     count, header_bytes, record_bytes = _dbf_header(table)
     if table.stat().st_size < header_bytes + count * record_bytes:
-        raise SourceError(f"{label}: its table {table.name} is cut short: it declares {count} records", hint=_CUT_SHORT)
+        raise SourceError(
+            f"{label}: its table {table.name} is cut short: it declares {count} records", hint=flatgeobuf.CUT_SHORT
+        )
     return record_bytes
 
 
@@ -266,7 +267,7 @@ def _shapefile_lengths(path: Path, label: str) -> Iterator[NDArray[np.int64]]:
             records = np.frombuffer(block, ">i4", len(block) // 8 * 2).reshape(-1, 2).astype(np.int64) * 2
             if len(records) and int(records.sum(axis=1).max()) + 8 > size:
                 raise SourceError(
-                    f"{label} is cut short: its index {index.name} points beyond its end", hint=_CUT_SHORT
+                    f"{label} is cut short: its index {index.name} points beyond its end", hint=flatgeobuf.CUT_SHORT
                 )
             yield records[:, 1]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from lib.errors import SourceError
 
-__all__ = ["Largest", "lengths"]
+__all__ = ["CUT_SHORT", "Largest", "lengths"]
 
-_CUT_SHORT = "the files are cut short: fetch or export them again"
+CUT_SHORT = "the files are cut short: fetch or export them again"
 # Index records read at once: 2.5 MiB.
 _BLOCK_ROWS = 65_536
 _LEAF = np.dtype([("box", "<f8", 4), ("offset", "<u8")])
@@ -81,7 +81,7 @@ def _read_header(file: BinaryIO, size: int, label: str) -> _Header:
     start = file.read(12)
     (header_bytes,) = struct.unpack_from("<I", start, 8) if len(start) == 12 else (size,)  # noqa: PLR2004 - magic and size
     if 12 + header_bytes > size:
-        raise SourceError(f"{label} is shorter than a FlatGeobuf's header", hint=_CUT_SHORT)
+        raise SourceError(f"{label} is shorter than a FlatGeobuf's header", hint=CUT_SHORT)
     buffer = file.read(header_bytes)
     # Fields 8 and 9 are features_count and index_node_size; their defaults are 0 and 16.
     count_at, node_at = _field(buffer, 8), _field(buffer, 9)
@@ -129,7 +129,7 @@ def _by_index(file: BinaryIO, header: _Header, label: str) -> Iterator[NDArray[n
         rows = min(_BLOCK_ROWS, header.features - first)
         offsets = np.fromfile(file, _LEAF, rows)["offset"].astype(np.int64)
         if size <= 0 or len(offsets) < rows or int(offsets.max()) >= size:
-            raise SourceError(f"{label} is cut short: its index points beyond its end", hint=_CUT_SHORT)
+            raise SourceError(f"{label} is cut short: its index points beyond its end", hint=CUT_SHORT)
         joined = np.concatenate([previous, offsets])
         yield np.abs(np.diff(joined))
         previous = joined[-1:]
