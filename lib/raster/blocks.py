@@ -13,7 +13,7 @@ import numpy as np
 
 from lib.errors import SourceError
 from lib.raster import windows
-from lib.raster.decoders import held_bytes, is_split, least_cache_bytes
+from lib.raster.decoders import held_bytes, is_decoded_apart, is_split, largest_page_bytes, least_cache_bytes
 from lib.raster.formats import MOST_OPEN_SOURCES, open_source
 from lib.raster.vrt import NO_RECIPE, Recipe, read_recipe
 
@@ -89,14 +89,16 @@ def _of_file(dataset: Any, path: str, table: Table | None) -> Blocks:
     compression = dataset.compression.value if dataset.compression else ""
     down, across = windows.steps(dataset.height, height) * height, windows.steps(dataset.width, width) * width
     # Where no table says more: as much as a block that did not compress.
-    compressed = (table.largest if table and table.largest else block_bytes) if compression else 0
+    largest = table.largest if table else largest_page_bytes(dataset)
+    compressed = (largest or block_bytes) if compression else 0
+    last_bytes = compressed + block_bytes * interleaved
     return Blocks(
         block=(height, width),
         block_bytes=block_bytes,
         cached_bytes=block_bytes // (dataset.count if interleaved and dataset.driver == "GTiff" else 1),
         pixel_interleaved=interleaved,
         compression=compression,
-        last_bytes=compressed + block_bytes * interleaved,
+        last_bytes=0 if is_decoded_apart(dataset) else last_bytes,
         decoder_bytes=held_bytes(dataset, path),
         whole_bytes=down * across * itemsize * dataset.count,
         least_cache_bytes=least_cache_bytes(dataset),

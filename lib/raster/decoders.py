@@ -15,7 +15,7 @@ from rasterio.enums import MaskFlags
 
 from lib.units import MIB
 
-__all__ = ["held_bytes", "is_split", "least_cache_bytes"]
+__all__ = ["held_bytes", "is_decoded_apart", "is_split", "largest_page_bytes", "least_cache_bytes"]
 
 # Formats whose decoder was measured to hold no more than a block: 0.3 to 1.5 MiB at 16 million pixels. GPKG and MBTiles were
 # not: their tiles are small images.
@@ -35,6 +35,7 @@ _PNG_PART_BYTES = 100_000_000
 # every value in it 0.4 bytes for its code blocks' records; and its compressed bytes.
 _INT32 = 4
 _CODE_BLOCK_BYTES = 0.4
+_MOST_INDEX_BYTES = 3 * MIB
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 _SOF, _SOF_PROGRESSIVE, _SOS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA}), frozenset({0xC2, 0xCA}), 0xDA
 
@@ -55,6 +56,11 @@ def held_bytes(dataset: Any, path: str) -> int:
     # An unknown format whose file is smaller than its pixels has a decoder, which may hold them all.
     decoded, size = _decoded_bytes(dataset), _file_bytes(path)
     return decoded if size is None or size < decoded else 0
+
+
+def is_decoded_apart(dataset: Any) -> bool:
+    """Whether `held_bytes` has all that a decoder holds, the block read last and its compressed bytes among it."""
+    return bool(dataset.driver == "JP2OpenJPEG")
 
 
 def is_split(dataset: Any) -> bool:
@@ -186,6 +192,17 @@ def least_cache_bytes(dataset: Any) -> int:
     """
     pixel = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL" and dataset.count > 1
     return _page_bytes(dataset) * int(dataset.count) if dataset.driver == "MRF" and pixel else 0
+
+
+def largest_page_bytes(dataset: Any) -> int:
+    """Compressed size of an MRF's largest page by the index beside it, bytes; 0 where that is not told.
+
+    Its index is of pages' offsets and sizes, 8 bytes each, big-endian (MRF specification, "MRF Index File").
+    """
+    index = Path(dataset.name).with_suffix(".idx")
+    if dataset.driver != "MRF" or not index.is_file() or index.stat().st_size > _MOST_INDEX_BYTES:
+        return 0
+    return int(np.fromfile(index, ">u8")[1::2].max(initial=0))
 
 
 def _page_bytes(dataset: Any) -> int:

@@ -6,8 +6,9 @@ What each term is made of, and the measurements behind it, is in `terms.py`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from lib.errors import DiskRefused, MemoryRefused
@@ -44,16 +45,24 @@ class _Choice:
     cost: float
 
 
-def make_plan(facts: RasterFacts, job: RasterJob, room: Room) -> Plan:
+def make_plan(
+    facts: RasterFacts, job: RasterJob, room: Room, *, instead: Mapping[str, int] = MappingProxyType({})
+) -> Plan:
     """The fastest plan that fits into `room.budget_bytes`.
+
+    Args:
+        facts: of the source.
+        job: the work.
+        room: what may be used.
+        instead: terms by name, bytes, that are known to be others than this work's.
 
     Raises:
         MemoryRefused: none fits, or a fixed setting leaves none; says which, and the smallest limit that would do.
     """
-    choices = _choices(facts, job, room)
+    choices = _choices(facts, job, room, instead)
     chosen = choose(choices, job, facts, room)
     layout = chosen.layout
-    made = terms(facts, job, room, layout)
+    made = {**terms(facts, job, room, layout), **instead}
     return Plan(
         limit_bytes=room.limit_bytes,
         projected_bytes=chosen.projected_bytes,
@@ -98,9 +107,12 @@ def _smallest(choices: list[_Choice]) -> int:
     return min(choice.projected_bytes for choice in choices) + BASELINE_SPREAD_BYTES
 
 
-def _choices(facts: RasterFacts, job: RasterJob, room: Room) -> list[_Choice]:
+def _choices(
+    facts: RasterFacts, job: RasterJob, room: Room, instead: Mapping[str, int] = MappingProxyType({})
+) -> list[_Choice]:
     return [
-        _Choice(layout, sum(terms(facts, job, room, layout).values()), _cost(layout)) for layout in layouts(facts, job)
+        _Choice(layout, sum({**terms(facts, job, room, layout), **instead}.values()), _cost(layout))
+        for layout in layouts(facts, job)
     ]
 
 

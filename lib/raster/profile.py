@@ -3,22 +3,24 @@
 Nothing is written. The suggestions are for the default work, normalise of all bands, with the same resources.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from lib.errors import MemoryRefused
 from lib.jobs import ProfileJob, RasterJob
 from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Room
 from lib.raster import windows
 from lib.raster.engine import in_order
-from lib.raster.facts import gather
+from lib.raster.facts import RasterFacts, gather
 from lib.raster.faults import read
-from lib.raster.formats import environment, open_source, set_cache
+from lib.raster.formats import environment, open_source, return_large_blocks, set_cache
 from lib.raster.masks import MaskBuffers
 from lib.raster.plan import make_plan
-from lib.raster.terms import TINY_CACHE_BYTES
+from lib.raster.terms import TINY_CACHE_BYTES, read_tags_bytes
 from lib.reports import Outcome, Plan
 from lib.units import mib
 
@@ -30,7 +32,7 @@ _WRITING_TERMS = ("encoder", "output index", "operation", "output buffer")
 
 
 def plan(job: ProfileJob, room: Room) -> Plan:
-    """The default work's plan, less what writing takes.
+    """The default work's plan, less what writing takes; it may fit where the work itself does not.
 
     Raises:
         SourceError, DataError, MemoryRefused: as for the work itself.
@@ -38,23 +40,26 @@ def plan(job: ProfileJob, room: Room) -> Plan:
     set_cache(TINY_CACHE_BYTES)
     with environment(), open_source(job.source) as source:
         facts = gather(source, job.source)
-        work = make_plan(facts, _default_work(job), room)
-    terms = {name: size for name, size in work.terms.items() if name not in _WRITING_TERMS}
-    saved = work.projected_bytes - sum(terms.values())
-    return Plan(
-        limit_bytes=room.limit_bytes,
-        projected_bytes=work.projected_bytes - saved,
-        baseline_bytes=room.baseline_bytes,
-        disk_bytes=0,
-        smallest_limit_bytes=work.smallest_limit_bytes,
+    instead = dict.fromkeys(_WRITING_TERMS, 0) | {"carried tags": read_tags_bytes(facts)}
+    work = _default_work(job)
+    made = make_plan(facts, work, room, instead=instead)
+    return replace(
+        made,
         threads=1,
-        gdal_cache_bytes=work.gdal_cache_bytes,
-        window=work.window,
-        block_size=work.block_size,
-        chunks=min(work.chunks, job.sample_chunks),
-        terms=terms,
-        facts=work.facts | {"chunks_total": work.chunks, "work_projected_bytes": work.projected_bytes},
+        disk_bytes=0,
+        chunks=min(made.chunks, job.sample_chunks),
+        lower_by="",
+        expected={},
+        facts=made.facts | {"chunks_total": made.chunks, "work_projected_bytes": _work_bytes(facts, work, room)},
     )
+
+
+def _work_bytes(facts: RasterFacts, work: RasterJob, room: Room) -> int:
+    """What the work would take within the same limit; the smallest that does, where that is more."""
+    try:
+        return make_plan(facts, work, room).projected_bytes
+    except MemoryRefused as refused:
+        return int(refused.facts["smallest_limit_bytes"])
 
 
 def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
@@ -85,6 +90,8 @@ def _default_work(job: ProfileJob) -> RasterJob:
 
 def _read(job: ProfileJob, plan: Plan, bench: Bench, source: Any) -> dict[str, Any]:
     facts = gather(source, job.source, tables_checked=True)
+    if facts.read.uneven:
+        return_large_blocks()
     at_once, window = int(plan.facts["bands_at_once"]), plan.window or (1, 1)
     pixels = min(window[0], facts.shape[0]) * min(window[1], facts.shape[1])
     raw, masks = np.zeros(at_once * pixels, facts.dtype), MaskBuffers(facts.rules, pixels, facts.dtype)

@@ -10,7 +10,7 @@ from lib.raster import windows
 from lib.raster.facts import RasterFacts, gather
 from lib.raster.formats import environment, open_source, set_cache
 from lib.raster.recompute import SAMPLE_EDGE
-from lib.raster.terms import TINY_CACHE_BYTES, source_terms
+from lib.raster.terms import TINY_CACHE_BYTES, read_tags_bytes, source_terms
 from lib.reports import Plan
 from lib.units import KIB, MIB, mib
 
@@ -72,16 +72,22 @@ def _terms(
     shape = (output.count, output.height, output.width)
     pixels = min(step[0], shape[1]) * min(step[1], shape[2])
     out_block = block[0] * block[1] * itemsize
-    made = source_terms(facts, room, TINY_CACHE_BYTES, out_block, SAMPLE_EDGE**2) | {
+    recomputing = source_terms(facts, room, TINY_CACHE_BYTES, out_block, SAMPLE_EDGE**2)
+    del recomputing["baseline"], recomputing["opening the source"]  # below, as "opening" that of both
+    recomputing["decoder"] = facts.read.decoder_bytes  # malloc gives back what is decoded again (`returning_buffers`)
+    recomputing["recomputed window"] = SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL
+    decoding = {"decode buffers": pixels * (itemsize + 1)}
+    # First the output is decoded, then windows are recomputed: what one held is given back before the other begins.
+    made = {
+        "baseline": room.baseline_bytes,
         "opening": max(0, process_memory().resident_bytes - room.baseline_bytes),
         "output blocks": out_block * (2 if output.compression else 1) + 256 * KIB,
-        "decode buffers": pixels * (itemsize + 1),
-        "recomputed window": SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL,
         "output index": windows.count(shape[1:], block) * shape[0] * 16,
+        "tags": read_tags_bytes(facts),
+        **(decoding if sum(decoding.values()) > sum(recomputing.values()) else recomputing),
         "interpreter and libraries": _GROWTH_BYTES,
         "margin": job.resources.margin_bytes,
     }
-    del made["opening the source"]  # "opening" is that of both
     return made, shape, block
 
 

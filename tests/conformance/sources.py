@@ -1,5 +1,6 @@
 """Sources of every kind that a job may have, and what the job's output must hold by a path that is not ours."""
 
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -185,16 +186,19 @@ def _tiles(edge: int) -> dict[str, Any]:
 
 def uneven_mosaic(folder: Path, dtype: str) -> Path:
     """Seventeen files side by side; the fifth is one tile."""
-    for i in range(17):
-        _tall(folder / f"{i}.tif", dtype, 1, **_tiles(2304 if i == 4 else 256))
+    first = _tall(folder / "0.tif", dtype, 1, **_tiles(256))
+    for i in range(1, 17):
+        shutil.copyfile(first, folder / f"{i}.tif")
+    _tall(folder / "4.tif", dtype, 1, **_tiles(2304))
     placed = [_placed(f"{i}.tif", (i * 200, 0), (200, TALL), (200, TALL)) for i in range(17)]
     return _vrt(folder / "mosaic.vrt", (17 * 200, TALL), dtype, placed)
 
 
 def mosaic_of_stacks(folder: Path, dtype: str) -> Path:
     """Nine files, each with its last block of 12 bands, of which the mosaic has one."""
-    for i in range(9):
-        _tall(folder / f"{i}.tif", dtype, 12, **_tiles(512), interleave="pixel", photometric="minisblack", alpha="no")
+    first = _tall(folder / "0.tif", dtype, 12, **_tiles(512), interleave="pixel", photometric="minisblack", alpha="no")
+    for i in range(1, 9):
+        shutil.copyfile(first, folder / f"{i}.tif")
     placed = [_placed(f"{i}.tif", (i * 250, 0), (250, TALL), (250, TALL)) for i in range(9)]
     return _vrt(folder / "stacks.vrt", (9 * 250, TALL), dtype, placed)
 
@@ -357,22 +361,24 @@ def skewed(folder: Path, driver: str) -> Path:
     return path
 
 
-MANY = 1_100_000
+# So many that indexes are what counts; fewer where reading them takes long.
+MANY = {"GPKG": 1_100_000, "FlatGeobuf": 1_100_000, "ESRI Shapefile": 1_100_000, "GeoJSON": 300_000}
 
 
-def many(folder: Path) -> Path:
-    """More than a million parcels in a GeoPackage, whose indexes are what counts."""
+def many(folder: Path, driver: str) -> Path:
+    """`MANY` parcels."""
+    path, rows = folder / VECTORS[driver], MANY[driver]
     source = np.random.default_rng(3)
     west, south, edges = (
-        source.uniform(-10, 30, MANY),
-        source.uniform(35, 60, MANY),
-        source.uniform(0.0002, 0.002, MANY),
+        source.uniform(-10, 30, rows),
+        source.uniform(35, 60, rows),
+        source.uniform(0.0002, 0.002, rows),
     )
     pyogrio.raw.write(
-        folder / "many.gpkg", geometry=shapely.to_wkb(shapely.box(west, south, west + edges, south + edges)),
-        field_data=[np.arange(MANY)], fields=["number"], geometry_type="Polygon", crs="EPSG:4326",
+        path, driver=driver, geometry=shapely.to_wkb(shapely.box(west, south, west + edges, south + edges)),
+        field_data=[np.arange(rows)], fields=["number"], geometry_type="Polygon", crs="EPSG:4326",
     )  # fmt: skip
-    return folder / "many.gpkg"
+    return path
 
 
 LARGE_FEATURES = {"wide": wide, "huge": huge}

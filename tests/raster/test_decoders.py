@@ -118,6 +118,16 @@ def test_jp2(write: Write) -> None:
         assert facts_of(path).read.decoder_bytes == PIXELS // 4 * planes * 4 + path.stat().st_size // 4
 
 
+def test_the_largest_page_of_an_mrf(write: Write) -> None:
+    """Beside its decoded page an MRF has the largest compressed one, as its index says, not as much as a page."""
+    path = copied(write, "in.mrf", "MRF", COMPRESS="DEFLATE", INTERLEAVE="PIXEL", BLOCKSIZE=256)
+    index = path.with_suffix(".idx").read_bytes()
+    largest = max(size for _, size in struct.iter_unpack(">QQ", index))
+    page = 256 * 256 * 3
+    assert 0 < largest < page
+    assert facts_of(path).read.last_bytes == largest + page
+
+
 @pytest.mark.parametrize("box", [b"", struct.pack(">I4sQ", 1, b"free", 16), struct.pack(">I4s", 12, b"free") + b"none"])
 def test_jp2_behind_other_boxes(write: Write, box: bytes) -> None:
     """The codestream is found behind boxes of any length, long ones too."""
