@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import DataError, SourceError
+from lib.units import KIB
 from lib.vector import flatgeobuf, ogr, texts
 
 __all__ = ["Sizes", "dataset_bytes", "gpkg_has_curves", "independent_count", "layer_path", "read_sizes"]
@@ -29,7 +30,8 @@ _DBF_DELETED = 0x2A
 _SCAN_SECONDS = 2.0
 _SCAN_STEP = 100_000
 _LONG_TYPES = ("OFTString", "OFTBinary", "OFTStringList", "OFTIntegerList", "OFTInteger64List", "OFTRealList")
-_BLOCK_ROWS = 65_536  # index records read at once
+_BLOCK_ROWS = 8192  # index records read at once
+_BLOCK_BYTES = 512 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +274,14 @@ def _shapefile_lengths(path: Path, label: str) -> Iterator[NDArray[np.int64]]:
             yield records[:, 1]
 
 
+def _not_deleted(file: BinaryIO, count: int, record_bytes: int) -> Iterator[int]:
+    """Records of a .dbf that are not marked as deleted, block by block."""
+    at_once = max(1, _BLOCK_BYTES // max(record_bytes, 1))
+    for first in range(0, count if record_bytes else 0, at_once):
+        block = np.frombuffer(file.read(min(at_once, count - first) * record_bytes), np.uint8)
+        yield int(np.count_nonzero(block[::record_bytes] != _DBF_DELETED))
+
+
 def _dbf_header(table: Path) -> tuple[int, int, int]:
     with table.open("rb") as file:
         header = file.read(32)
@@ -284,9 +294,9 @@ def _shapefile_count(path: Path) -> int | None:
     table = _sibling(path, ".dbf")
     if table:
         count, header_bytes, record_bytes = _dbf_header(table)
-        if count == 0 or record_bytes == 0:
-            return 0
-        marks = np.memmap(table, np.uint8, "r", header_bytes, (count * record_bytes,))[::record_bytes]
-        return int(np.count_nonzero(marks != _DBF_DELETED))
+        # Not mapped: pages of a mapped file count as ours.
+        with table.open("rb") as file:
+            file.seek(header_bytes)
+            return sum(_not_deleted(file, count, record_bytes))
     index = _sibling(path, ".shx")
     return (index.stat().st_size - _SHX_HEADER) // 8 if index else None

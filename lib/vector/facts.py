@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import SourceError
+from lib.memory.cap import trim
 from lib.publish import is_local
 from lib.vector import counts, ogr
 
@@ -125,6 +126,8 @@ def read_facts(source: str, layer: str | None, label: str, rows: int) -> LayerFa
         _CURVES.search(geometry_type) or counts.gpkg_has_curves(path, info["driver"], info["layer_name"])
     ):
         raise SourceError(f"{label}: layer {info['layer_name']} has curve geometries", hint=_LINEAR_HINT)
+    sizes = counts.read_sizes(path, info, label, rows)
+    trim()  # what the driver held lies in pieces: what it holds when it is opened again would not all come into them
     subtypes = ("" if each in ("OFSTNone", "Unknown") else f":{each}" for each in info["ogr_subtypes"])
     return LayerFacts(
         source=source,
@@ -139,7 +142,7 @@ def read_facts(source: str, layer: str | None, label: str, rows: int) -> LayerFa
         crs=info["crs"],
         features=int(info["features"]),
         source_bytes=counts.dataset_bytes(counts.layer_path(path, info["driver"], info["layer_name"])),
-        sizes=counts.read_sizes(path, info, label, rows),
+        sizes=sizes,
         notes=tuple(note for note in notes if "More than one layer" not in note),
     )
 

@@ -17,8 +17,8 @@ from lib.errors import SourceError
 __all__ = ["CUT_SHORT", "Largest", "lengths"]
 
 CUT_SHORT = "the files are cut short: fetch or export them again"
-# Index records read at once: 2.5 MiB.
-_BLOCK_ROWS = 65_536
+# Index records read at once: 320 KiB.
+_BLOCK_ROWS = 8192
 _LEAF = np.dtype([("box", "<f8", 4), ("offset", "<u8")])
 # Smaller features count as geometry whole.
 _LARGE_BYTES = 256 * 1024

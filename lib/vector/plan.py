@@ -28,14 +28,19 @@ __all__ = [
 
 # Pages of GDAL, SQLite, PROJ and Arrow that the first batch touches, and their caches (2 MiB a SQLite connection).
 _SOURCE_BYTES = {
-    "GPKG": 5 * MIB,
+    "GPKG": 7 * MIB,
     "FlatGeobuf": 4 * MIB,
     "SQLite": 6 * MIB,
-    "ESRI Shapefile": 7 * MIB,
+    "ESRI Shapefile": 5 * MIB,
     "GeoJSON": 5 * MIB,
     "GeoJSONSeq": 3 * MIB,
     "CSV": 5 * MIB,
 }
+# A Shapefile's places and lengths (GDAL's shpopen.c): 8 bytes a feature, and its index as it is in the file when it is opened: 16
+# of 1 and 4 million features.
+_SHAPEFILE_PLACE_BYTES = 8
+# A GeoJSON's ids of the features that were read, so that none comes twice: 46 to 52 of 1.1 million.
+_GEOJSON_ID_BYTES = 52
 MEASURED_DRIVERS = frozenset(_SOURCE_BYTES)
 _OTHER_SOURCE_BYTES = 12 * MIB
 # Other drivers may hold the whole source. GeoJSON does not: 72 MB of it, 200,000 features, took 34 MiB in all.
@@ -84,10 +89,14 @@ RTREE_LEAST_BYTES = 5 * MIB
 # FlatGeobuf (GDAL's ogrflatgeobuflayer.cpp): an item for each feature while writing; at the end the tree's nodes, then a buffer
 # of at most 100 MiB and a place for each feature in it. Measured with 1.0, 2.2 and 4.3 million features, all kept.
 _FGB_ITEM_BYTES = 56
-_FGB_NODE_BYTES = 45
+_FGB_NODE_BYTES, _FGB_KEPT_NODE_BYTES = 45, 40
 _FGB_BUFFER_MOST_BYTES = 100 * MIB
 _FGB_PLACE_BYTES = 32
 _FGB_SMALLER = 0.75
+# A feature's tables, beside what a Shapefile has of it: 52 with a point, 64 with a parcel, less the blanks of its attributes.
+_FGB_ADDED_BYTES = 40
+_FGB_EXACT_PLACE_BYTES = 24  # where sizes are exact
+_MALLOC_MAPS_BYTES = 32 * MIB  # malloc maps what is larger by itself, and returns it (M_MMAP_THRESHOLD)
 _LEAST_BATCH_BYTES = 256 * 1024
 # Rows enough to have this much in a batch, by their mean, make it as fast as more do (30,000 rows of 14 kB took 7.0 s in
 # batches of 8 MiB and 8.1 s in batches of 133 MiB). Not by the largest batch: a few huge geometries would make all small.
@@ -136,6 +145,7 @@ def fit(
     batch_factor: float = _BATCH_FACTOR,
     area_factor: float = _AREA_FACTOR,
     extra: dict[str, int] | None = None,
+    most_batches: int | None = None,
 ) -> VectorPlan:
     """The fastest plan within the budget: the most rows that make it faster, then the largest R-tree.
 
@@ -152,6 +162,7 @@ def fit(
         batch_factor: resident bytes for each byte of a batch as it is read.
         area_factor: temporaries of areas for each byte of a batch, up to a block of vertices.
         extra: further terms, bytes by name, the same for every plan.
+        most_batches: batches that are read, where not all are.
 
     Raises:
         MemoryRefused: with the smallest budget that would do.
@@ -159,7 +170,16 @@ def fit(
 
     def project(rows: int, rtree_share: float) -> VectorPlan:
         plan = _project(
-            facts, rows, rtree_share, sink, measures_area, baseline_bytes, margin_bytes, batch_factor, area_factor
+            facts,
+            rows,
+            rtree_share,
+            sink,
+            measures_area,
+            baseline_bytes,
+            margin_bytes,
+            batch_factor,
+            area_factor,
+            most_batches,
         )
         return replace(plan, terms=plan.terms | (extra or {}))
 
@@ -176,8 +196,8 @@ def fit(
                 smallest_chunk_bytes=smallest_batch,
             )
         candidates = within
-    least = project(candidates[-1], 0.0)
-    smallest = least.projected_bytes + BASELINE_SPREAD_BYTES
+    # Not always the fewest rows: a FlatGeobuf's index comes into the memory that the batches had.
+    smallest = min(project(rows, 0.0).projected_bytes for rows in candidates) + BASELINE_SPREAD_BYTES
     for rows in candidates:
         for share in (1.0, 0.75, 0.5, 0.25, 0.0):
             plan = project(rows, share)
@@ -208,6 +228,7 @@ def _project(
     margin_bytes: int,
     batch_factor: float,
     area_factor: float,
+    most_batches: int | None,
 ) -> VectorPlan:
     batch = batch_bytes_of(facts, rows)
     features = max(facts.count, 0)
@@ -234,14 +255,25 @@ def _project(
         terms["sink driver"] = _SINK_BYTES[sink]
     # Indexes are built when the last batch is gone, in the memory that it had.
     freed = terms["batch"] + terms.get("kept batch", 0) + terms.get("coordinates", 0)
+    later = freed + terms.get("sink driver", 0)
+    if index := _source_index_bytes(facts, min(features, (most_batches or features) * rows), later):
+        terms["source index"] = index
     if rtree:
         terms["GPKG R-tree"] = max(0, rtree - freed)
     if sink == "FlatGeobuf":
         terms["FlatGeobuf items"] = features * _FGB_ITEM_BYTES
-        # A batch's bytes are a bound, twice the mean where they are not known: half of them is sure to be free.
-        free = freed - (terms["batch"] + terms["kept batch"]) // 2
+        # Where a batch's bytes are not known they are a bound, twice the mean: half of them is sure to be free.
+        free = freed - (0 if facts.sizes.runs else (terms["batch"] + terms["kept batch"]) // 2)
         terms["FlatGeobuf index"] = max(0, _flatgeobuf_index_bytes(facts, features) - free)
     return VectorPlan(rows, batch, rtree, terms)
+
+
+def _source_index_bytes(facts: LayerFacts, features_read: int, later_bytes: int) -> int:
+    """What the source's driver holds of each feature; `later_bytes` come into what opening a Shapefile has freed."""
+    if facts.driver == "GeoJSON":
+        return features_read * _GEOJSON_ID_BYTES
+    places = facts.count * _SHAPEFILE_PLACE_BYTES if facts.driver == "ESRI Shapefile" else 0
+    return places + max(0, places - later_bytes)
 
 
 def _largest_factor(facts: LayerFacts, sink: str) -> float:
@@ -256,11 +288,24 @@ def _attributes_factor(facts: LayerFacts, sink: str) -> float:
 
 def _flatgeobuf_index_bytes(facts: LayerFacts, features: int) -> int:
     """What closing takes beside the items."""
-    written = (facts.sizes.mean_bytes * features) or facts.source_bytes
+    sizes, is_shapefile = facts.sizes, facts.driver == "ESRI Shapefile"
+    if is_shapefile:
+        written = (sizes.mean_bytes + _FGB_ADDED_BYTES) * features
+    else:
+        written = (
+            sizes.total_bytes if facts.driver == "FlatGeobuf" else sizes.mean_bytes * features
+        ) or facts.source_bytes
     buffer = min(_FGB_BUFFER_MOST_BYTES, written)
-    # The mean is of the source, its index included: more features go into the buffer than by it.
-    places = min(features, int(features * buffer / (_FGB_SMALLER * max(written, 1)))) * _FGB_PLACE_BYTES
-    return max(features * _FGB_NODE_BYTES, buffer + places)
+    if is_shapefile or facts.driver == "FlatGeobuf":
+        smaller, place_bytes = sizes.total_bytes + features * _FGB_ADDED_BYTES * is_shapefile, _FGB_EXACT_PLACE_BYTES
+    else:
+        # The mean is of the source, its index included: more features go into the buffer than by it.
+        smaller, place_bytes = int(_FGB_SMALLER * written), _FGB_PLACE_BYTES
+    places = min(features, features * buffer // max(smaller, 1)) * place_bytes
+    # A small tree comes from malloc's heap and most of it stays there when it is freed; behind a Shapefile it does not.
+    tree = features * _FGB_NODE_BYTES
+    kept_tree = features * _FGB_KEPT_NODE_BYTES if tree < _MALLOC_MAPS_BYTES and not is_shapefile else 0
+    return max(tree, buffer + max(places, kept_tree))
 
 
 def _rtree_bytes(features: int, share: float) -> int:

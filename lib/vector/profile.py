@@ -44,6 +44,7 @@ def plan(job: ProfileJob, room: Room) -> Plan:
         most_batch_bytes=resources.max_chunk_bytes,
         rows_fixed=resources.chunk_rows_fixed,
         margin_bytes=resources.margin_bytes,
+        most_batches=job.sample_chunks,
     )
     whole = -(-facts.count // chosen.rows) if facts.count > 0 else job.sample_chunks
     return Plan(

@@ -21,7 +21,7 @@ from lib.reports import Plan
 from lib.units import MIB
 from lib.vector import ogr
 from lib.vector.area import AreaMethod, Bounds, area_method
-from lib.vector.facts import read_facts
+from lib.vector.facts import LayerFacts, read_facts
 from lib.vector.plan import batch_bytes_of, fit
 from lib.vector.recompute import Membership, comparable_fields, near, plain_area, row_digests
 from lib.vector.wkb import values_of
@@ -38,7 +38,7 @@ _MOST_ROWS = 4096
 # Digests of sampled rows, decoded geometries and their Python objects, of one batch.
 _PLAIN_FACTOR = 4
 # Two datasets are open one after the other, and what SQLite and its driver touched for one stays: 4.3 to 4.8 MiB above the
-# terms of a single pass, with pyogrio 0.13.0; nothing where neither is a GeoPackage.
+# terms of a single pass, with pyogrio 0.13.0; nothing where neither is an SQLite file.
 _SQLITE_BYTES = 6 * MIB
 _TEXT: tuple[str, ...] = ("OFTString",)
 _LISTS = ("OFTStringList", "OFTIntegerList", "OFTInteger64List", "OFTRealList")
@@ -157,7 +157,7 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
     layers = [read_facts(job.output, (job.expected or {}).get("layer"), Path(job.output).name, rows)]
     if isinstance(job.work, VectorJob):
         layers.append(read_facts(job.source, job.work.layer, job.label, rows))
-    extra = {"SQLite": _SQLITE_BYTES} if any(facts.driver == "GPKG" for facts in layers) else {}
+    extra = {"SQLite": _SQLITE_BYTES} if any(facts.driver in ("GPKG", "SQLite") for facts in layers) else {}
     plans = [
         fit(
             facts,
@@ -190,11 +190,10 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
 
 
 @contextmanager
-def _batches(path: str, layer: str | None, rows: int) -> Iterator[Any]:
+def _batches(facts: LayerFacts, rows: int) -> Iterator[Any]:
     """A layer's batches, as small as `plan_full` planned them."""
-    facts = read_facts(path, layer, Path(path).name, rows)
     limits = ogr.reading(facts.driver, batch_bytes_of(facts, rows), facts.sizes.feature_bytes)
-    with ogr.configured(**limits), ogr.open_batches(path, facts.layer, rows) as (_, reader):
+    with ogr.configured(**limits), ogr.open_batches(facts.source, facts.layer, rows) as (_, reader):
         yield reader
 
 
@@ -294,21 +293,19 @@ def _source_sample(
     source: str, job: VectorJob, fields: list[str], method: AreaMethod | None, bench: Bench, batch_rows: int
 ) -> Membership:
     """Judge rows of some source batches, chosen by a seed, by the plain path."""
-    info, _ = ogr.read_info(source, job.layer)
-    promotes = info["driver"] == "ESRI Shapefile" and (info["geometry_type"] or "").startswith(
-        ("Polygon", "LineString")
-    )
+    facts = read_facts(source, job.layer, job.label, batch_rows)
+    name = facts.geometry_name or ""
+    promotes = facts.driver == "ESRI Shapefile" and (facts.geometry_type or "").startswith(("Polygon", "LineString"))
     generator = default_rng(_SEED)
-    share = min(1.0, _SOURCE_BATCHES * batch_rows / max(int(info["features"]), 1))
+    share = min(1.0, _SOURCE_BATCHES * batch_rows / max(facts.count, 1))
     members, taken = Membership(), 0
-    with _batches(source, job.layer, batch_rows) as reader:
+    with _batches(facts, batch_rows) as reader:
         for batch in reader:
             if taken < _SOURCE_BATCHES and generator.random() < share:
                 taken += 1
                 rows = batch.slice(0, _SOURCE_ROWS)
-                name = ogr.geometry_column(info)
                 digests = row_digests(rows, name, fields, promotes=promotes)
-                geometries = shapely.from_wkb(rows.column(_geometry_index(rows, info)).to_pylist())
+                geometries = shapely.from_wkb(rows.column(rows.schema.get_field_index(name)).to_pylist())
                 members.add(digests, list(geometries), method, _bounds(job))
             bench.meter.chunk()
     return members
@@ -330,7 +327,8 @@ def _read_output(
     rows = sampled = wrong = 0
     trouble = ""
     try:
-        with _batches(output, info["layer_name"], batch_rows) as reader:
+        facts = read_facts(output, info["layer_name"], Path(output).name, batch_rows)
+        with _batches(facts, batch_rows) as reader:
             for batch in reader:
                 rows += batch.num_rows
                 if info["geometry_type"]:

@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 import zipfile
@@ -23,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import DestinationError, DiskRefused, SourceError
+from lib.memory.proc import process_memory
 from lib.units import KIB, MIB
 from lib.vector import counts, engine
 from lib.vector.facts import is_vector, read_facts
@@ -248,6 +250,21 @@ def test_a_long_line_of_a_csv_loses_nothing(run_job: Callable[..., Any], tmp_pat
     )
     frame.to_file(tmp_path / "a.csv", driver="CSV", GEOMETRY="AS_WKT")
     assert run_job(tmp_path / "a.csv").outcome.result["features_kept"] == 3
+
+
+def test_a_large_table_is_counted_in_little_memory(tmp_path: Path) -> None:
+    """A table of 400 MB is read in blocks: pages of a mapped file would count as the job's."""
+    rows, record_bytes = 1_000_000, 400
+    with (tmp_path / "wide.dbf").open("wb") as file:
+        file.write(struct.pack("<B3xIHH20x", 3, rows, 32, record_bytes))
+        for deleted in (0, 70_000, rows - 1):
+            file.seek(32 + deleted * record_bytes)
+            file.write(b"*")
+        file.truncate(32 + rows * record_bytes)
+    before = process_memory().resident_bytes
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM is the size now (proc(5))
+    assert counts.independent_count(tmp_path / "wide.shp", "ESRI Shapefile", "wide", "wide.shp") == rows - 3
+    assert process_memory().peak_bytes - before < 4 * MIB
 
 
 def test_deleted_shapefile_records_are_not_counted(run_job: Callable[..., Any], tmp_path: Path) -> None:
