@@ -18,8 +18,9 @@ from lib.vector import counts, ogr, verification
 from lib.vector.area import AreaMethod, Bounds, area_method
 from lib.vector.batches import Selection, Tally, selected
 from lib.vector.facts import LayerFacts, facts_from_record, facts_record, read_facts
-from lib.vector.plan import RTREE_LEAST_BYTES, check_disk, disk_bytes, fit, lower_by
+from lib.vector.plan import check_disk, disk_bytes, fit, lower_by
 from lib.vector.sinks import Sink, sink_for
+from lib.vector.terms import RTREE_LEAST_BYTES
 
 __all__ = ["plan", "run", "selection_of"]
 

@@ -22,8 +22,9 @@ from lib.units import MIB
 from lib.vector import ogr
 from lib.vector.area import AreaMethod, Bounds, area_method
 from lib.vector.facts import LayerFacts, read_facts
-from lib.vector.plan import batch_bytes_of, fit
+from lib.vector.plan import fit
 from lib.vector.recompute import Membership, comparable_fields, near, plain_area, row_digests
+from lib.vector.terms import batch_bytes_of
 from lib.vector.wkb import values_of
 
 __all__ = ["basic", "full", "plan_full", "read_provenance"]

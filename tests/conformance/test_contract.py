@@ -22,7 +22,7 @@ from lib.memory.work import BASELINE_SPREAD_BYTES, ENGINES
 from lib.reports import Report
 from lib.run import run_published
 from lib.units import MIB, mib
-from lib.vector.plan import MEASURED_DRIVERS
+from lib.vector.terms import MEASURED_DRIVERS
 from tests.conformance import sources
 
 LIMITS = ("tight", "normal", "ample")
