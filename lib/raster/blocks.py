@@ -13,7 +13,14 @@ import numpy as np
 
 from lib.errors import SourceError
 from lib.raster import windows
-from lib.raster.decoders import held_bytes, is_decoded_apart, is_split, largest_page_bytes, least_cache_bytes
+from lib.raster.decoders import (
+    compression_of,
+    held_bytes,
+    is_decoded_apart,
+    is_split,
+    largest_page_bytes,
+    least_cache_bytes,
+)
 from lib.raster.formats import MOST_OPEN_SOURCES, open_source
 from lib.raster.vrt import NO_RECIPE, Recipe, read_recipe
 
@@ -86,7 +93,7 @@ def _of_file(dataset: Any, path: str, table: Table | None) -> Blocks:
     interleaved = is_pixel_interleaved(dataset)
     itemsize = max(np.dtype(name).itemsize for name in dataset.dtypes)
     block_bytes = height * width * itemsize * (dataset.count if interleaved else 1)
-    compression = dataset.compression.value if dataset.compression else ""
+    compression = compression_of(dataset)
     down, across = windows.steps(dataset.height, height) * height, windows.steps(dataset.width, width) * width
     # Where no table says more: as much as a block that did not compress.
     largest = table.largest if table else largest_page_bytes(dataset)

@@ -5,6 +5,7 @@ GDAL shows many formats as blocks of one row whose decoder keeps a whole strip, 
 GDAL 3.12; jobs on such sources held their contract with GDAL 3.9, too.
 """
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from rasterio.enums import MaskFlags
 
 from lib.units import MIB
 
-__all__ = ["held_bytes", "is_decoded_apart", "is_split", "largest_page_bytes", "least_cache_bytes"]
+__all__ = ["compression_of", "held_bytes", "is_decoded_apart", "is_split", "largest_page_bytes", "least_cache_bytes"]
 
 # Formats whose decoder was measured to hold no more than a block: 0.3 to 1.5 MiB at 16 million pixels. GPKG and MBTiles were
 # not: their tiles are small images.
@@ -35,8 +36,9 @@ _PNG_PART_BYTES = 100_000_000
 # every value in it 0.4 bytes for its code blocks' records; and its compressed bytes.
 _INT32 = 4
 _CODE_BLOCK_BYTES = 0.4
-_MOST_INDEX_BYTES = 3 * MIB
+_MRF_MOST_INDEX_BYTES = 3 * MIB  # read at once
 _SOC_SIZ = b"\xff\x4f\xff\x51"
+_SOT = b"\xff\x90"
 _SOF, _SOF_PROGRESSIVE, _SOS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA}), frozenset({0xC2, 0xCA}), 0xDA
 
 
@@ -51,7 +53,7 @@ def held_bytes(dataset: Any, path: str) -> int:
         return told(dataset, path)
     if dataset.driver in _CHUNKED:
         return min(_decoded_bytes(dataset), _CHUNK_CACHE_BYTES)
-    if dataset.driver in _BY_BLOCK and _compression(dataset) != "JPEG2000":
+    if dataset.driver in _BY_BLOCK and compression_of(dataset) != "JPEG2000":
         return 0
     # An unknown format whose file is smaller than its pixels has a decoder, which may hold them all.
     decoded, size = _decoded_bytes(dataset), _file_bytes(path)
@@ -88,8 +90,10 @@ def _file_bytes(path: str) -> int | None:
     return Path(path).stat().st_size if Path(path).is_file() else None
 
 
-def _compression(dataset: Any) -> str:
-    return str(dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")).upper()
+def compression_of(dataset: Any) -> str:
+    """GDAL's name of the codec, upper case; "" for none. rasterio knows not all of them."""
+    name = str(dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")).upper()
+    return "" if name == "NONE" else name
 
 
 def _tiff_bytes(dataset: Any, path: str) -> int:
@@ -97,7 +101,7 @@ def _tiff_bytes(dataset: Any, path: str) -> int:
     strip = _decoded_bytes(dataset, dataset.shape if is_split(dataset) else dataset.block_shapes[0])
     if dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") != "PIXEL":
         strip //= dataset.count
-    compression = _compression(dataset)
+    compression = compression_of(dataset)
     window = min(strip, _LZMA_WINDOW_BYTES) if compression == "LZMA" else 0
     if compression == "ZSTD":
         window = _zstd_window_bytes(dataset, path, strip)
@@ -195,14 +199,20 @@ def least_cache_bytes(dataset: Any) -> int:
 
 
 def largest_page_bytes(dataset: Any) -> int:
-    """Compressed size of an MRF's largest page by the index beside it, bytes; 0 where that is not told.
+    """Compressed size of an MRF's largest page by the index beside it, bytes; 0 where that does not tell.
 
-    Its index is of pages' offsets and sizes, 8 bytes each, big-endian (MRF specification, "MRF Index File").
+    Its index is of pages' offsets and sizes, 8 bytes each, big-endian (MRF specification, "MRF Index File"). A caching MRF's has
+    only the pages that were asked for, and another file may be named for it.
     """
-    index = Path(dataset.name).with_suffix(".idx")
-    if dataset.driver != "MRF" or not index.is_file() or index.stat().st_size > _MOST_INDEX_BYTES:
+    if dataset.driver != "MRF" or not Path(dataset.name).is_file():
         return 0
-    return int(np.fromfile(index, ">u8")[1::2].max(initial=0))
+    index = Path(dataset.name).with_suffix(".idx")
+    if not index.is_file() or index.stat().st_size > _MRF_MOST_INDEX_BYTES:
+        return 0
+    if re.search(rb"<(CachedSource|IndexFile)", Path(dataset.name).read_bytes()):
+        return 0
+    sizes = np.fromfile(index, ">u8")[1::2]
+    return int(sizes.max()) if len(sizes) and sizes.all() else 0
 
 
 def _page_bytes(dataset: Any) -> int:
@@ -221,8 +231,7 @@ def _jp2_bytes(dataset: Any, path: str) -> int:
     down, across = _jp2_tile(path) or (height, width)
     tile = min(down, height) * min(across, width)
     block = _pixels(dataset.block_shapes[0])
-    size = _file_bytes(path)
-    compressed = (_decoded_bytes(dataset) if size is None else size) * tile // (height * width)
+    compressed = _jp2_largest_tile_bytes(path) or _decoded_bytes(dataset) * tile // (height * width)
     if tile <= block:
         return tile * max(2, int(dataset.count)) * _INT32 + compressed
     part = int(block * (1.5 * dataset.count + 4.5) * _INT32)
@@ -244,6 +253,27 @@ def _jp2_tile(path: str) -> tuple[int, int] | None:
         return None
     across, down = struct.unpack(">II", siz[20:28])
     return down, across
+
+
+def _jp2_largest_tile_bytes(path: str) -> int:
+    """Compressed size of the largest tile, by its parts' headers (SOT: ISO/IEC 15444-1, annex A.4.2); 0 where not told."""
+    if not Path(path).is_file():
+        return 0
+    with Path(path).open("rb") as file:
+        if file.read(4) != _SOC_SIZ and not _find_codestream(file):
+            return 0
+        file.seek(-2, 1)  # before SIZ, the first of the main header's segments: a marker and its length
+        while len(header := file.read(4)) == 4 and header[:2] != _SOT:  # noqa: PLR2004
+            file.seek(int.from_bytes(header[2:]) - 2, 1)
+        tiles: dict[int, int] = {}
+        while len(header) == 4 and header[:2] == _SOT:  # noqa: PLR2004
+            tile, size = struct.unpack(">HI", file.read(6).ljust(6, b"\0"))
+            if size < 12:  # noqa: PLR2004 - 0: all that is left
+                return 0
+            tiles[tile] = tiles.get(tile, 0) + size
+            file.seek(size - 10, 1)
+            header = file.read(4)
+    return max(tiles.values(), default=0)
 
 
 def _find_codestream(file: BinaryIO) -> bool:

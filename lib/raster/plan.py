@@ -75,7 +75,7 @@ def make_plan(
         block_size=layout.block_size,
         chunks=windows.count(facts.shape, layout.window) * windows.steps(len(facts.bands), layout.bands_at_once),
         terms=made,
-        lower_by=_lower_by(chosen, choices, facts, job, room),
+        lower_by=_lower_by(chosen, choices, facts, job, room, instead),
         expected=_expected(facts, job, layout),
         facts=facts.describe() | {"bands_at_once": layout.bands_at_once, "decodes": round(layout.decodes, 2)},
     )
@@ -272,7 +272,14 @@ def _expected(facts: RasterFacts, job: RasterJob, layout: Layout) -> dict[str, A
     }
 
 
-def _lower_by(chosen: _Choice, choices: list[_Choice], facts: RasterFacts, job: RasterJob, room: Room) -> str:
+def _lower_by(
+    chosen: _Choice,
+    choices: list[_Choice],
+    facts: RasterFacts,
+    job: RasterJob,
+    room: Room,
+    instead: Mapping[str, int],
+) -> str:
     """The one setting that would lower the peak most, and by how much: what the planner would choose with it set."""
     layout = chosen.layout
     knobs = {"threads 1": [each for each in choices if each.layout.threads == 1]}
@@ -282,7 +289,7 @@ def _lower_by(chosen: _Choice, choices: list[_Choice], facts: RasterFacts, job: 
     for bound in (1, 2, 4, 8):
         if bound * MIB < sizes[chosen]:
             knobs[f"max_chunk_mb {bound}"] = [each for each in choices if sizes[each] <= bound * MIB]
-    knobs |= {knob: _choices(facts, other, room) for knob, other in _other_jobs(job, layout).items()}
+    knobs |= {knob: _choices(facts, other, room, instead) for knob, other in _other_jobs(job, layout).items()}
     found = []
     for knob, within in knobs.items():
         fitting = [each for each in within if each.projected_bytes <= room.budget_bytes]

@@ -32,7 +32,7 @@ _WRITING_TERMS = ("encoder", "output index", "operation", "output buffer")
 
 
 def plan(job: ProfileJob, room: Room) -> Plan:
-    """The default work's plan, less what writing takes; it may fit where the work itself does not.
+    """The default work's plan, less what writing takes; its own where the work itself does not fit.
 
     Raises:
         SourceError, DataError, MemoryRefused: as for the work itself.
@@ -41,8 +41,12 @@ def plan(job: ProfileJob, room: Room) -> Plan:
     with environment(), open_source(job.source) as source:
         facts = gather(source, job.source)
     instead = dict.fromkeys(_WRITING_TERMS, 0) | {"carried tags": read_tags_bytes(facts)}
-    work = _default_work(job)
-    made = make_plan(facts, work, room, instead=instead)
+    made = make_plan(facts, _default_work(job), room, instead=instead)
+    work = _work_plan(facts, _default_work(job), room)
+    if work.projected_bytes <= room.budget_bytes:
+        terms = {**work.terms, **instead}
+        smallest = made.smallest_limit_bytes
+        made = replace(work, terms=terms, projected_bytes=sum(terms.values()), smallest_limit_bytes=smallest)
     return replace(
         made,
         threads=1,
@@ -50,16 +54,22 @@ def plan(job: ProfileJob, room: Room) -> Plan:
         chunks=min(made.chunks, job.sample_chunks),
         lower_by="",
         expected={},
-        facts=made.facts | {"chunks_total": made.chunks, "work_projected_bytes": _work_bytes(facts, work, room)},
+        facts=made.facts
+        | {
+            "chunks_total": made.chunks,
+            "work_projected_bytes": work.projected_bytes,
+            "work_window": list(work.window or ()),
+            "work_gdal_cache_bytes": work.gdal_cache_bytes,
+        },
     )
 
 
-def _work_bytes(facts: RasterFacts, work: RasterJob, room: Room) -> int:
-    """What the work would take within the same limit; the smallest that does, where that is more."""
+def _work_plan(facts: RasterFacts, work: RasterJob, room: Room) -> Plan:
+    """The work's plan within the same limit; within the smallest that does, where that is more."""
     try:
-        return make_plan(facts, work, room).projected_bytes
+        return make_plan(facts, work, room)
     except MemoryRefused as refused:
-        return int(refused.facts["smallest_limit_bytes"])
+        return make_plan(facts, work, replace(room, budget_bytes=int(refused.facts["smallest_limit_bytes"])))
 
 
 def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
@@ -77,8 +87,8 @@ def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
         result=counts
         | {
             "suggested_limit_mb": mib(max(peak, int(plan.facts["work_projected_bytes"]))) + 1,
-            "suggested_chunk": list(plan.window or ()),
-            "suggested_gdal_cachemax_mb": max(1, mib(plan.gdal_cache_bytes)),
+            "suggested_chunk": plan.facts["work_window"],
+            "suggested_gdal_cachemax_mb": max(1, mib(int(plan.facts["work_gdal_cache_bytes"]))),
         },
         checks=tuple(bench.checks),
     )

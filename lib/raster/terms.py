@@ -43,7 +43,7 @@ _WARPER_BYTES = 90 * MIB
 # job without it takes; several smaller ones 3.2 to 4.2.
 _CARRIED_COPIES = 5.1
 # Where they are only read, memory that opening the source has freed is used first: of texts of 1 to 30 MB 4 to 8 MiB less than
-# their size was taken.
+# their size was taken; at 4 the libraries' growth has the other 2.
 _FREED_BY_OPENING_BYTES = 6 * MIB
 # GDAL resamples by parts: at 1.2 to 40 source pixels to one, 3 to 12.2 MiB of 4 bytes or fewer, 7 to 14.6 MiB of 8 bytes.
 _RESAMPLED_BYTES = {0: 0, 4: 12 * MIB, 8: 15 * MIB}

@@ -18,6 +18,7 @@ from lib.errors import DataError, OutputError, SourceError, VerificationFailed
 from lib.jobs import RasterJob
 from lib.memory.work import Bench
 from lib.raster import windows
+from lib.raster.decoders import compression_of
 from lib.raster.faults import read
 from lib.raster.formats import environment, open_source, returning_buffers
 from lib.raster.recompute import BASIC_EDGE, SAMPLE_EDGE, alpha_band, differences, is_nodata
@@ -154,7 +155,7 @@ def _structure(output: Any, expected: dict[str, Any], bench: Bench) -> None:
         "count": output.count,
         "dtype": output.dtypes[0],
         "block_size": block[0] if block[0] == block[1] else list(block),
-        "compress": output.compression.value.lower() if output.compression else "none",
+        "compress": compression_of(output).lower() or "none",
     }
     wrong = [
         f"{name} is {found[name]}, not {expected[name]}"

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import numpy as np
+
 from lib.errors import MemoryRefused, SourceError, VerificationFailed
 from lib.jobs import VerifyJob
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Room
 from lib.raster import windows
+from lib.raster.blocks import blocks_of, table_of
 from lib.raster.facts import RasterFacts, gather
 from lib.raster.formats import environment, open_source, set_cache
 from lib.raster.recompute import SAMPLE_EDGE
@@ -65,23 +68,22 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
 def _terms(
     facts: RasterFacts, output: Any, job: VerifyJob, room: Room
 ) -> tuple[dict[str, int], tuple[int, int, int], tuple[int, int]]:
-    """The terms, the output's `(bands, height, width)`, and its block."""
+    """The terms, the output's `(bands, height, width)`, and its block. It may be any raster, not only one that we wrote."""
+    read = blocks_of(output, job.output, table_of(output))
     block = output.block_shapes[0]
-    itemsize = 8 if output.dtypes[0] == "float64" else 4
     step = decode_window(block)
     shape = (output.count, output.height, output.width)
     pixels = min(step[0], shape[1]) * min(step[1], shape[2])
-    out_block = block[0] * block[1] * itemsize
-    recomputing = source_terms(facts, room, TINY_CACHE_BYTES, out_block, SAMPLE_EDGE**2)
+    recomputing = source_terms(facts, room, TINY_CACHE_BYTES, read.cached_bytes, SAMPLE_EDGE**2)
     del recomputing["baseline"], recomputing["opening the source"]  # below, as "opening" that of both
     recomputing["decoder"] = facts.read.decoder_bytes  # malloc gives back what is decoded again (`returning_buffers`)
     recomputing["recomputed window"] = SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL
-    decoding = {"decode buffers": pixels * (itemsize + 1)}
+    decoding = {"decode buffers": pixels * (np.dtype(output.dtypes[0]).itemsize + 1)}
     # First the output is decoded, then windows are recomputed: what one held is given back before the other begins.
     made = {
         "baseline": room.baseline_bytes,
         "opening": max(0, process_memory().resident_bytes - room.baseline_bytes),
-        "output blocks": out_block * (2 if output.compression else 1) + 256 * KIB,
+        "output blocks": read.cached_bytes + read.kept_bytes + 256 * KIB,
         "output index": windows.count(shape[1:], block) * shape[0] * 16,
         "tags": read_tags_bytes(facts),
         **(decoding if sum(decoding.values()) > sum(recomputing.values()) else recomputing),

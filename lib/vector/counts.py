@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,10 @@ from lib.vector import flatgeobuf, ogr, texts
 
 __all__ = ["Sizes", "dataset_bytes", "gpkg_has_curves", "independent_count", "layer_path", "read_sizes"]
 
+# Of a dataset that is several files: those with the same stem, by the suffix of the one that is named.
 _SHAPEFILE_PARTS = (".shp", ".shx", ".dbf")
+_MAPINFO_PARTS = (".tab", ".dat", ".map", ".id", ".ind", ".mif", ".mid")
+_PARTS = {suffix: parts for parts in (_SHAPEFILE_PARTS, _MAPINFO_PARTS) for suffix in parts}
 _SHX_HEADER = 100
 _DBF_DELETED = 0x2A
 # A million parcels take 0.23 s for geometries and 0.1 s for each column of text; what takes longer is planned from its mean.
@@ -63,18 +66,18 @@ class Sizes:
 
 def dataset_bytes(path: Path) -> int:
     """Size of the files that make up a dataset; 0 where they are not local."""
-    if path.suffix.lower() == ".shp":
-        return sum(part.stat().st_size for end in _SHAPEFILE_PARTS if (part := _sibling(path, end)))
+    if (parts := _PARTS.get(path.suffix.lower())) is not None:
+        return sum(part.stat().st_size for end in parts if (part := _sibling(path, end)))
     if path.is_dir():
         return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
     return path.stat().st_size if path.is_file() else 0
 
 
 def layer_path(path: Path, driver: str, layer: str) -> Path:
-    """The file that a layer is in: of a folder of Shapefiles, the one that bears its name."""
-    if driver == "ESRI Shapefile" and path.is_dir():
-        return _sibling(path / f"{layer}.shp", ".shp") or path
-    return path
+    """The file that a layer is in: of a folder of Shapefiles, the one that bears its name; of a Shapefile's parts, its .shp."""
+    if driver != "ESRI Shapefile":
+        return path
+    return _sibling(path / f"{layer}.shp" if path.is_dir() else path, ".shp") or path
 
 
 def read_sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
@@ -88,9 +91,7 @@ def read_sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes
     mean = dataset_bytes(path) // max(features, 1) + overhead if features > 0 else 0
     if info["driver"] == "ESRI Shapefile" and path.suffix.lower() == ".shp":
         record_bytes = _check_shapefile(path, label)
-        sizes = _from_lengths(_shapefile_lengths(path, label), rows, record_bytes + overhead)
-        kept = _shapefile_count(path)
-        return sizes if kept is None else replace(sizes, counted=kept)
+        return _from_lengths(_kept_lengths(path, label), rows, record_bytes + overhead)
     if info["driver"] == "FlatGeobuf" and path.is_file():
         largest = flatgeobuf.Largest()
         sizes = _from_lengths(flatgeobuf.lengths(path, label, largest), rows, overhead)
@@ -99,7 +100,11 @@ def read_sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes
         return replace(_scan_sqlite(path, info, label), mean_bytes=mean)
     if info["driver"] in texts.DRIVERS and path.is_file():
         return Sizes(mean, *texts.largest_feature(path, info["driver"]))
-    return Sizes(mean)
+    if features >= 0:
+        return Sizes(mean)
+    # Indexes are planned by features: where the header does not tell, they are counted.
+    counted = independent_count(path, info["driver"], info["layer_name"], label) or 0
+    return Sizes(dataset_bytes(path) // max(counted, 1) + overhead, counted=counted)
 
 
 def independent_count(path: Path, driver: str, layer: str, label: str) -> int | None:
@@ -116,7 +121,7 @@ def independent_count(path: Path, driver: str, layer: str, label: str) -> int | 
         except sqlite3.DatabaseError as error:
             raise DataError(f"{label}: layer {layer} is damaged: {ogr.one_line(error)}") from error
     if driver == "ESRI Shapefile" and path.suffix.lower() == ".shp":
-        return _shapefile_count(path)
+        return _shapefile_count(path, label)
     if driver == "FlatGeobuf" and path.is_file():
         return sum(len(block) for block in flatgeobuf.lengths(path, label))
     if driver == "GeoJSONSeq" and path.is_file():
@@ -249,7 +254,7 @@ def _check_shapefile(path: Path, label: str) -> int:
     table = _sibling(path, ".dbf")
     if not table:
         return 0
-    count, header_bytes, record_bytes = _dbf_header(table)
+    count, header_bytes, record_bytes = _dbf_header(table, label)
     if table.stat().st_size < header_bytes + count * record_bytes:
         raise SourceError(
             f"{label}: its table {table.name} is cut short: it declares {count} records", hint=flatgeobuf.CUT_SHORT
@@ -274,29 +279,56 @@ def _shapefile_lengths(path: Path, label: str) -> Iterator[NDArray[np.int64]]:
             yield records[:, 1]
 
 
-def _not_deleted(file: BinaryIO, count: int, record_bytes: int) -> Iterator[int]:
-    """Records of a .dbf that are not marked as deleted, block by block."""
+def _kept_lengths(path: Path, label: str) -> Iterator[NDArray[np.int64]]:
+    """Those of the shapes that are not marked as deleted, which OGR skips."""
+    table, index = _sibling(path, ".dbf"), _sibling(path, ".shx")
+    lengths = _shapefile_lengths(path, label)
+    if not (table and index) or _dbf_header(table, label)[0] != _shx_records(index):
+        yield from lengths
+    else:
+        for block, kept in zip(lengths, _not_deleted(table, label), strict=True):
+            yield block[kept]
+
+
+def _not_deleted(table: Path, label: str) -> Iterator[NDArray[np.bool_]]:
+    """Whether each record of a .dbf is not marked as deleted, in blocks of `_BLOCK_ROWS`.
+
+    The table is not mapped: pages of a mapped file count as the job's.
+    """
+    count, header_bytes, record_bytes = _dbf_header(table, label)
     at_once = max(1, _BLOCK_BYTES // max(record_bytes, 1))
-    for first in range(0, count if record_bytes else 0, at_once):
-        block = np.frombuffer(file.read(min(at_once, count - first) * record_bytes), np.uint8)
-        yield int(np.count_nonzero(block[::record_bytes] != _DBF_DELETED))
+    with table.open("rb") as file:
+        file.seek(header_bytes)
+        for first in range(0, count if record_bytes else 0, _BLOCK_ROWS):
+            rows = min(_BLOCK_ROWS, count - first)
+            marks = np.empty(rows, np.uint8)
+            for start in range(0, rows, at_once):
+                wanted = marks[start : start + at_once]
+                block = file.read(len(wanted) * record_bytes)
+                if len(block) < len(wanted) * record_bytes:
+                    raise SourceError(f"{label}: its table {table.name} is cut short", hint=flatgeobuf.CUT_SHORT)
+                wanted[:] = np.frombuffer(block, np.uint8)[::record_bytes]
+            yield marks != _DBF_DELETED
 
 
-def _dbf_header(table: Path) -> tuple[int, int, int]:
+def _shx_records(index: Path) -> int:
+    return (index.stat().st_size - _SHX_HEADER) // 8
+
+
+def _dbf_header(table: Path, label: str) -> tuple[int, int, int]:
+    """Records of a .dbf, and bytes of its header and of a record."""
     with table.open("rb") as file:
         header = file.read(32)
+    if len(header) < 32:  # noqa: PLR2004
+        raise SourceError(f"{label}: its table {table.name} is shorter than a header", hint=flatgeobuf.CUT_SHORT)
     count, header_bytes, record_bytes = struct.unpack_from("<IHH", header, 4)
     return count, header_bytes, record_bytes
 
 
-def _shapefile_count(path: Path) -> int | None:
+def _shapefile_count(path: Path, label: str) -> int | None:
     """Records that are not marked as deleted, by the .dbf; by the .shx where there is no table."""
     table = _sibling(path, ".dbf")
     if table:
-        count, header_bytes, record_bytes = _dbf_header(table)
-        # Not mapped: pages of a mapped file count as ours.
-        with table.open("rb") as file:
-            file.seek(header_bytes)
-            return sum(_not_deleted(file, count, record_bytes))
+        return sum(int(np.count_nonzero(block)) for block in _not_deleted(table, label))
     index = _sibling(path, ".shx")
-    return (index.stat().st_size - _SHX_HEADER) // 8 if index else None
+    return _shx_records(index) if index else None

@@ -121,6 +121,11 @@ def read_facts(source: str, layer: str | None, label: str, rows: int) -> LayerFa
             f"{label}: {info['driver']} layers cannot be streamed one by one",
             hint="convert it first: ogr2ogr layers.gpkg SOURCE",
         )
+    if info["driver"] == "OGR_VRT":
+        raise SourceError(
+            f"{label} is a VRT: how large the features of its sources are is not known beforehand",
+            hint="name its source, or write it out: ogr2ogr out.gpkg SOURCE",
+        )
     geometry_type = info["geometry_type"]
     if geometry_type and (
         _CURVES.search(geometry_type) or counts.gpkg_has_curves(path, info["driver"], info["layer_name"])

@@ -26,7 +26,7 @@ _SOURCE_BYTES = {
     "FlatGeobuf": 4 * MIB,
     "SQLite": 6 * MIB,
     "ESRI Shapefile": 5 * MIB,
-    "GeoJSON": 5 * MIB,
+    "GeoJSON": 4 * MIB,
     "GeoJSONSeq": 3 * MIB,
     "CSV": 5 * MIB,
 }

@@ -137,6 +137,17 @@ def _copied(name: str, driver: str, bands: int, **options: Any) -> Callable[[Pat
     return made
 
 
+def uneven_jp2(folder: Path, dtype: str) -> Path:
+    """Lossless tiles of 1024, of which one is noise."""
+    path = _tall(folder / "in.tif", dtype, 1, **_tiles(512))
+    noise = np.random.default_rng(2).integers(100, np.iinfo(dtype).max, (1024, 1024), dtype=dtype)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.write(np.full((TALL, WIDTH), 90, dtype), 1)
+        dataset.write(noise, 1, window=((1024, 2048), (1024, 2048)))
+    rasterio_copy(path, folder / "uneven.jp2", driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES")
+    return folder / "uneven.jp2"
+
+
 def interlaced_png(folder: Path, dtype: str) -> Path:
     """An RGB PNG in Adam7's seven passes (PNG specification, clause 8), which GDAL does not write."""
     image = np.moveaxis(np.maximum(pixels(dtype, 3), 60), 0, -1)
@@ -259,6 +270,7 @@ HELD: dict[str, tuple[Callable[[Path, str], Path], tuple[str, ...]]] = {
     "vrt-of-vrt": (vrt_of_vrt, ("uint8",)),
     "progressive-jpeg": (_copied("image.jpg", "JPEG", 3, PROGRESSIVE="YES"), ("uint8",)),
     "jp2": (_copied("image.jp2", "JP2OpenJPEG", 3), ("uint8", "uint16")),
+    "uneven-jp2": (uneven_jp2, ("uint16",)),
     "jp2-one-tile": (_copied("tile.jp2", "JP2OpenJPEG", 1, BLOCKXSIZE=WIDTH, BLOCKYSIZE=TALL), ("uint8",)),
     "webp": (_copied("image.webp", "WEBP", 3), ("uint8",)),
     "interlaced-png": (interlaced_png, ("uint8",)),

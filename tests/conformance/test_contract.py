@@ -14,6 +14,7 @@ import psutil
 import pyogrio
 import pytest
 import rasterio
+from rasterio.transform import from_origin
 
 from lib import jobs
 from lib.jobs import DriversJob, ProfileJob, RasterJob, Resources, VectorJob
@@ -107,8 +108,8 @@ def _holds(report: Report, limit: str, limit_mb: int) -> None:
 def _index_not_needed(report: Report) -> int:
     """What of FlatGeobuf's index the output shows not to have been needed: it is not known beforehand.
 
-    It is planned for every feature (an item and a place of 56 and 32 bytes), and with a buffer of the source's size; what was
-    written are the output's features, without its tree (nodes of 40 bytes, 16 to a parent).
+    It is planned for every feature (an item of 56 bytes and a place of at least 24), and with a buffer of the source's size;
+    what were written are the output's features, without its tree (nodes of 40 bytes, 16 to a parent).
     """
     if report.job.get("driver") != "FlatGeobuf" or report.output is None:
         return 0
@@ -116,7 +117,7 @@ def _index_not_needed(report: Report) -> int:
     size = sum(part.stat().st_size for part in source.parent.glob(f"{source.stem}.*"))
     kept = report.result["features_kept"]
     written = report.output.bytes - kept * 40 * 16 // 15
-    return max(0, min(size, 100 * MIB) - written) + (report.result["features_read"] - kept) * (56 + 32)
+    return max(0, min(size, 100 * MIB) - written) + (report.result["features_read"] - kept) * (56 + 24)
 
 
 def _whole_block_bytes(facts: dict[str, typing.Any]) -> int:
@@ -293,6 +294,23 @@ def test_verify_and_profile_rasters(source: str, dtype: str, tmp_path: Path) -> 
         source=str(path), destination=str(out), operation=OPERATIONS["rescale"], resources=_resources(AMPLE_MB)
     )
     _verify_and_profile(work, LIMITS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", LIMITS)
+def test_verify_of_anothers_output(limit: str, tmp_path: Path) -> None:
+    """An output that says nothing of its origin may have any layout: one tile of 12 bands."""
+    path, output = sources.tiled(tmp_path, "uint16"), tmp_path / "other.tif"
+    noise = np.random.default_rng(6).integers(0, 60_000, (12, 1, 2048, 2048), dtype="uint16")
+    where = {"width": sources.WIDTH, "height": sources.HEIGHT, "crs": "EPSG:32633", "count": 12, "dtype": "uint16"}
+    with rasterio.open(
+        output, "w", driver="GTiff", transform=from_origin(500000, 5000000, 10, 10), tiled=True, blockxsize=2048,
+        blockysize=2048, compress="lzw", interleave="pixel", photometric="minisblack", alpha="no", **where,
+    ) as dataset:  # fmt: skip
+        dataset.write(noise[:, 0, : sources.HEIGHT], window=((0, sources.HEIGHT), (0, 2048)))
+    job = jobs.VerifyJob(source=str(path), output=str(output), resources=_resources(AMPLE_MB))
+    limit_mb = max(_limit_mb(limit, job), _limit_mb("tight", job))  # more than is normal
+    _holds(run_job(_at(job, limit_mb)), limit, limit_mb)
 
 
 @pytest.mark.slow

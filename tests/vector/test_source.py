@@ -267,6 +267,55 @@ def test_a_large_table_is_counted_in_little_memory(tmp_path: Path) -> None:
     assert process_memory().peak_bytes - before < 4 * MIB
 
 
+def test_any_part_of_a_shapefile_is_planned_as_the_whole(tmp_path: Path) -> None:
+    """OGR opens it by its .dbf or .shx, too."""
+    parcels(300).to_file(tmp_path / "a.shp")
+    whole = read_facts(str(tmp_path / "a.shp"), None, "a", 100)
+    for suffix in (".dbf", ".shx"):
+        part = read_facts(str(tmp_path / f"a{suffix}"), None, "a", 100)
+        assert (part.sizes, part.source_bytes) == (whole.sizes, whole.source_bytes)
+
+
+def test_batches_of_a_shapefile_are_of_the_rows_that_are_left(tmp_path: Path) -> None:
+    """Every second record is small and marked as deleted: OGR's batches hold the large ones alone."""
+    shapes = [shapely.Point(i, 50).buffer(0.1, quad_segs=100 if i % 2 else 1) for i in range(400)]
+    geopandas.GeoDataFrame({"n": range(400)}, geometry=shapes, crs="EPSG:4326").to_file(tmp_path / "a.shp")
+    table = bytearray((tmp_path / "a.dbf").read_bytes())
+    _, header_bytes, record_bytes = struct.unpack_from("<IHH", table, 4)
+    table[header_bytes : header_bytes + 400 * record_bytes : 2 * record_bytes] = b"*" * 200
+    (tmp_path / "a.dbf").write_bytes(table)
+    facts = read_facts(str(tmp_path / "a.shp"), None, "a", 100)
+    with pyogrio.raw.open_arrow(tmp_path / "a.shp", batch_size=100, use_pyarrow=True) as (_, reader):
+        largest = max(sum(map(len, batch.column("wkb_geometry").to_pylist())) for batch in reader)
+    assert facts.count == 200
+    assert largest < dict(facts.sizes.runs)[100] < 1.1 * largest
+
+
+def test_features_that_no_header_counts_are_counted(tmp_path: Path) -> None:
+    """A GML does not say how many it has, and an index is planned by them."""
+    parcels(300).to_file(tmp_path / "a.gml", driver="GML")
+    assert read_facts(str(tmp_path / "a.gml"), None, "a.gml", 100).count == 300
+
+
+def test_a_vrt_is_refused(tmp_path: Path) -> None:
+    """What its sources hold is not known."""
+    parcels(3).to_file(tmp_path / "a.shp")
+    source = '<SrcDataSource relativeToVRT="1">a.shp</SrcDataSource>'
+    (tmp_path / "a.vrt").write_text(
+        f'<OGRVRTDataSource><OGRVRTLayer name="a">{source}</OGRVRTLayer></OGRVRTDataSource>'
+    )
+    with pytest.raises(SourceError, match="is a VRT"):
+        read_facts(str(tmp_path / "a.vrt"), None, "a.vrt", 100)
+
+
+def test_an_empty_table_beside_a_shapefile(tmp_path: Path) -> None:
+    """One line, no traceback."""
+    parcels(3).to_file(tmp_path / "a.shp")
+    (tmp_path / "a.dbf").write_bytes(b"")
+    with pytest.raises(SourceError, match=r"table a\.dbf is shorter than a header"):
+        read_facts(str(tmp_path / "a.shp"), None, "a.shp", 100)
+
+
 def test_deleted_shapefile_records_are_not_counted(run_job: Callable[..., Any], tmp_path: Path) -> None:
     """Records marked as deleted are neither read nor missed."""
     frame = solid(parcels(60))
