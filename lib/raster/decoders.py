@@ -7,7 +7,8 @@ GDAL 3.12; jobs on such sources held their contract with GDAL 3.9, too.
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -243,12 +244,8 @@ def _jp2_tile(path: str) -> tuple[int, int] | None:
 
     Boxes: ISO/IEC 15444-1, annex I; the codestream opens with SOC and SIZ (annex A.5.1), which a raw codestream is all of.
     """
-    if not Path(path).is_file():
-        return None
-    with Path(path).open("rb") as file:
-        if file.read(4) != _SOC_SIZ and not _find_codestream(file):
-            return None
-        siz = file.read(28)
+    with _codestream(path) as file:
+        siz = file.read(28) if file else b""
     if len(siz) < 28:  # noqa: PLR2004
         return None
     across, down = struct.unpack(">II", siz[20:28])
@@ -257,10 +254,8 @@ def _jp2_tile(path: str) -> tuple[int, int] | None:
 
 def _jp2_largest_tile_bytes(path: str) -> int:
     """Compressed size of the largest tile, by its parts' headers (SOT: ISO/IEC 15444-1, annex A.4.2); 0 where not told."""
-    if not Path(path).is_file():
-        return 0
-    with Path(path).open("rb") as file:
-        if file.read(4) != _SOC_SIZ and not _find_codestream(file):
+    with _codestream(path) as file:
+        if file is None:
             return 0
         file.seek(-2, 1)  # before SIZ, the first of the main header's segments: a marker and its length
         while len(header := file.read(4)) == 4 and header[:2] != _SOT:  # noqa: PLR2004
@@ -274,6 +269,16 @@ def _jp2_largest_tile_bytes(path: str) -> int:
             file.seek(size - 10, 1)
             header = file.read(4)
     return max(tiles.values(), default=0)
+
+
+@contextmanager
+def _codestream(path: str) -> Iterator[BinaryIO | None]:
+    """The open file, behind SOC and SIZ's marker; None where it is no local file or has none."""
+    if not Path(path).is_file():
+        yield None
+        return
+    with Path(path).open("rb") as file:
+        yield file if file.read(4) == _SOC_SIZ or _find_codestream(file) else None
 
 
 def _find_codestream(file: BinaryIO) -> bool:
