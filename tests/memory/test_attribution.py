@@ -1,9 +1,16 @@
-"""What resident memory is made of: planted bytes are found where they were planted, and the parts sum up."""
+"""What resident memory is made of: planted bytes are found where they were planted, and the parts sum up.
+
+Each test has a process of its own, as a job has. In one that ran others before, malloc's heap has free pages that the kernel
+took back, and whatever is allocated next brings some of them to life: 0 to 1.3 MiB between two looks.
+"""
 
 import ctypes
 import mmap
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import wraps
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +29,27 @@ SIZE = 24 * MIB
 Split = Callable[[], dict[str, int]]
 
 
-@pytest.fixture
-def split() -> Iterator[Split]:
-    """An attributor that was made when tracing began."""
-    trim()  # other tests of this process may have left much in malloc's free lists
+def _alone(test: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Run a test in a fresh process; what it asserts fails here."""
+
+    @wraps(test)
+    def run(tmp_path: Path) -> None:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(_call, test.__name__, tmp_path).result()
+
+    return run
+
+
+def _call(name: str, folder: Path) -> None:
+    globals()[name].__wrapped__(folder)
+
+
+def _splitter() -> Split:
+    """Begin tracing, and an attributor of that moment."""
     tracemalloc.start(1)
-    try:
-        attributor, tracer = Attributor(), Tracer()
-        attributor.split(lambda: tracer.look(0))  # what the first look takes and frees stays in malloc's heap
-        yield lambda: attributor.split(lambda: tracer.look(0))
-    finally:
-        tracemalloc.stop()
+    attributor, tracer = Attributor(), Tracer()
+    attributor.split(lambda: tracer.look(0))  # what the first look takes and frees stays in malloc's heap
+    return lambda: attributor.split(lambda: tracer.look(0))
 
 
 def _grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
@@ -52,8 +69,10 @@ def _smaps(field: str) -> int:
     return sum(int(line.split()[1]) * KIB for line in lines if line.startswith(f"{field}:"))
 
 
-def test_numpy_is_told_from_the_python_heap(split: Split) -> None:
+@_alone
+def test_numpy_is_told_from_the_python_heap(tmp_path: Path) -> None:
     """24 MiB of an array count as NumPy's, 24 MiB of a bytearray as Python's."""
+    split = _splitter()
     before = split()
     array = np.ones(SIZE, dtype="uint8")
     grown = _grown(before, split())
@@ -66,24 +85,30 @@ def test_numpy_is_told_from_the_python_heap(split: Split) -> None:
     assert len(array) == len(held)
 
 
-def test_the_look_itself_is_not_in_the_python_heap(split: Split) -> None:
+@_alone
+def test_the_look_itself_is_not_in_the_python_heap(tmp_path: Path) -> None:
     """Of 10,000 traces a look makes megabytes of objects: the heap has the 10,000 objects, and not those."""
+    split = _splitter()
     before = split()
     kept = [bytes(100) for _ in range(10_000)]
     objects = len(kept) * (100 + 33) + 90_000  # as sys.getsizeof has them, and the list
     assert _grown(before, split())["python_heap_bytes"] == pytest.approx(objects, rel=0.1)
 
 
-def test_arrows_pool_is_told(split: Split) -> None:
+@_alone
+def test_arrows_pool_is_told(tmp_path: Path) -> None:
     """A buffer from Arrow's pool counts as the pool's."""
+    split = _splitter()
     before = split()
     buffer = pa.allocate_buffer(SIZE)
     assert _grown(before, split())["arrow_pool_bytes"] >= SIZE
     assert buffer.size == SIZE
 
 
-def test_gdals_block_cache_is_told(split: Split, tmp_path: Path) -> None:
+@_alone
+def test_gdals_block_cache_is_told(tmp_path: Path) -> None:
     """16 MiB of blocks that were read and stay cached count as GDAL's."""
+    split = _splitter()
     path = tmp_path / "tiles.tif"
     options = {"driver": "GTiff", "width": 4096, "height": 4096, "count": 1, "dtype": "uint8", "tiled": True}
     with rasterio.open(path, "w", transform=rasterio.Affine.scale(2), **options) as out:
@@ -95,8 +120,10 @@ def test_gdals_block_cache_is_told(split: Split, tmp_path: Path) -> None:
         assert split()["gdal_cache_bytes"] >= 15 * MIB
 
 
-def test_native_memory_is_unexplained(split: Split) -> None:
+@_alone
+def test_native_memory_is_unexplained(tmp_path: Path) -> None:
     """What nobody traces is unexplained, all of it, and nothing else grows by it."""
+    split = _splitter()
     size = 48 * MIB
     libc = _libc()
     before = split()
@@ -110,8 +137,10 @@ def test_native_memory_is_unexplained(split: Split) -> None:
     assert abs(grown["malloc_free_bytes"]) < MIB
 
 
-def test_freed_memory_is_mallocs_until_it_is_given_back(split: Split) -> None:
+@_alone
+def test_freed_memory_is_mallocs_until_it_is_given_back(tmp_path: Path) -> None:
     """What was freed below a block that stays is malloc's free memory, until malloc_trim gives it back."""
+    split = _splitter()
     libc = _libc()
     libc.malloc(100)
     before = split()
@@ -131,8 +160,10 @@ def test_freed_memory_is_mallocs_until_it_is_given_back(split: Split) -> None:
     assert trimmed["resident_bytes"] < 2 * MIB
 
 
-def test_file_backed_pages_are_told(split: Split, tmp_path: Path) -> None:
+@_alone
+def test_file_backed_pages_are_told(tmp_path: Path) -> None:
     """A file of 24 MiB that is mapped and read is file-backed, as smaps has it, too."""
+    split = _splitter()
     split(), _smaps("Rss")  # what these import and read themselves is mapped now
     path = tmp_path / "mapped"
     path.write_bytes(b"x" * SIZE)
@@ -144,8 +175,10 @@ def test_file_backed_pages_are_told(split: Split, tmp_path: Path) -> None:
     assert mapped_after - mapped_before == pytest.approx(SIZE, abs=MIB)
 
 
-def test_an_array_that_was_not_written_to_is_not_resident(split: Split) -> None:
+@_alone
+def test_an_array_that_was_not_written_to_is_not_resident(tmp_path: Path) -> None:
     """600 MiB that np.empty reserved are NumPy's by its own count, and said not to be resident."""
+    split = _splitter()
     before = split()
     array = np.empty(600 * MIB, dtype="uint8")
     after = split()
@@ -156,8 +189,10 @@ def test_an_array_that_was_not_written_to_is_not_resident(split: Split) -> None:
     assert after["unexplained_bytes"] == 0
 
 
-def test_the_parts_sum_up_to_the_resident_size_exactly(split: Split) -> None:
+@_alone
+def test_the_parts_sum_up_to_the_resident_size_exactly(tmp_path: Path) -> None:
     """Before, with an array, with one that is not resident, and after tracing ended: never more, never less."""
+    split = _splitter()
     kept = []
     for size, fill in ((0, 0), (SIZE, 1), (100 * MIB, None)):
         array = np.empty(size, dtype="uint8")
