@@ -237,7 +237,7 @@ class VerificationFailed(JobFailed):
 class ChildDied(JobFailed):
     """The child ended by a signal or an exit code, without evidence of memory."""
 
-    default_hint = "not a matter of memory: its last words are above, and in the report (--json)"
+    default_hint = "not a matter of memory: what it printed last, if anything, is in the report (--json)"
 
 
 class ChildStalled(JobFailed):

@@ -148,5 +148,6 @@ def _cache_used(library: ctypes.CDLL) -> int:
 
 
 def _arrow_bytes() -> int:
-    arrow = sys.modules.get("pyarrow")
-    return int(arrow.total_allocated_bytes()) if arrow is not None else 0
+    # Not `is None` alone: a user's function may be importing it in another thread.
+    allocated = getattr(sys.modules.get("pyarrow"), "total_allocated_bytes", None)
+    return int(allocated()) if allocated is not None else 0

@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS runs (
 )
 """
 _VERSION = 1  # of the schema; in the file as its user_version
+_REMEDY = "the job is not affected: move that file away, or name another one (off: none)"
 _LOCKED_SECONDS = 2.0  # every finishing job waits so long for a file that somebody holds
 
 
@@ -82,7 +83,7 @@ def record(path: Path, report: dict[str, Any]) -> str | None:
             connection.execute(f"PRAGMA user_version = {_VERSION}")
             connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     except (sqlite3.Error, OSError) as error:
-        return f"history_path {path} was not written: {error}"
+        return f"history_path {path} was not written: {error}; {_REMEDY}"
     return None
 
 
@@ -107,7 +108,7 @@ def read(path: Path) -> tuple[list[Past], str | None]:
         with _opened(path) as connection:
             rows = connection.execute(query).fetchall()
     except (sqlite3.Error, OSError) as error:
-        return [], f"history_path {path} cannot be read: {error}"
+        return [], f"history_path {path} cannot be read: {error}; {_REMEDY}"
     return [_past(work, list(found)) for work, found in itertools.groupby(rows, key=lambda row: row[:5])], None
 
 
@@ -139,5 +140,5 @@ def _opened(path: Path, transaction: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRE
         connection.execute(f"BEGIN {transaction}")  # the version and what follows are one look at the file
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version != _VERSION and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise sqlite3.DatabaseError("another version of swath wrote it; move it away")
+            raise sqlite3.DatabaseError("another version of swath wrote it")
         yield connection

@@ -234,7 +234,11 @@ class Meter:
         if lines:
             return ", ".join(f"{each['location']} (+{format_bytes(each['size_bytes'])})" for each in lines)
         if self._tracer.stopped:
-            return "a line that is not known: tracing had ended before"
+            largest = "".join(
+                f", when most was held at {each['location']} ({format_bytes(each['size_bytes'])})"
+                for each in (self._tracer.last.top(1) if self._tracer.last else [])
+            )
+            return f"a line that is not known: tracing had ended before{largest}"
         return "no line of Python or NumPy: native memory"
 
     def _warn_of_end_of_tracing(self) -> None:
@@ -301,7 +305,9 @@ class Meter:
         lines = self.leak["lines"] if self.leak else self._grown(held / self._chunks)
         self.top = self._tracer.last.top() if self._tracer.last else []
         where = "".join(
-            f"; most of it at {each['location']} {format_bytes(each['size_bytes'])}" for each in self.top[:1]
+            f"; most of it at {each['location']} {format_bytes(each['size_bytes'])}"
+            for each in self.top[:1]
+            if each["size_bytes"] > held // 2
         )
         if lines:
             where = f"; it grew at {self._named(lines[:3])}"

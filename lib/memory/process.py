@@ -19,6 +19,7 @@ from lib.memory.launch import Child
 from lib.memory.ledger import admission
 from lib.memory.watch import AnyJob, OnEvent, Watch
 from lib.reports import Attempt, Report
+from lib.units import format_bytes, mib
 
 __all__ = ["AnyJob", "OnEvent", "Runner", "run_job"]
 
@@ -106,6 +107,7 @@ class Runner:
         if report is None:  # pragma: no cover - the loop runs at least once
             raise AssertionError
         report.attempts = attempts
+        _warn_of_overrun(report, job.resources)
         _remember(report, job.resources.history_path)
         report.seconds.total = round(time.monotonic() - began, 3)
         return report
@@ -173,6 +175,19 @@ def _admission(job: AnyJob, hear: OnEvent) -> contextlib.AbstractContextManager[
         resources.host_budget_bytes,
         f"{job.kind} {job.label}",
         lambda before: hear({"event": "waiting", "behind": len(before)}),
+    )
+
+
+def _warn_of_overrun(report: Report, resources: Resources) -> None:
+    """A job that completed above its projection did not keep the contract: it says so, and what would have covered it."""
+    peak, projected = report.memory.peak_bytes or 0, (report.plan or {}).get("projected_bytes", 0)
+    if report.status != "completed" or peak <= projected:
+        return
+    limit = (report.plan or {})["limit_bytes"]
+    over = f", and above the limit of {format_bytes(limit)} between two looks of the watchdog" if peak > limit else ""
+    report.warnings.append(
+        f"the peak of {format_bytes(peak)} was above the projected {format_bytes(projected)}{over}: "
+        f"margin_mb {mib(resources.margin_bytes + peak - projected)} would have covered it"
     )
 
 

@@ -99,6 +99,9 @@ class Watch:
     def _take(self, event: dict[str, Any]) -> None:
         if event["event"] != "stderr":  # words are no progress: a hang may log for ever
             self._progress_at = time.monotonic()
+        self.peak_bytes = max(
+            self.peak_bytes, event.get("resident_bytes", 0)
+        )  # of a child that dies, all that is known
         match event["event"]:
             case "planned":
                 self.plan = event["plan"]

@@ -171,7 +171,7 @@ class _Worker:
         self._function = load_user_function(job.operation)
         values = at_once * pixels if self._function else 0
         self._pixels, self._valid = np.empty(values, np.float32), np.empty(values, np.bool_)
-        self._transform = None if self._function else Transform(job.operation, facts.dtype, self._dtype)
+        self._transform = None if self._function else Transform(job.operation, facts.dtype, self._dtype, pixels)
         self.pixels = self.nodata_pixels = 0
 
     def touch(self) -> None:

@@ -28,8 +28,9 @@ __all__ = [
     "scratch_bytes",
 ]
 
-# 64 Ki pixels: 512 KiB of float64, which a core's second-level cache holds.
-_PIECE = 64 * 1024
+# 128 Ki pixels: 512 KiB of float32, which a core's second-level cache holds. Half of it took 4 to 16 % longer when traced
+# (a piece makes ten small objects); twice as much was not always faster.
+_PIECE = 128 * 1024
 _EXACT_IN_FLOAT32 = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
 
 
@@ -64,9 +65,15 @@ def linear(operation: Operation) -> Linear | None:
     return None
 
 
-def scratch_bytes() -> int:
-    """Upper bound of what a `Transform` holds, bytes."""
-    return _PIECE * 8
+def scratch_bytes(operation: Operation, source: np.dtype[Any], pixels: int) -> int:
+    """What a `Transform` of one of our own operations holds, bytes; `pixels` of the largest window."""
+    arithmetic = _arithmetic(operation, source)
+    return 0 if arithmetic == output_dtype(operation, source) else min(_PIECE, pixels) * arithmetic.itemsize
+
+
+def _arithmetic(operation: Operation, source: np.dtype[Any]) -> np.dtype[Any]:
+    narrow = isinstance(operation, Normalise) and source.name in _EXACT_IN_FLOAT32
+    return np.dtype(np.float32 if narrow else np.float64)
 
 
 class Transform:
@@ -76,13 +83,13 @@ class Transform:
         operation: normalise or rescale.
         source: dtype of the pixels as they are read.
         out: dtype of the result.
+        pixels: of the largest window.
     """
 
-    def __init__(self, operation: Operation, source: np.dtype[Any], out: np.dtype[Any]) -> None:
-        narrow = isinstance(operation, Normalise) and source.name in _EXACT_IN_FLOAT32
-        self._dtype = np.dtype(np.float32 if narrow else np.float64)
-        self._scratch = None if self._dtype == out else np.zeros(_PIECE, self._dtype)
-        self._step = _step(operation, self._dtype)
+    def __init__(self, operation: Operation, source: np.dtype[Any], out: np.dtype[Any], pixels: int) -> None:
+        arithmetic = _arithmetic(operation, source)
+        self._scratch = None if arithmetic == out else np.zeros(min(_PIECE, pixels), arithmetic)
+        self._step = _step(operation, arithmetic)
 
     def __call__(self, raw: NDArray[Any], out: NDArray[Any]) -> None:
         """Transform `raw` `(pixels,)` into `out` `(pixels,)`; nothing of their size is allocated."""

@@ -147,7 +147,7 @@ def chunk_terms(facts: RasterFacts, job: RasterJob, window: tuple[int, int], at_
         "mask": MaskBuffers.bytes(facts.rules, pixels, facts.itemsize),
         # A function gets float32 pixels and their validity and returns an array, perhaps of float64; its own temporaries
         # are its own.
-        "operation": pixels * at_once * (4 + 1 + 8) if custom else scratch_bytes(),
+        "operation": pixels * at_once * (4 + 1 + 8) if custom else scratch_bytes(job.operation, facts.dtype, pixels),
     }
 
 

@@ -164,7 +164,8 @@ def _stream(
 ) -> None:
     assert bench.staged is not None  # noqa: S101 - for mypy
     try:
-        with ogr.open_batches(facts.source, facts.layer, plan.batch_rows or 1, fids=sink.keeps_fids) as (_, reader):
+        rows = facts.at_most(plan.batch_rows or 1)
+        with ogr.open_batches(facts.source, facts.layer, rows, fids=sink.keeps_fids) as (_, reader):
             batches = selected(reader, selection, sink.conform, bench.meter, tally, plan.chunks)
             sink.write(bench.staged, reader.schema, batches, metadata)
     except Exception as error:

@@ -63,6 +63,10 @@ class LayerFacts:
         """Features by the best count that the header gives; -1 where there is none."""
         return self.sizes.counted if self.sizes.counted >= 0 else self.features
 
+    def at_most(self, rows: int) -> int:
+        """So many rows, or all where there are fewer: OGR makes room in every column for as many as it is asked for."""
+        return min(rows, max(self.count, 1)) if self.count >= 0 else rows
+
     @property
     def shown(self) -> dict[str, Any]:
         """The facts that a reader of the plan wants to see."""

@@ -76,7 +76,7 @@ def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
         ogr.collected(notes),
     ):
         try:
-            with ogr.open_batches(facts.source, facts.layer, rows) as (_, reader):
+            with ogr.open_batches(facts.source, facts.layer, facts.at_most(rows)) as (_, reader):
                 bench.meter.start(plan.chunks)
                 for batch in reader:
                     batches, read, batch_bytes = batches + 1, read + batch.num_rows, batch_bytes + batch.nbytes

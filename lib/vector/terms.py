@@ -6,7 +6,7 @@ indexes must be planned for all features, because how many are kept is not known
 in fresh children (pyogrio 0.13.0 with GDAL 3.12.4, pyarrow 26, x86-64).
 """
 
-from lib.units import MIB
+from lib.units import KIB, MIB
 from lib.vector.facts import LayerFacts
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "terms",
 ]
 
+# A column's descriptions in OGR (twice), Arrow and pyogrio: 2.9 to 3.2 KiB of one in tables of one row and 1500 to 5000 columns.
+_COLUMN_BYTES = 3 * KIB
 # Pages of GDAL, SQLite, PROJ and Arrow that the first batch touches, and their caches (2 MiB a SQLite connection). They hold for
 # libraries that are in the page cache as small folios (10 MiB of file-backed pages are mapped after the imports, GPKG to GPKG);
 # just after an install, when the kernel maps more of them along with the imports, it is 3.
@@ -122,13 +124,15 @@ def terms(
         "batch": int(batch * batch_factor),
         "largest geometry": int(largest * _largest_factor(facts, sink)),
         "largest attributes": int(facts.sizes.attributes_bytes * _attributes_factor(facts, sink)),
+        "columns": len(facts.fields) * _COLUMN_BYTES,
         "interpreter growth": _INTERPRETER_BYTES,
         "margin": margin_bytes,
     }
     if measures_area:
+        at_once = min(rows, max(features, 1))
+        geometries = min(batch, at_once * facts.sizes.largest_bytes) if facts.sizes.largest_bytes else batch
         made["coordinates"] = (
-            min(_AREA_BLOCK_BYTES, 8 * facts.source_bytes, int(area_factor * batch))
-            + min(rows, max(features, 1)) * _AREA_ROW_BYTES
+            min(_AREA_BLOCK_BYTES, 8 * facts.source_bytes, int(area_factor * geometries)) + at_once * _AREA_ROW_BYTES
         )
     if sink:
         made["kept batch"] = int(batch * (_PROMOTED_FACTOR if facts.driver == "ESRI Shapefile" else _KEPT_FACTOR))

@@ -15,6 +15,7 @@ import shapely
 from numpy.random import default_rng  # here: amid the work its import would be ten thousand traces
 
 from lib import provenance
+from lib.errors import MemoryRefused
 from lib.jobs import VectorJob, VerifyJob
 from lib.memory.work import Bench, Room
 from lib.reports import Plan
@@ -38,6 +39,9 @@ _SEED = 20240229
 _MOST_ROWS = 4096
 # Digests of sampled rows, decoded geometries and their Python objects, of one batch.
 _PLAIN_FACTOR = 4
+# A row's digest makes an object of each value, and tracing remembers it, up to its own bound: 190 bytes in all, of which
+# the batch's factor has a part (60,000 values of 1,500 columns).
+_VALUE_BYTES, _MOST_VALUES_BYTES = 140, 4 * MIB
 # Two datasets are open one after the other, and what SQLite and its driver touched for one stays: 4.3 to 4.8 MiB above the
 # terms of a single pass, with pyogrio 0.13.0; nothing where neither is an SQLite file.
 _SQLITE_BYTES = 6 * MIB
@@ -158,22 +162,31 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
     layers = [read_facts(job.output, (job.expected or {}).get("layer"), Path(job.output).name, rows)]
     if isinstance(job.work, VectorJob):
         layers.append(read_facts(job.source, job.work.layer, job.label, rows))
-    extra = {"SQLite": _SQLITE_BYTES} if any(facts.driver in ("GPKG", "SQLite") for facts in layers) else {}
-    plans = [
-        fit(
-            facts,
-            sink="",
-            measures_area=True,
-            baseline_bytes=room.baseline_bytes,
-            budget_bytes=room.budget_bytes,
-            most_rows=rows,
-            margin_bytes=resources.margin_bytes,
-            batch_factor=_PLAIN_FACTOR,
-            area_factor=_PLAIN_FACTOR,
-            extra=extra,
-        )
-        for facts in layers
-    ]
+    values = max(facts.at_most(rows) * len(facts.fields) for facts in layers)
+    extra = {"Python objects": min(values * _VALUE_BYTES, _MOST_VALUES_BYTES)}
+    if any(facts.driver in ("GPKG", "SQLite") for facts in layers):
+        extra["SQLite"] = _SQLITE_BYTES
+    plans, refusals = [], []
+    for facts in layers:
+        try:
+            plan = fit(
+                facts,
+                sink="",
+                measures_area=True,
+                baseline_bytes=room.baseline_bytes,
+                budget_bytes=room.budget_bytes,
+                most_rows=rows,
+                margin_bytes=resources.margin_bytes,
+                batch_factor=_PLAIN_FACTOR,
+                area_factor=_PLAIN_FACTOR,
+                extra=extra,
+            )
+        except MemoryRefused as refused:
+            refusals.append(refused)
+        else:
+            plans.append(plan)
+    if refusals:  # both must fit: the larger number is the smallest limit
+        raise max(refusals, key=lambda each: each.smallest_limit_bytes or 0)
     chosen = max(plans, key=lambda each: each.projected_bytes)
     chunks = sum(-(-facts.count // min(each.rows for each in plans)) for facts in layers if facts.count > 0)
     return Plan(
@@ -194,7 +207,7 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
 def _batches(facts: LayerFacts, rows: int) -> Iterator[Any]:
     """A layer's batches, as small as `plan_full` planned them."""
     limits = ogr.reading(facts.driver, batch_bytes_of(facts, rows), facts.sizes.feature_bytes)
-    with ogr.configured(**limits), ogr.open_batches(facts.source, facts.layer, rows) as (_, reader):
+    with ogr.configured(**limits), ogr.open_batches(facts.source, facts.layer, facts.at_most(rows)) as (_, reader):
         yield reader
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 import rasterio
 import shapely
@@ -390,6 +391,16 @@ def many(folder: Path, driver: str) -> Path:
         path, driver=driver, geometry=shapely.to_wkb(shapely.box(west, south, west + edges, south + edges)),
         field_data=[np.arange(rows)], fields=["number"], geometry_type="Polygon", crs="EPSG:4326",
     )  # fmt: skip
+    return path
+
+
+def columns(folder: Path, driver: str, rows: int) -> Path:
+    """Parcels with 1,500 columns, texts and numbers in turn."""
+    frame, path = _frame(rows), folder / f"columns{Path(VECTORS[driver]).suffix}"
+    more = {f"c{i}": ["x"] * rows if i % 2 else np.arange(rows, dtype="float64") for i in range(1_498)}
+    gpd.GeoDataFrame(pd.DataFrame(more).assign(number=frame["number"]), geometry=frame.geometry).to_file(
+        path, driver=driver
+    )
     return path
 
 

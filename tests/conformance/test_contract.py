@@ -215,6 +215,33 @@ def test_vector_of_large_features(shape: str, suffix: str, limit: str, tmp_path:
     assert set(after["number"]) == sources.kept_by_geod(path, 100.0)
 
 
+@pytest.mark.parametrize(
+    ("rows", "chunk_rows"), [(1, None), (1, 10_000_000), pytest.param(40, None, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("driver", ["GPKG", "FlatGeobuf"])
+def test_vector_of_many_columns(driver: str, rows: int, chunk_rows: int | None, tmp_path: Path) -> None:
+    """A few rows of 1,500 columns hold the contract at the smallest limit, whatever a batch may have; so does verifying."""
+    path = sources.columns(tmp_path, driver, rows)
+    asked = {"chunk_rows": chunk_rows, "chunk_rows_fixed": True} if chunk_rows else {}
+    for suffix, sink in jobs.VECTOR_DRIVERS.items():
+        out = tmp_path / f"out{suffix}"
+        job = VectorJob(
+            source=str(path),
+            destination=str(out),
+            driver=sink,
+            min_area_sqm=0.0,
+            resources=_resources(AMPLE_MB, **asked),
+        )
+        planned = run_job(job, plan_only=True)
+        assert planned.plan is not None, planned.error
+        limit_mb = mib(planned.plan["smallest_limit_bytes"])
+        again = job.model_copy(update={"resources": _resources(limit_mb, **asked)})
+        _holds(run_published(again), "tight", limit_mb)
+        after = pyogrio.read_info(out)
+        assert (after["features"], len(after["fields"])) == (rows, 1_499)
+        _verify_and_profile(job.model_copy(update={"overwrite": True}), ["tight"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("suffix", sorted(jobs.VECTOR_DRIVERS))

@@ -341,6 +341,14 @@ def leak_native(pixels: Any, valid: Any) -> Any:
     return pixels
 
 
+def hold_128_mib(pixels: Any, valid: Any) -> Any:
+    """Take 128 MiB for a moment."""
+    import numpy as np
+
+    np.ones(128 * _MIB, dtype="uint8").sum()
+    return pixels
+
+
 def sawtooth(pixels: Any, valid: Any) -> Any:
     """Keep a chunk's worth of memory and give all back every eight chunks."""
     import numpy as np

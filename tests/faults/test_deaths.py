@@ -78,7 +78,18 @@ def test_a_crash_is_a_failure_named_by_its_signal_and_not_retried(
     assert report.error.type == "ChildDied"
     assert words in report.error.message
     assert len(report.attempts) == 1
+    assert (report.memory.peak_bytes or 0) >= (report.memory.baseline_bytes or 0) > 0
     _nothing_left(tmp_path)
+
+
+def test_a_job_that_passes_its_projection_says_so(job: Job, tmp_path: Path) -> None:
+    """What a user's function takes for itself is not planned: where it passes the projection the report says by how much."""
+    report = run_published(job("hold_128_mib", limit_mb=512))
+    assert report.status == "completed", report.error
+    assert report.plan is not None
+    over = (report.memory.peak_bytes or 0) - report.plan["projected_bytes"]
+    assert over > 64 * MIB
+    assert [each for each in report.warnings if f"margin_mb {-(-over // MIB)} would have covered it" in each]
 
 
 def test_a_kill_from_outside_is_a_failure(job: Job, tmp_path: Path) -> None:

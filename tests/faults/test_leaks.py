@@ -32,8 +32,7 @@ def run(job: Callable[..., RasterJob], tmp_path: Path) -> Callable[..., Report]:
     """Run in about a thousand chunks, with a drift threshold of 32 MiB."""
 
     def call(fault: str | None, drift_mb: int = 32) -> Report:
-        # Our own operations hold 512 KiB of scratch in a chunk, a function 13 bytes a pixel and band.
-        chunk = 96 * KIB if fault else 600 * KIB
+        chunk = 96 * KIB if fault else 88 * KIB  # a function holds 13 bytes a pixel and band
         resources = {"max_chunk_bytes": chunk, "drift_threshold_bytes": drift_mb * MIB, "threads": 1}
         report = run_job(job(fault, block_size=64, **resources), staged=tmp_path / "staged.tif")
         assert report.plan is not None, report.error

@@ -6,7 +6,9 @@ took back, and whatever is allocated next brings some of them to life: 0 to 1.3 
 
 import ctypes
 import mmap
+import sys
 import tracemalloc
+import types
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import wraps
@@ -103,6 +105,13 @@ def test_arrows_pool_is_told(tmp_path: Path) -> None:
     buffer = pa.allocate_buffer(SIZE)
     assert _grown(before, split())["arrow_pool_bytes"] >= SIZE
     assert buffer.size == SIZE
+
+
+@pytest.mark.parametrize("loaded", [None, types.ModuleType("pyarrow")], ids=["not imported", "being imported"])
+def test_arrow_may_be_half_imported(loaded: types.ModuleType | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look from the meter's thread while a user's function imports pyarrow sees a module without its functions."""
+    monkeypatch.setitem(sys.modules, "pyarrow", loaded)
+    assert Attributor().split(lambda: None)["arrow_pool_bytes"] == 0
 
 
 @_alone

@@ -47,7 +47,7 @@ def agrees(output: np.ndarray, wanted: np.ndarray, nodata: np.ndarray) -> None:
     np.testing.assert_allclose(output[~np.isnan(output)], wanted[~np.isnan(output)], rtol=2.5e-7, atol=1e-38)
 
 
-SMALL_WINDOWS = {"block_size": 64, "resources": {"max_chunk_bytes": 700_000}}
+SMALL_WINDOWS = {"block_size": 64, "resources": {"max_chunk_bytes": 180_000}}
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_many_bands_are_done_in_groups(shop: Workshop, write: Write) -> None:
     """A band-interleaved raster of many bands is done band by band where a chunk may not hold all."""
     raw = pixels("uint16", bands=12)
     source = write(raw, interleave="band", tiled=True, blockxsize=64, blockysize=64)
-    plan, outcome = shop.transform(source, block_size=64, resources={"max_chunk_bytes": 600_000})
+    plan, outcome = shop.transform(source, block_size=64, resources={"max_chunk_bytes": 76_000})
     agrees(shop.output, normalised(raw), np.zeros((HEIGHT, WIDTH), bool))
     assert plan.facts["bands_at_once"] == 1
     assert outcome.result["windows"] == plan.chunks

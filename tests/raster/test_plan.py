@@ -172,8 +172,8 @@ def test_a_chunk_a_little_too_small_is_told_apart() -> None:
     with pytest.raises(
         MemoryRefused, match=r"allows 1,048,576 bytes for a chunk, the smallest takes 1,\d{3},\d{3}"
     ) as refused:
-        planner.make_plan(facts_of(), job_of(block_size=320, resources={"max_chunk_bytes": MIB}), room_of(2048 * MIB))
-    assert refused.value.smallest_chunk_bytes < 1.3 * MIB
+        planner.make_plan(facts_of(), job_of(block_size=368, resources={"max_chunk_bytes": MIB}), room_of(2048 * MIB))
+    assert refused.value.smallest_chunk_bytes < 1.1 * MIB
 
 
 def test_the_encoder_holds_no_more_jobs_than_tiles() -> None:

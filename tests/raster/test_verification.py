@@ -18,7 +18,7 @@ from tests.raster.conftest import Workshop
 
 Write = Callable[..., Path]
 RAW = np.random.default_rng(4).integers(0, 9000, (2, 500, 600), dtype="uint16")
-SMALL = {"block_size": 64, "resources": {"max_chunk_bytes": 700_000}}
+SMALL = {"block_size": 64, "resources": {"max_chunk_bytes": 180_000}}
 
 
 @pytest.fixture

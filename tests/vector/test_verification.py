@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import shapely
 from conftest_vector import AMPLE_BYTES, make_bench, make_job, parcels, room, solid
 
+from lib.errors import MemoryRefused
 from lib.jobs import ProfileJob, Resources, VerifyJob
 from lib.units import MIB
 from lib.vector import profile, verification
@@ -104,6 +106,21 @@ def test_the_plan_of_a_full_verification(filtered: tuple[Path, Any]) -> None:
     assert sum(plan.terms.values()) == plan.projected_bytes < 200 * MIB
     assert plan.batch_rows is not None
     assert plan.batch_rows <= 4096
+
+
+def test_the_smallest_limit_of_two_layers_is_the_larger(filtered: tuple[Path, Any], tmp_path: Path) -> None:
+    """Whatever is given, a refusal names what both the output and the source fit into."""
+    wide = parcels(40).assign(**{f"c{i}": "x" * 2000 for i in range(200)})
+    solid(wide).to_file(tmp_path / "wide.gpkg")
+    work = make_job(tmp_path / "wide.gpkg", filtered[1].output)
+    job = VerifyJob(
+        source=work.source, output=work.destination, work=work, resources=Resources(limit_bytes=AMPLE_BYTES)
+    )
+    ample = verification.plan_full(job, room())
+    for budget in (20 * MIB, ample.smallest_limit_bytes - 5 * MIB):
+        with pytest.raises(MemoryRefused) as refused:
+            verification.plan_full(job, replace(room(), budget_bytes=budget))
+        assert refused.value.smallest_limit_bytes == ample.smallest_limit_bytes
 
 
 def test_what_sqlite_keeps_is_planned_where_a_geopackage_is_verified(
