@@ -12,6 +12,7 @@ from lib.vector.facts import LayerFacts
 __all__ = [
     "AREA_FACTOR",
     "BATCH_FACTOR",
+    "COLUMN_BYTES",
     "MEASURED_DRIVERS",
     "RTREE_LEAST_BYTES",
     "UNKNOWN_MEAN_BYTES",
@@ -20,8 +21,9 @@ __all__ = [
     "terms",
 ]
 
-# A column's descriptions in OGR (twice), Arrow and pyogrio: 2.9 to 3.2 KiB of one in tables of one row and 1500 to 5000 columns.
-_COLUMN_BYTES = 3 * KIB
+# A column's descriptions in OGR, Arrow and pyogrio, for each layer that is open: from layer to layer 2.9 to 3.2 KiB a column were
+# measured in tables of one row and 1,500 to 5,000 columns.
+COLUMN_BYTES = 3 * KIB // 2
 # Pages of GDAL, SQLite, PROJ and Arrow that the first batch touches, and their caches (2 MiB a SQLite connection). They hold for
 # libraries that are in the page cache as small folios (10 MiB of file-backed pages are mapped after the imports, GPKG to GPKG);
 # just after an install, when the kernel maps more of them along with the imports, it is 3.
@@ -124,7 +126,7 @@ def terms(
         "batch": int(batch * batch_factor),
         "largest geometry": int(largest * _largest_factor(facts, sink)),
         "largest attributes": int(facts.sizes.attributes_bytes * _attributes_factor(facts, sink)),
-        "columns": len(facts.fields) * _COLUMN_BYTES,
+        "columns": len(facts.fields) * COLUMN_BYTES * (2 if sink else 1),
         "interpreter growth": _INTERPRETER_BYTES,
         "margin": margin_bytes,
     }

@@ -25,7 +25,7 @@ from lib.vector.area import AreaMethod, Bounds, area_method
 from lib.vector.facts import LayerFacts, read_facts
 from lib.vector.plan import fit
 from lib.vector.recompute import Membership, comparable_fields, near, plain_area, row_digests
-from lib.vector.terms import batch_bytes_of
+from lib.vector.terms import COLUMN_BYTES, batch_bytes_of
 from lib.vector.wkb import values_of
 
 __all__ = ["basic", "full", "plan_full", "read_provenance"]
@@ -41,7 +41,7 @@ _MOST_ROWS = 4096
 _PLAIN_FACTOR = 4
 # A row's digest makes an object of each value, and tracing remembers it, up to its own bound: 190 bytes in all, of which
 # the batch's factor has a part (60,000 values of 1,500 columns).
-_VALUE_BYTES, _MOST_VALUES_BYTES = 140, 4 * MIB
+_VALUE_BYTES, _MOST_VALUES_BYTES = 140, 5 * MIB
 # Two datasets are open one after the other, and what SQLite and its driver touched for one stays: 4.3 to 4.8 MiB above the
 # terms of a single pass, with pyogrio 0.13.0; nothing where neither is an SQLite file.
 _SQLITE_BYTES = 6 * MIB
@@ -164,6 +164,8 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
         layers.append(read_facts(job.source, job.work.layer, job.label, rows))
     values = max(facts.at_most(rows) * len(facts.fields) for facts in layers)
     extra = {"Python objects": min(values * _VALUE_BYTES, _MOST_VALUES_BYTES)}
+    if len(layers) > 1:
+        extra["columns of the other"] = len(layers[-1].fields) * COLUMN_BYTES
     if any(facts.driver in ("GPKG", "SQLite") for facts in layers):
         extra["SQLite"] = _SQLITE_BYTES
     plans, refusals = [], []
