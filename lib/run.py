@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from lib.errors import DestinationBusy, DestinationError, OutputError, from_record
+from lib.errors import DestinationBusy, DestinationError, JobFailed, OutputError, from_record
 from lib.jobs import RasterJob, VectorJob, VerifyJob
 from lib.memory.process import OnEvent, run_job
 from lib.publish import Staging, sidecars, staging
@@ -66,6 +66,13 @@ def with_verification(report: Report, of_verify: Report) -> Report:
 
 def published(report: Report, staged: Staging) -> Report:
     """The report with the staged file published, or with the error that prevented it."""
+    if report.verification is None:
+        return report.with_error(
+            JobFailed(
+                f"{Path(report.job['source']).name}: the job's process said that it was done, but not what it had checked",
+                hint="a function that writes to open descriptors may have spoken for it",
+            )
+        )
     removed = [path.name for path in sidecars(staged.destination)] if staged.overwrite else []
     try:
         size = staged.publish()

@@ -46,6 +46,11 @@ def main(kind: str, descriptor: int) -> None:
     """Take jobs of one kind until end of file."""
     leaf = Path(os.environ["SWATH_CGROUP_LEAF"]) if "SWATH_CGROUP_LEAF" in os.environ else None
     os.dup2(2, 1)
+    jobs = os.fdopen(os.dup(0), encoding="utf-8")
+    with Path(os.devnull).open(
+        "rb"
+    ) as nothing:  # a user's function that reads its input shall not wait for the next job
+        os.dup2(nothing.fileno(), 0)
     os.set_inheritable(descriptor, False)
     with os.fdopen(descriptor, "w", encoding="utf-8", buffering=1) as pipe:
         one_at_a_time = threading.Lock()
@@ -59,7 +64,7 @@ def main(kind: str, descriptor: int) -> None:
         gc.collect()
         gc.freeze()  # what imports made lives for ever: later collections need not walk it
         send({"event": "ready", "resident_bytes": process_memory().resident_bytes})
-        for line in sys.stdin:
+        for line in jobs:
             _take(json.loads(line), engine, send, leaf)
 
 

@@ -208,7 +208,10 @@ def _next_rung(latest: Report, rung: _Rung, granted: Resources) -> _Rung | None:
     smallest = (latest.plan or {}).get("smallest_limit_bytes")
     is_first = rung == _Rung(granted.limit_bytes, 1.0)
     if type_ == MemoryExceeded.__name__ and is_first and smallest and smallest <= rung.limit_bytes * _LADDER_FRACTION:
-        return _Rung(rung.limit_bytes, _LADDER_FRACTION)
+        # Of what was projected, where that was less: else the plan that died would be made again.
+        projected = min((latest.plan or {})["projected_bytes"], rung.limit_bytes)
+        budget = max(smallest, projected * _LADDER_FRACTION)
+        return _Rung(rung.limit_bytes, min(budget / rung.limit_bytes, _LADDER_FRACTION))
     limit_max_bytes = granted.limit_max_bytes
     if limit_max_bytes is not None and granted.host_budget_bytes is not None:
         limit_max_bytes = min(limit_max_bytes, granted.host_budget_bytes)

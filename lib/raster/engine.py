@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lib.errors import UsageError
 from lib.jobs import Normalise, RasterJob
+from lib.memory.cap import trim
 from lib.memory.work import Bench, Room
 from lib.raster import verification
 from lib.raster.carried import carry, georeferencing
@@ -62,6 +63,7 @@ def plan(job: RasterJob, room: Room) -> Plan:
         facts = gather(source, job.source, job.bands)
         made = make_plan(facts, job, room)
         made.expected.update(verification.grid(source))
+    trim()  # what reading the header took and freed: it is read again
     check_disk(facts, job, made, room.disk_free_bytes)
     return made
 

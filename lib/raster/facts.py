@@ -41,6 +41,7 @@ class RasterFacts:
         source_bytes: size of the file; 0 where it is not one.
         carried_bytes: size of the tags that an output takes over, as GDAL's XML.
         opened_bytes: resident size of this process with the source open.
+        opening_peak_bytes: the highest that it was while the source was opened.
     """
 
     path: str
@@ -55,6 +56,7 @@ class RasterFacts:
     source_bytes: int = 0
     carried_bytes: int = 0
     opened_bytes: int = 0
+    opening_peak_bytes: int = 0
 
     @property
     def itemsize(self) -> int:
@@ -99,7 +101,7 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
     if table and source_bytes:
         _check_table(dataset, path, source_bytes, table)
     read = blocks_of(dataset, path, table)
-    opened = process_memory().resident_bytes
+    memory = process_memory()
     return RasterFacts(
         path=path,
         driver=dataset.driver,
@@ -112,7 +114,8 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
         blocks=table.blocks if table else 0,
         source_bytes=source_bytes,
         carried_bytes=0 if tables_checked else carried_bytes(dataset, selected),
-        opened_bytes=opened,
+        opened_bytes=memory.resident_bytes,
+        opening_peak_bytes=memory.peak_bytes,
     )
 
 

@@ -24,8 +24,9 @@ _Read = TypeVar("_Read")
 # CPLE_AppDefinedError and its siblings are no RasterioError; RuntimeError is a thread that could not start.
 RASTERIO_ERRORS = (RasterioError, RasterioIOError, CPLE_BaseError, RuntimeError, ValueError, OSError)
 
-# libtiff says "No space for LZW hash table", "No space for output buffer" and more of that kind.
-_LIBTIFF_ALLOCATOR = "No space for"
+# libtiff says "No space for LZW hash table", "No space for output buffer" and more of that kind; GDAL's GeoPackage that its tiles
+# are too big, where its cache of four is refused.
+_ALLOCATORS = ("No space for", "Too big tiles")
 _DISK_WORDS = ("no space left", "file too large", "write failed", "write error", "disk quota exceeded")
 _DISK_ERRNOS = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
 
@@ -100,7 +101,7 @@ def words(error: BaseException) -> str:
 def is_allocator(error: BaseException) -> bool:
     """True where an allocator's words are in what was said."""
     said = words(error)
-    return speaks_of_memory(said) or _LIBTIFF_ALLOCATOR in said
+    return speaks_of_memory(said) or any(each in said for each in _ALLOCATORS)
 
 
 def _raise_if_memory(error: BaseException, doing: str) -> None:

@@ -44,7 +44,10 @@ _GEOJSON_ID_BYTES = 52
 MEASURED_DRIVERS = frozenset(_SOURCE_BYTES)
 _OTHER_SOURCE_BYTES = 12 * MIB
 # Other drivers may hold the whole source. GeoJSON does not: 72 MB of it, 200,000 features, took 34 MiB in all.
-_HELD_SOURCE_MOST_BYTES = 200 * MIB
+_HELD_SOURCE_FACTOR, _HELD_SOURCE_MOST_BYTES = 2, 200 * MIB
+# These hold all of it as objects, whatever its size: ESRIJSON of 14 and 42 MB took 20.7 and 19.8 times that, KML of 28 and 103 MB
+# 8.5 and 6.3 times.
+_WHOLE_SOURCE_FACTOR = {"ESRIJSON": 22, "TopoJSON": 22, "KML": 9, "LIBKML": 9}
 _SINK_BYTES = {"GPKG": 15 * MIB // 2, "FlatGeobuf": 2 * MIB, "": 0}
 _INTERPRETER_BYTES = 5 * MIB
 # Area: temporaries of 32768 vertices at a time, and offsets, types, rings and sums of each row.
@@ -120,9 +123,7 @@ def terms(
     largest = facts.sizes.largest_bytes or min(_MOST_LARGEST_UNKNOWN, facts.source_bytes)
     made = {
         "baseline": baseline_bytes,
-        "source driver": _SOURCE_BYTES.get(
-            facts.driver, _OTHER_SOURCE_BYTES + min(2 * facts.source_bytes, _HELD_SOURCE_MOST_BYTES)
-        ),
+        "source driver": _source_driver_bytes(facts),
         "batch": int(batch * batch_factor),
         "largest geometry": int(largest * _largest_factor(facts, sink)),
         "largest attributes": int(facts.sizes.attributes_bytes * _attributes_factor(facts, sink)),
@@ -152,6 +153,15 @@ def terms(
         free = freed - (0 if facts.sizes.runs else (made["batch"] + made["kept batch"]) // 2)
         made["FlatGeobuf index"] = max(0, _flatgeobuf_index_bytes(facts, features) - free)
     return made
+
+
+def _source_driver_bytes(facts: LayerFacts) -> int:
+    """What the driver takes for itself, and of the source where it holds that."""
+    if (known := _SOURCE_BYTES.get(facts.driver)) is not None:
+        return known
+    if (factor := _WHOLE_SOURCE_FACTOR.get(facts.driver)) is not None:
+        return _OTHER_SOURCE_BYTES + factor * facts.source_bytes
+    return _OTHER_SOURCE_BYTES + min(_HELD_SOURCE_FACTOR * facts.source_bytes, _HELD_SOURCE_MOST_BYTES)
 
 
 def _source_index_bytes(facts: LayerFacts, features_read: int, later_bytes: int) -> int:

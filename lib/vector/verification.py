@@ -162,12 +162,6 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
     layers = [read_facts(job.output, (job.expected or {}).get("layer"), Path(job.output).name, rows)]
     if isinstance(job.work, VectorJob):
         layers.append(read_facts(job.source, job.work.layer, job.label, rows))
-    values = max(facts.at_most(rows) * len(facts.fields) for facts in layers)
-    extra = {"Python objects": min(values * _VALUE_BYTES, _MOST_VALUES_BYTES)}
-    if len(layers) > 1:
-        extra["columns of the other"] = len(layers[-1].fields) * COLUMN_BYTES
-    if any(facts.driver in ("GPKG", "SQLite") for facts in layers):
-        extra["SQLite"] = _SQLITE_BYTES
     plans, refusals = [], []
     for facts in layers:
         try:
@@ -181,7 +175,7 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
                 margin_bytes=resources.margin_bytes,
                 batch_factor=_PLAIN_FACTOR,
                 area_factor=_PLAIN_FACTOR,
-                extra=extra,
+                extra=_terms_of_both(layers, rows),
             )
         except MemoryRefused as refused:
             refusals.append(refused)
@@ -203,6 +197,17 @@ def plan_full(job: VerifyJob, room: Room) -> Plan:
         expected=job.expected or {},
         facts=layers[-1].shown,
     )
+
+
+def _terms_of_both(layers: list[LayerFacts], rows: int) -> dict[str, int]:
+    """What verifying takes beside a pass over one layer, bytes by name."""
+    values = max(facts.at_most(rows) * len(facts.fields) for facts in layers)
+    terms = {"Python objects": min(values * _VALUE_BYTES, _MOST_VALUES_BYTES)}
+    if len(layers) > 1:
+        terms["columns of the other"] = len(layers[-1].fields) * COLUMN_BYTES
+    if any(facts.driver in ("GPKG", "SQLite") for facts in layers):
+        terms["SQLite"] = _SQLITE_BYTES
+    return terms
 
 
 @contextmanager

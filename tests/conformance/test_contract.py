@@ -264,6 +264,18 @@ def test_vector_of_skewed_rows(driver: str, suffix: str, limit: str, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("limit", ["tight", "ample"])
+def test_vector_of_a_driver_that_holds_its_source(limit: str, tmp_path: Path) -> None:
+    """KML is held whole as objects: many times the file's size is planned for it, and enough."""
+    path, out = tmp_path / "in.kml", tmp_path / "out.gpkg"
+    sources._frame(20_000).to_file(path, driver="KML")
+    job = VectorJob(source=str(path), destination=str(out), resources=_resources(AMPLE_MB))
+    limit_mb = _limit_mb(limit, job)
+    _holds(run_published(_at(job, limit_mb)), "padded", limit_mb)
+    assert pyogrio.read_info(out)["features"] == 20_000
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("source", sources.MANY)
 def test_vector_of_many_features(source: str, tmp_path: Path) -> None:
     """Up to a million features, all kept: the indexes of all formats are within the smallest limit, and no feature is lost."""

@@ -23,12 +23,19 @@ FORMATS: dict[str, Made] = {
     "BMP": sources._copied("in.bmp", "BMP", 1),
     "GIF": sources._copied("in.gif", "GIF", 1),
     "GPKG": sources._copied("in.gpkg", "GPKG", 3),
+    "GRIB": sources._copied("in.grb2", "GRIB", 1, DATA_ENCODING="SIMPLE_PACKING"),
     "HFA": sources._copied("in.img", "HFA", 3, COMPRESSED="YES"),
     "MRF": sources._copied("in.mrf", "MRF", 3, COMPRESS="DEFLATE", INTERLEAVE="BAND"),
     "NITF": sources._copied("in.ntf", "NITF", 1),
     "PCIDSK": sources._copied("in.pix", "PCIDSK", 3),
     "Zarr": sources._copied("in.zarr", "Zarr", 3, COMPRESS="ZSTD"),
     "netCDF": sources._copied("in.nc", "netCDF", 1, FORMAT="NC4", COMPRESS="DEFLATE"),
+}
+# Blocks that a decoder holds beside GDAL's: a chunk that is the raster, four tiles of four bands, samples of 12 bits.
+LARGE_BLOCKS: dict[str, Made] = {
+    "Zarr": sources._copied("in.zarr", "Zarr", 1, COMPRESS="ZSTD", BLOCKSIZE="2048,2048"),
+    "GPKG": sources._copied("in.gpkg", "GPKG", 1, BLOCKSIZE="2048", TILE_FORMAT="PNG"),
+    "12 bits": sources._copied("in12.tif", "GTiff", 1, NBITS="12", TILED="YES", BLOCKXSIZE="2048", BLOCKYSIZE="2048"),
 }
 IN_THE_SUITE = {
     "GTiff": "tiled",
@@ -74,10 +81,10 @@ def _job(path: Path, folder: Path, **choices: typing.Any) -> RasterJob:
     )
 
 
-def _holds_tight(job: RasterJob) -> None:
+def _holds_tight(job: RasterJob, limit: str = "tight") -> None:
     """At its smallest limit the job holds the contract, and its pixels are those of NumPy on GDAL's read of all."""
     limit_mb = _limit_mb("tight", job)
-    _holds(run_published(_at(job, limit_mb)), "tight", limit_mb)
+    _holds(run_published(_at(job, limit_mb)), limit, limit_mb)
     with rasterio.open(job.source) as source, rasterio.open(job.destination) as output:
         truth = sources.raster_truth("rescale", source.read(masked=True).filled(sources.NODATA))
         np.testing.assert_allclose(output.read(), truth, rtol=1e-6, equal_nan=True)
@@ -88,6 +95,37 @@ def _holds_tight(job: RasterJob) -> None:
 def test_a_format_holds_the_contract(driver: str, tmp_path: Path) -> None:
     """A source of each format holds the contract at its smallest limit."""
     _holds_tight(_job(FORMATS[driver](tmp_path, "uint8"), tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LARGE_BLOCKS)
+def test_large_blocks_hold_the_contract(kind: str, tmp_path: Path) -> None:
+    """Large blocks are right at the smallest limit; of a GeoPackage's four tiles one is touched, and RLIMIT_AS counts all."""
+    path = LARGE_BLOCKS[kind](tmp_path, "uint16" if kind == "12 bits" else "uint8")
+    _holds_tight(_job(path, tmp_path), "padded" if kind == "GPKG" else "tight")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("header", ["XMP", "histogram"])
+def test_a_header_that_takes_more_than_the_work(header: str, tmp_path: Path) -> None:
+    """20 MB of XMP, or of a histogram beside the raster, are within the projection, though they are freed again."""
+    path = sources.tiled(tmp_path, "uint8")
+    if header == "XMP":
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(ns="xml:XMP", **{"xml:XMP": f"<x:xmpmeta>{'<a>word</a>' * 2_000_000}</x:xmpmeta>"})
+    else:
+        counts = "|".join(str(number) for number in range(3_000_000))
+        histogram = (
+            f"<HistItem><HistMin>0</HistMin><HistMax>9</HistMax><BucketCount>3000000</BucketCount><HistCounts>{counts}"
+        )
+        path.with_name(f"{path.name}.aux.xml").write_text(
+            f'<PAMDataset><PAMRasterBand band="1"><Histograms>{histogram}</HistCounts></HistItem></Histograms></PAMRasterBand>'
+            "</PAMDataset>",
+            encoding="ascii",
+        )
+    job = _job(path, tmp_path)
+    limit_mb = _limit_mb("tight", job)
+    _holds(run_published(_at(job, limit_mb)), "padded", limit_mb)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from lib.jobs import Custom, RasterJob
+from lib.jobs import Custom, RasterJob, Resources
 from lib.memory.ledger import admission
 from lib.memory.process import Runner, run_job
 from lib.run import run_published
@@ -365,6 +365,37 @@ def test_a_death_of_memory_climbs_the_ladder(job: Job, tmp_path: Path) -> None:
     assert limits == [200, 200, 300, 400]
     assert {attempt.outcome for attempt in report.attempts} == {"exceeded"}
     _nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("limit_mb", [160, 250, 400])
+def test_a_plan_that_died_is_not_made_again(limit_mb: int, tmp_path: Path) -> None:
+    """A function that takes a multiple of its window heals with a smaller one, however far the limit is above the plan."""
+    path = tmp_path / "in.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=2048, height=2048, count=1, dtype="uint8", crs="EPSG:32633",
+        transform=from_origin(5e5, 5e6, 10, 10), tiled=True, blockxsize=128, blockysize=128,
+    ) as dataset:  # fmt: skip
+        dataset.write(np.ones((1, 2048, 2048), "uint8"))
+    job = RasterJob(
+        source=str(path), destination=str(tmp_path / "out.tif"),
+        operation=Custom(function="tests.faults.functions:takes_a_hundred_times"),
+        resources=Resources(limit_bytes=limit_mb * MIB),
+    )  # fmt: skip
+    report = run_published(job)
+    assert [each.outcome for each in report.attempts] == ["exceeded", "completed"], report.error
+    assert report.attempts[0].chunk != report.attempts[1].chunk
+
+
+def test_a_function_cannot_speak_for_the_job(job: Job, tmp_path: Path) -> None:
+    """What writes "done" to the job's pipe publishes nothing: no check of the output was told."""
+    report = run_published(job("says_done"))
+    assert (report.status, report.exit_code) == ("failed", 1)
+    _nothing_left(tmp_path)
+
+
+def test_a_function_may_read_its_input(job: Job) -> None:
+    """The job's own pipe is not the function's standard input: that is empty."""
+    assert run_published(job("reads_input")).status == "completed"
 
 
 @pytest.mark.parametrize("moment", ["ready", "planned", "baseline", "phase"])
