@@ -265,6 +265,22 @@ def test_vector_of_skewed_rows(driver: str, suffix: str, limit: str, tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", ["tight", "ample"])
+@pytest.mark.parametrize("driver", ["GPKG", "FlatGeobuf", "SQLite"])
+def test_vector_of_several_long_texts(driver: str, limit: str, tmp_path: Path) -> None:
+    """Eight rows of 20 MB, one after the other, among a hundred are within the projection."""
+    path, frame = tmp_path / Path(sources.VECTORS[driver]).name, sources._frame(100)
+    frame["name"] = ["x" * (20_000_000 if 40 <= number < 48 else 5) for number in range(100)]
+    frame.to_file(path, driver=driver)
+    for suffix, sink in jobs.VECTOR_DRIVERS.items():
+        out = tmp_path / f"out{suffix}"
+        job = VectorJob(source=str(path), destination=str(out), driver=sink, resources=_resources(AMPLE_MB))
+        limit_mb = _limit_mb(limit, job)
+        _holds(run_published(_at(job, limit_mb)), "padded", limit_mb)
+        assert pyogrio.read_info(out)["features"] == 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["tight", "ample"])
 def test_vector_of_a_driver_that_holds_its_source(limit: str, tmp_path: Path) -> None:
     """KML is held whole as objects: many times the file's size is planned for it, and enough."""
     path, out = tmp_path / "in.kml", tmp_path / "out.gpkg"
