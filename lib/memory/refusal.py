@@ -15,8 +15,8 @@ def plan(engine: Engine, job: Any, room: Room) -> Plan:
     """The engine's plan for a job.
 
     Raises:
-        MemoryRefused: as the engine says; its fact `culprit` is "margin_mb" or "threads" where the job would do with far less
-            without it, "host" or "shared host_budget_mb" where that has lowered the limit.
+        MemoryRefused: as the engine says; its fact `culprit` is "margin_mb", "threads" or "chunk_rows" where the job would do
+            with far less without it, "host" or "shared host_budget_mb" where that has lowered the limit.
     """
     try:
         return engine.plan(job, room)
@@ -35,9 +35,11 @@ def _of_a_setting(engine: Engine, job: Any, room: Room, smallest: int) -> tuple[
     """The setting without which the job fits, or needs less than half; and what to do about it."""
     resources = job.resources
     margin, threads = resources.margin_bytes // MIB, resources.threads or 1
+    rows = resources.chunk_rows if resources.chunk_rows_fixed else 0
     knobs = [
         ("margin_mb", margin, f"lower margin_mb (it is {margin} MiB)", {"margin_bytes": 0}),
         ("threads", threads - 1, f"lower threads (it is {threads})", {"threads": None}),
+        ("chunk_rows", rows, f"lower chunk_rows (it is {rows})", {"chunk_rows_fixed": False}),
     ]
     for name, is_set, words, without in knobs:
         freed = job.model_copy(update={"resources": resources.model_copy(update=without)})

@@ -9,15 +9,16 @@ from lib.jobs import ProfileJob, Resources
 from lib.memory.refusal import plan
 from lib.memory.work import Room
 from lib.reports import Plan
-from lib.units import MIB
+from lib.units import KIB, MIB
 
 
 class _Engine:
-    """Needs 100 MiB, 2 MiB a thread beyond the first, and the margin."""
+    """Needs 100 MiB, 2 MiB a thread beyond the first, the margin, and 1 KiB for each row of a batch that may not be smaller."""
 
     def plan(self, job: Any, room: Room) -> Plan:
         """A plan, or what would do."""
         need = 100 * MIB + 2 * MIB * ((job.resources.threads or 1) - 1) + job.resources.margin_bytes
+        need += job.resources.chunk_rows * KIB if job.resources.chunk_rows_fixed else 0
         if need > room.budget_bytes:
             raise MemoryRefused("x.tif: not enough", hint=f"raise it to {need // MIB}", smallest_limit_bytes=need)
         return Plan(
@@ -52,6 +53,7 @@ def test_an_ordinary_refusal_stands_as_it_is() -> None:
         ("threads", {"threads": 99999}),
         ("margin_mb", {"margin_bytes": 99_999_999 * MIB}),
         ("margin_mb", {"margin_bytes": 200 * MIB}),
+        ("chunk_rows", {"chunk_rows": 1_000_000, "chunk_rows_fixed": True}),
     ],
 )
 def test_the_setting_that_takes_the_memory_is_named(culprit: str, resources: dict[str, int], limit_mb: int) -> None:
