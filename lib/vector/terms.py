@@ -186,7 +186,8 @@ def _largest_factor(facts: LayerFacts, sink: str) -> float:
 def _attributes_factor(facts: LayerFacts, sink: str) -> float:
     of_source = _SOURCE_ATTRIBUTES_FACTOR.get(facts.driver, _OTHER_SOURCE_ATTRIBUTES_FACTOR)
     several = 0.0
-    if facts.source_bytes >= 2 * facts.sizes.attributes_bytes:
+    # Of a view that computes them the file has none.
+    if not facts.sizes.attributes_bytes <= facts.source_bytes < 2 * facts.sizes.attributes_bytes:
         several = _SEVERAL_ATTRIBUTES_FACTOR.get(facts.driver, _OTHER_SEVERAL_ATTRIBUTES_FACTOR)
     return of_source + several + _SINK_ATTRIBUTES_FACTOR[sink]
 
