@@ -6,6 +6,7 @@ window is and what is cached was decided in `plan.py`; what a pixel becomes, in 
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from lib.errors import UsageError
 from lib.jobs import Normalise, RasterJob
 from lib.memory.cap import trim
+from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Room
 from lib.raster import verification
 from lib.raster.carried import carry, georeferencing
@@ -59,8 +61,10 @@ def plan(job: RasterJob, room: Room) -> Plan:
     _check_job(job)
     load_user_function(job.operation)  # a name that cannot be imported is told before any work
     set_cache(TINY_CACHE_BYTES)
+    before = process_memory().peak_bytes  # a child's is set back to its size before each job
     with environment(), open_source(job.source) as source:
         facts = gather(source, job.source, job.bands)
+        facts = replace(facts, opening_growth_bytes=process_memory().peak_bytes - before)
         made = make_plan(facts, job, room)
         made.expected.update(verification.grid(source))
     trim()  # what reading the header took and freed: it is read again

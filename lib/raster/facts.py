@@ -41,7 +41,7 @@ class RasterFacts:
         source_bytes: size of the file; 0 where it is not one.
         carried_bytes: size of the tags that an output takes over, as GDAL's XML.
         opened_bytes: resident size of this process with the source open.
-        opening_peak_bytes: the highest that it was while the source was opened.
+        opening_growth_bytes: how far its peak rose while the source was opened.
     """
 
     path: str
@@ -56,7 +56,7 @@ class RasterFacts:
     source_bytes: int = 0
     carried_bytes: int = 0
     opened_bytes: int = 0
-    opening_peak_bytes: int = 0
+    opening_growth_bytes: int = 0
 
     @property
     def itemsize(self) -> int:
@@ -101,7 +101,7 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
     if table and source_bytes:
         _check_table(dataset, path, source_bytes, table)
     read = blocks_of(dataset, path, table)
-    memory = process_memory()
+    opened = process_memory().resident_bytes
     return RasterFacts(
         path=path,
         driver=dataset.driver,
@@ -114,8 +114,7 @@ def gather(dataset: Any, path: str, bands: Sequence[int] | None = None, *, table
         blocks=table.blocks if table else 0,
         source_bytes=source_bytes,
         carried_bytes=0 if tables_checked else carried_bytes(dataset, selected),
-        opened_bytes=memory.resident_bytes,
-        opening_peak_bytes=memory.peak_bytes,
+        opened_bytes=opened,
     )
 
 

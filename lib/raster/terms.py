@@ -89,9 +89,7 @@ def terms(facts: RasterFacts, job: RasterJob, room: Room, layout: Layout) -> dic
     )
     # Headers may take more while they are read than all that follows, and more when they are read again to verify: by a third
     # of it for 30 MB of a histogram and for 20 MB of XMP.
-    again = (
-        facts.opening_peak_bytes + (facts.opening_peak_bytes - room.baseline_bytes) // 3 + job.resources.margin_bytes
-    )
+    again = room.baseline_bytes + facts.opening_growth_bytes * 4 // 3 + job.resources.margin_bytes
     made["opening the source"] += max(0, again - sum(made.values()))
     return made
 

@@ -367,7 +367,7 @@ def test_a_death_of_memory_climbs_the_ladder(job: Job, tmp_path: Path) -> None:
     _nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("limit_mb", [160, 250, 400])
+@pytest.mark.parametrize("limit_mb", [200, 250, 400])
 def test_a_plan_that_died_is_not_made_again(limit_mb: int, tmp_path: Path) -> None:
     """A function that takes a multiple of its window heals with a smaller one, however far the limit is above the plan."""
     path = tmp_path / "in.tif"
