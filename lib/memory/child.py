@@ -47,9 +47,7 @@ def main(kind: str, descriptor: int) -> None:
     leaf = Path(os.environ["SWATH_CGROUP_LEAF"]) if "SWATH_CGROUP_LEAF" in os.environ else None
     os.dup2(2, 1)
     jobs = os.fdopen(os.dup(0), encoding="utf-8")
-    with Path(os.devnull).open(
-        "rb"
-    ) as nothing:  # a user's function that reads its input shall not wait for the next job
+    with Path(os.devnull).open("rb") as nothing:  # what a user's function reads is not the next job
         os.dup2(nothing.fileno(), 0)
     os.set_inheritable(descriptor, False)
     with os.fdopen(descriptor, "w", encoding="utf-8", buffering=1) as pipe:

@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS runs (
 )
 """
 _VERSION = 1  # of the schema; in the file as its user_version
-_REMEDY = "the job is not affected: move that file away, or name another one (off: none)"
+_REMEDY = "move that file away, or name another one (off: none)"
 _LOCKED_SECONDS = 2.0  # every finishing job waits so long for a file that somebody holds
 
 

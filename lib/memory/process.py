@@ -180,10 +180,11 @@ def _admission(job: AnyJob, hear: OnEvent) -> contextlib.AbstractContextManager[
 
 def _warn_of_overrun(report: Report, resources: Resources) -> None:
     """A job that completed above its projection did not keep the contract: it says so, and what would have covered it."""
-    peak, projected = report.memory.peak_bytes or 0, (report.plan or {}).get("projected_bytes", 0)
-    if report.status != "completed" or peak <= projected:
+    if report.status != "completed" or report.plan is None:
         return
-    limit = (report.plan or {})["limit_bytes"]
+    peak, projected, limit = report.memory.peak_bytes or 0, report.plan["projected_bytes"], report.plan["limit_bytes"]
+    if peak <= projected:
+        return
     over = f", and above the limit of {format_bytes(limit)} between two looks of the watchdog" if peak > limit else ""
     report.warnings.append(
         f"the peak of {format_bytes(peak)} was above the projected {format_bytes(projected)}{over}: "

@@ -186,7 +186,7 @@ def _mrf_bytes(dataset: Any, _: str) -> int:
 
     Measured, in pages: 1.7 to 3.5 in all of one band; of all bands, with a cache of a page, 3.0 to 4.4 with it.
     """
-    return least_cache_bytes(dataset) // 2 or _page_bytes(dataset) * 3 // 2
+    return least_cache_bytes(dataset) // 2 or _block_bytes(dataset) * 3 // 2
 
 
 def least_cache_bytes(dataset: Any) -> int:
@@ -196,7 +196,7 @@ def least_cache_bytes(dataset: Any) -> int:
     asked for next, in heap that is not used again: 6.9 to 8 pages.
     """
     pixel = dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL" and dataset.count > 1
-    return _page_bytes(dataset) * int(dataset.count) if dataset.driver == "MRF" and pixel else 0
+    return _block_bytes(dataset) * int(dataset.count) if dataset.driver == "MRF" and pixel else 0
 
 
 def largest_page_bytes(dataset: Any) -> int:
@@ -216,19 +216,19 @@ def largest_page_bytes(dataset: Any) -> int:
     return int(sizes.max()) if len(sizes) and sizes.all() else 0
 
 
-def _page_bytes(dataset: Any) -> int:
+def _block_bytes(dataset: Any) -> int:
+    """A block of one band; of an MRF, a page."""
     return _pixels(dataset.block_shapes[0]) * max(int(np.dtype(name).itemsize) for name in dataset.dtypes)
 
 
 def _zarr_bytes(dataset: Any, _: str) -> int:
     """A chunk beside the one in GDAL's cache: 0.8 of it measured, of 122 MiB with zstd."""
-    return _pixels(dataset.block_shapes[0]) * max(int(np.dtype(name).itemsize) for name in dataset.dtypes)
+    return _block_bytes(dataset)
 
 
 def _tile_cache_bytes(dataset: Any, _: str) -> int:
     """Four tiles of four bands, which GDAL's GeoPackage and MBTiles allocate when they are opened, whatever is in them."""
-    itemsize = max(int(np.dtype(name).itemsize) for name in dataset.dtypes)
-    return 16 * _pixels(dataset.block_shapes[0]) * itemsize
+    return 16 * _block_bytes(dataset)
 
 
 def _grib_bytes(dataset: Any, _: str) -> int:

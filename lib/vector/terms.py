@@ -136,7 +136,7 @@ def terms(
         "margin": margin_bytes,
     }
     if measures_area:
-        at_once = min(rows, max(features, 1))
+        at_once = facts.at_most(rows)
         geometries = min(batch, at_once * facts.sizes.largest_bytes) if facts.sizes.largest_bytes else batch
         made["coordinates"] = (
             min(_AREA_BLOCK_BYTES, 8 * facts.source_bytes, int(area_factor * geometries)) + at_once * _AREA_ROW_BYTES

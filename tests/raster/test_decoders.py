@@ -202,9 +202,8 @@ def test_each_open_source_of_a_mosaic_holds_its_own(write: Write, tmp_path: Path
 def test_too_small_a_limit_is_refused_for_the_decoder(shop: Workshop, tmp_path: Path) -> None:
     """The refusal's number has what the decoder holds in it, and a plan names it."""
     path = interlaced_png(tmp_path, "uint8")
-    engine.plan(
-        job := shop.job(path), shop.room(job)
-    )  # a process's first registers GDAL's drivers, which a child has done
+    job = shop.job(path)
+    engine.plan(job, shop.room(job))  # a process's first plan registers GDAL's drivers, which a child has done
     plan = engine.plan(job, shop.room(job))
     assert plan.terms["decoder"] > 12 * MIB
     with pytest.raises(MemoryRefused) as refused:
