@@ -43,7 +43,7 @@ NEAR_ADDRESS_SPACE_BYTES = 16 * MIB
 _ALLOCATOR_WORDS = re.compile(
     r"No space for output buffer|[Oo]ut of memory|CPLCreateJoinableThread\(\) failed|Unable to allocate|"
     r"[Cc]annot allocate memory|std::bad_alloc|MemoryError|(malloc|realloc) of size \d{1,20} failed|"
-    r"can't start new thread|Memory allocation failed|failed to map segment from shared object|"
+    r"can't start new thread|Memory allocation fail(ed|ure)|failed to map segment from shared object|"
     r"pthread_create failed|not enough memory|[Aa]lloc\(\)?:? .{0,80}failed|cannot allocate [\dx]{1,40} bytes",
 )
 _DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}

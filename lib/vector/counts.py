@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import DataError, SourceError
-from lib.units import KIB
+from lib.units import KIB, MIB
 from lib.vector import flatgeobuf, ogr, texts
 
 __all__ = ["Sizes", "dataset_bytes", "gpkg_has_curves", "independent_count", "layer_path", "read_sizes"]
@@ -32,6 +32,8 @@ _DBF_DELETED = 0x2A
 # A million parcels take 0.23 s for geometries and 0.1 s for each column of text; what takes longer is planned from its mean.
 _SCAN_SECONDS = 2.0
 _SCAN_STEP = 100_000
+# A row of SQLite beside its values, with its places in indexes; a number in it; and what of a file may be neither.
+_ROW_BYTES, _NUMBER_BYTES, _UNEXPLAINED_BYTES = 72, 9, 8 * MIB
 _LONG_TYPES = ("OFTString", "OFTBinary", "OFTStringList", "OFTIntegerList", "OFTInteger64List", "OFTRealList")
 _BLOCK_ROWS = 8192  # index records read at once
 _BLOCK_BYTES = 512 * KIB
@@ -97,7 +99,8 @@ def read_sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes
         sizes = _from_lengths(flatgeobuf.lengths(path, label, largest), rows, overhead)
         return replace(sizes, largest_bytes=largest.geometry_bytes, attributes_bytes=largest.attributes_bytes)
     if info["driver"] in ("GPKG", "SQLite") and path.is_file():
-        return replace(_scan_sqlite(path, info, label), mean_bytes=mean)
+        sizes = _scan_sqlite(path, info, label)
+        return replace(sizes, mean_bytes=max(mean, sizes.mean_bytes + overhead))
     if info["driver"] in texts.DRIVERS and path.is_file():
         return Sizes(mean, *texts.largest_feature(path, info["driver"]))
     if features >= 0:
@@ -161,29 +164,48 @@ def _quoted(name: str) -> str:
 
 
 def _scan_sqlite(path: Path, info: dict[str, Any], label: str) -> Sizes:
-    """Rows, geometries and the largest attributes by SQLite itself; -1 and 0 what takes too long.
+    """Rows, geometries, their mean with their texts, and the largest attributes by SQLite itself; -1 and 0 what takes too long.
 
     Of a geometry's length SQLite reads no overflow page; of a text's it does, so a table of long texts may be too long for both.
+    A column may hold a text whatever its declared type, and a view computes what is in no file.
 
     Raises:
         DataError: a page is damaged.
     """
     column = _quoted(info["geometry_name"]) if info["geometry_name"] else "NULL"
     geometry = f"MAX(LENGTH({column})), SUM(LENGTH({column}))"
-    long = [
-        f"COALESCE(LENGTH(CAST({_quoted(str(name))} AS BLOB)), 0)"
-        for name, kind in zip(info["fields"], info["ogr_types"], strict=True)
-        if kind in _LONG_TYPES
-    ]
-    attributes = f"MAX({' + '.join(long)})" if long else "0"
-    layer = info["layer_name"]
-    for asked in ([geometry, attributes], [geometry, "0"]):
-        query = f"SELECT COUNT(*), {', '.join(asked)} FROM {_quoted(layer)}"  # noqa: S608 - quoted
-        row = _within_time(path, query, f"{label}: layer {layer}")
-        if row is not None:
-            count, largest, total, widest = (int(value or 0) for value in row)
-            return Sizes(0, largest, widest, total, counted=count)
-    return Sizes(0)
+    fields = [(_quoted(str(name)), kind) for name, kind in zip(info["fields"], info["ogr_types"], strict=True)]
+    texts_of = _added_up([_length(name) for name, kind in fields if kind in _LONG_TYPES])
+    label = f"{label}: layer {info['layer_name']}"
+    found = _scan(path, info, label, geometry, texts_of) or _scan(path, info, label, geometry, "0")
+    if found is None:
+        return Sizes(0)
+    explained = found.counted * (found.mean_bytes + _ROW_BYTES + _NUMBER_BYTES * len(fields))
+    if dataset_bytes(path) - explained > _UNEXPLAINED_BYTES:
+        # Other layers, or texts in columns that are declared to hold numbers or dates.
+        found = _scan(path, info, label, geometry, _added_up([_length(name) for name, _ in fields])) or found
+    return found
+
+
+def _scan(path: Path, info: dict[str, Any], label: str, geometry: str, texts_of: str) -> Sizes | None:
+    """One query's sizes; None where it takes too long."""
+    layer = _quoted(info["layer_name"])
+    row = _within_time(path, f"SELECT COUNT(*), {geometry}, MAX({texts_of}), SUM({texts_of}) FROM {layer}", label)  # noqa: S608 - quoted
+    if row is None:
+        return None
+    count, largest, total, widest, texts_total = (int(value or 0) for value in row)
+    return Sizes((total + texts_total) // max(count, 1), largest, widest, total, counted=count)
+
+
+def _length(column: str) -> str:
+    """SQL for a value's bytes where it is a text or a blob; else 0."""
+    return f"CASE WHEN typeof({column}) IN ('text', 'blob') THEN LENGTH(CAST({column} AS BLOB)) ELSE 0 END"
+
+
+def _added_up(terms: list[str]) -> str:
+    """SQL for a sum; in groups, as SQLite takes no expression of more than 1000 levels."""
+    groups = [" + ".join(terms[start : start + 100]) for start in range(0, len(terms), 100)]
+    return " + ".join(f"({group})" for group in groups) or "0"
 
 
 def _within_time(path: Path, query: str, label: str) -> tuple[Any, ...] | None:

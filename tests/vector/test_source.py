@@ -372,3 +372,26 @@ def test_a_geopackage_in_wal_mode(layer: Path, run_job: Callable[..., Any]) -> N
         holder.communicate()
     with pytest.raises(SourceError, match="write-ahead log"):
         _plan(abandoned)
+
+
+def test_a_text_in_a_column_of_numbers_is_seen(layer: Path) -> None:
+    """SQLite keeps what it is given whatever a column is declared to hold: 20 MB in an INTEGER count as attributes."""
+    with closing(sqlite3.connect(layer)) as database, database:
+        database.execute("ALTER TABLE p ADD COLUMN whole INTEGER")
+        for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f'DROP TRIGGER "{trigger}"')
+        database.execute("UPDATE p SET whole = ? WHERE fid = 7", ("x" * 20_000_000,))
+    assert read_facts(str(layer), None, "a.gpkg", 1000).sizes.attributes_bytes >= 20_000_000
+
+
+def test_what_a_view_computes_is_in_its_mean(layer: Path) -> None:
+    """A view that makes 1 MB of text for each row has rows of 1 MB, though the file is small."""
+    with closing(sqlite3.connect(layer)) as database, database:
+        database.execute("CREATE VIEW v AS SELECT fid, geom, hex(zeroblob(500000)) AS made FROM p")
+        database.execute("INSERT INTO gpkg_contents (table_name, data_type, identifier, srs_id) "
+                         "SELECT 'v', 'features', 'v', srs_id FROM gpkg_contents WHERE table_name = 'p'")  # fmt: skip
+        database.execute("INSERT INTO gpkg_geometry_columns SELECT 'v', column_name, geometry_type_name, srs_id, z, m "
+                         "FROM gpkg_geometry_columns WHERE table_name = 'p'")  # fmt: skip
+    sizes = read_facts(str(layer), "v", "a.gpkg", 1000).sizes
+    assert sizes.attributes_bytes == 1_000_000
+    assert sizes.mean_bytes >= 1_000_000
