@@ -105,7 +105,8 @@ def _work(
         baseline_bytes=process_memory().resident_bytes,
         disk_free_bytes=_free_bytes(job, staged),
     )
-    plan = replace(refusal.plan(engine, job, room), disk_free_bytes=room.disk_free_bytes)
+    made = refusal.plan(engine, job, room, lambda: process_memory().peak_bytes)
+    plan = replace(made, disk_free_bytes=room.disk_free_bytes)
     send({"event": "planned", "plan": plan.to_record()})
     if request.get("plan_only"):
         return {"event": "done", "outcome": None, "memory": meter.record()}

@@ -184,7 +184,8 @@ def _png_bytes(dataset: Any, path: str) -> int:
 def _mrf_bytes(dataset: Any, _: str) -> int:
     """Buffers for a page, beside its blocks and what is read of the file.
 
-    Measured, in pages: 1.7 to 3.5 in all of one band; of all bands, with a cache of a page, 3.0 to 4.4 with it.
+    Measured, in pages: 1.7 to 3.5 in all of one band; of all bands, with a cache of a page, 3.0 to 4 with it: where
+    windows are written, too, up to 4.6 (`terms.py`).
     """
     return least_cache_bytes(dataset) // 2 or _block_bytes(dataset) * 3 // 2
 

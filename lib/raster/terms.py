@@ -81,6 +81,8 @@ def terms(facts: RasterFacts, job: RasterJob, room: Room, layout: Layout) -> dic
         | chunk_terms(facts, job, layout.window, layout.bands_at_once)
         | {
             "encoder": _encoder_bytes(job.compress, layout.threads, block, tiles),
+            # An MRF's pages of all bands, while windows are written: 0.6 of one more than where they are only read.
+            "pages again": facts.read.least_cache_bytes * 2 // 3,
             "output index": table_bytes(tiles),
             "carried tags": int(facts.carried_bytes * _CARRIED_COPIES),
             "interpreter and libraries": _LIBRARY_GROWTH_BYTES,

@@ -96,6 +96,30 @@ def _tall(path: Path, dtype: str, bands: int, **options: Any) -> Path:
     return path
 
 
+def header(folder: Path, kind: str) -> Path:
+    """A small raster whose header is tens of MB: a TIFF tag, metadata or a histogram in an .aux.xml beside it, or XMP."""
+    path = _tall(folder / f"{kind}.tif", "uint8", 1, **_tiles(256))
+    tags: dict[str, dict[str, str]] = {
+        "tag": {"HISTORY": "x" * 30_000_000},
+        "xmp": {"xml:XMP": "<x:xmpmeta>" + "x" * 20_000_000 + "</x:xmpmeta>"},
+    }
+    if kind in tags:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(ns="xml:XMP" if kind == "xmp" else None, **tags[kind])
+        return path
+    beside = {
+        "metadata": f'<Metadata><MDI key="HISTORY">{"x" * 30_000_000}</MDI></Metadata>',
+        "histogram": '<PAMRasterBand band="1"><Histograms><HistItem><HistMin>0</HistMin><HistMax>255</HistMax>'
+        "<BucketCount>3000000</BucketCount><IncludeOutOfRange>0</IncludeOutOfRange><Approximate>0</Approximate>"
+        f"<HistCounts>{'|'.join(['123456789'] * 3_000_000)}</HistCounts></HistItem></Histograms></PAMRasterBand>",
+    }[kind]
+    path.with_name(f"{path.name}.aux.xml").write_text(f"<PAMDataset>{beside}</PAMDataset>", encoding="ascii")
+    return path
+
+
+HEADERS = ("tag", "xmp", "metadata", "histogram")
+
+
 def one_strip(folder: Path, dtype: str) -> Path:
     """One deflated strip of four bands: 11 MB compressed, which GDAL shows as blocks of one row."""
     return _tall(
