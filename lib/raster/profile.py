@@ -28,7 +28,7 @@ __all__ = ["plan", "run"]
 
 _HEADROOM = 1.2
 # What the default work takes and a profile does not.
-_WRITING_TERMS = ("encoder", "output index", "operation", "output buffer")
+_WRITING_TERMS = ("encoder", "output index", "pages again", "operation", "output buffer")
 
 
 def plan(job: ProfileJob, room: Room) -> Plan:

@@ -3,7 +3,7 @@
 import gc
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lib.memory.meter import Meter
 from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Room
 from lib.raster import engine
-from lib.raster.formats import environment
+from lib.raster.formats import cache_bytes, environment, set_cache
 from lib.reports import Outcome, Plan
 from lib.units import MIB
 
@@ -68,6 +68,14 @@ class Workshop:
         """The output's pixels, `(bands, height, width)`."""
         with environment(), rasterio.open(self.folder / "out.tif") as dataset:
             return dataset.read()
+
+
+@pytest.fixture(autouse=True)
+def _cache_as_before() -> Iterator[None]:
+    """A job's cache stays in the process: of 100 KiB, it makes writing other tests' rasters seven times slower, an MRF wrong."""
+    bound, _ = cache_bytes()
+    yield
+    set_cache(bound)
 
 
 @pytest.fixture
