@@ -256,7 +256,7 @@ class Cancelled(SwathError):
     """Stopped by somebody."""
 
     status = "cancelled"
-    default_hint = "run it again; nothing half-written was published"
+    default_hint = "run it again"
 
 
 class Interrupted(Cancelled):
