@@ -70,14 +70,14 @@ def _held(engine: Engine, job: Any, room: Room, peak: Peak) -> Plan:
             hint=f"raise the memory limit to {mib(smallest)} MiB",
             smallest_limit_bytes=smallest,
         ) from refused
-    missing = needed - made.projected_bytes
-    if missing <= 0:
-        return made
+    missing = max(0, needed - made.projected_bytes)
     return replace(
         made,
-        projected_bytes=needed,
-        smallest_limit_bytes=max(smallest, made.smallest_limit_bytes),
-        terms=made.terms | {"reading headers": missing},
+        projected_bytes=made.projected_bytes + missing,
+        smallest_limit_bytes=max(
+            smallest, made.smallest_limit_bytes
+        ),  # a plan for an ample limit may be far above its smallest
+        terms=made.terms | ({"reading headers": missing} if missing else {}),
     )
 
 

@@ -11,12 +11,13 @@ from typing import Any
 from rasterio.enums import ColorInterp
 
 from lib import provenance
+from lib.errors import SourceError
 from lib.jobs import RasterJob
 from lib.raster.faults import writing
 from lib.raster.formats import read_tags
 from lib.raster.operations import Linear, linear
 
-__all__ = ["carried_bytes", "carry", "georeferencing", "read_provenance"]
+__all__ = ["carried_bytes", "carry", "check_points", "georeferencing", "read_provenance"]
 
 # Written by GDAL itself from other things, or true of the source's file only.
 _OWN_NAMESPACES = frozenset(
@@ -33,6 +34,22 @@ _STALE_TAGS = (
 )
 # What XML makes longer, and by how much.
 _ESCAPES = {"&": 4, "<": 3, ">": 3}
+
+# A TIFF's tag takes 65,535 numbers, six of each. GDAL would put more into a file beside the output.
+_MOST_POINTS = 65_535 // 6
+
+
+def check_points(points: int, label: str) -> None:
+    """Can an output hold so many ground control points?
+
+    Raises:
+        SourceError: it cannot.
+    """
+    if points > _MOST_POINTS:
+        raise SourceError(
+            f"{label}: has {points} ground control points, a GeoTIFF holds {_MOST_POINTS}",
+            hint="warp it to a grid first (`gdalwarp`), or leave points out",
+        )
 
 
 def georeferencing(source: Any) -> dict[str, Any]:

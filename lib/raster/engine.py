@@ -20,7 +20,7 @@ from lib.memory.cap import trim
 from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Room
 from lib.raster import verification
-from lib.raster.carried import carry, georeferencing
+from lib.raster.carried import carry, check_points, georeferencing
 from lib.raster.facts import RasterFacts, gather
 from lib.raster.faults import read, writing
 from lib.raster.formats import (
@@ -67,6 +67,7 @@ def plan(job: RasterJob, room: Room) -> Plan:
         facts = replace(facts, opening_growth_bytes=process_memory().peak_bytes - before)
         made = make_plan(facts, job, room)
         made.expected.update(verification.grid(source))
+        check_points(made.expected["gcps"], job.label)
     trim()  # what reading the header took and freed: it is read again
     check_disk(facts, job, made, room.disk_free_bytes)
     return made

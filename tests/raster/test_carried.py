@@ -11,6 +11,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
+from lib.errors import SourceError
 from lib.jobs import RasterJob
 from lib.raster.carried import read_provenance
 from lib.raster.formats import environment
@@ -60,6 +61,26 @@ def test_ground_control_points(shop: Workshop, write: Write) -> None:
         (found, crs), (wanted, _) = after.gcps, before.gcps
         assert crs.to_epsg() == 4326
         assert [(p.row, p.col, p.x, p.y, p.z) for p in found] == [(p.row, p.col, p.x, p.y, p.z) for p in wanted]
+
+
+def test_more_points_than_a_tiff_holds(shop: Workshop, write: Write) -> None:
+    """As many points as a TIFF's tag takes are all carried; with one more, which GDAL puts beside the file, a job is refused."""
+    points = [GroundControlPoint(n // 90 % 70, n % 90, n / 1000, n / 2000, 0) for n in range(10_922)]
+    source = write(RAW, placed=False, gcps=points, crs="EPSG:4326")
+    shop.transform(source)
+    with rasterio.open(shop.folder / "out.tif") as after:
+        assert len(after.gcps[0]) == 10_922
+    assert sorted(path.name for path in shop.folder.iterdir()) == ["in.tif", "out.tif"]
+    listed = "".join(f'<GCP Id="{n}" Pixel="{n % 90}" Line="{n // 90 % 70}" X="{n}" Y="{n}"/>' for n in range(10_923))
+    more = shop.folder / "more.vrt"
+    more.write_text(
+        f'<VRTDataset rasterXSize="90" rasterYSize="70"><GCPList Projection="EPSG:4326">{listed}</GCPList><VRTRasterBand '
+        'dataType="UInt16" band="1"><SimpleSource><SourceFilename relativeToVRT="1">in.tif</SourceFilename></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>",
+        encoding="ascii",
+    )
+    with pytest.raises(SourceError, match="10923 ground control points, a GeoTIFF holds 10922"):
+        shop.transform(more)
 
 
 def test_rational_polynomials(shop: Workshop, write: Write) -> None:
