@@ -74,9 +74,8 @@ def _held(engine: Engine, job: Any, room: Room, peak: Peak) -> Plan:
     return replace(
         made,
         projected_bytes=made.projected_bytes + missing,
-        smallest_limit_bytes=max(
-            smallest, made.smallest_limit_bytes
-        ),  # a plan for an ample limit may be far above its smallest
+        # Of an ample plan, which may be far above its smallest, too.
+        smallest_limit_bytes=max(smallest, made.smallest_limit_bytes),
         terms=made.terms | ({"reading headers": missing} if missing else {}),
     )
 

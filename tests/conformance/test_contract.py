@@ -352,12 +352,11 @@ def _done_alike(job: AnyJob, limit_mb: int, reports: Sequence[Report]) -> Report
 
 
 def _alike(report: Report) -> dict[str, typing.Any]:
-    """A plan without what is the child's own: its size after imports and with the source open."""
+    """A plan without what is the child's own: its size after imports and with the files of a verification open."""
     assert report.plan is not None, report.error
+    layout = ("threads", "gdal_cache_bytes", "window", "batch_rows", "block_size", "chunks")
     terms = {name: size for name, size in report.plan["terms"].items() if name not in {"baseline", "opening"}}
-    return {
-        name: report.plan[name] for name in ("threads", "gdal_cache_bytes", "window", "batch_rows", "chunks")
-    } | terms
+    return {name: report.plan[name] for name in layout} | terms
 
 
 @pytest.mark.parametrize("kind", ["raster", "vector"])
