@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lib.errors import UsageError
 from lib.jobs import Normalise, RasterJob
 from lib.memory.cap import trim
-from lib.memory.proc import process_memory
+from lib.memory.proc import mapped_bytes, process_memory
 from lib.memory.work import Bench, Room
 from lib.raster import verification
 from lib.raster.carried import carry, check_points, georeferencing
@@ -61,10 +61,12 @@ def plan(job: RasterJob, room: Room) -> Plan:
     _check_job(job)
     load_user_function(job.operation)  # a name that cannot be imported is told before any work
     set_cache(TINY_CACHE_BYTES)
-    before = process_memory().peak_bytes  # a child's is set back to its size before each job
+    # A child's peak is set back to its size before each job.
+    before, mapped = process_memory().peak_bytes, mapped_bytes()
     with environment(), open_source(job.source) as source:
         facts = gather(source, job.source, job.bands)
-        facts = replace(facts, opening_growth_bytes=process_memory().peak_bytes - before)
+        grown, mapped = process_memory().peak_bytes - before, mapped_bytes() - mapped
+        facts = replace(facts, opening_growth_bytes=grown, mapped_bytes=min(grown, max(0, mapped)))
         made = make_plan(facts, job, room)
         made.expected.update(verification.grid(source))
         check_points(made.expected["gcps"], job.label)

@@ -41,7 +41,8 @@ class RasterFacts:
         source_bytes: size of the file; 0 where it is not one.
         carried_bytes: size of the tags that an output takes over, as GDAL's XML.
         opened_bytes: resident size of this process with the source open.
-        opening_growth_bytes: how far its peak rose while the source was opened.
+        opening_growth_bytes: how far its peak rose while the source was opened, `mapped_bytes` included.
+        mapped_bytes: libraries' pages that came to be resident then, once for all.
     """
 
     path: str
@@ -57,6 +58,7 @@ class RasterFacts:
     carried_bytes: int = 0
     opened_bytes: int = 0
     opening_growth_bytes: int = 0
+    mapped_bytes: int = 0
 
     @property
     def itemsize(self) -> int:

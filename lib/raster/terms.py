@@ -90,9 +90,9 @@ def terms(facts: RasterFacts, job: RasterJob, room: Room, layout: Layout) -> dic
         }
     )
     # Headers may take more while they are read than all that follows, and more when they are read again to verify, in what the
-    # work has left: of 30 MB of a histogram up to 1.6 times what planning took, of 20 MB of XMP 1.3.
-    opening = facts.opening_growth_bytes * 3 // 2
-    again = room.baseline_bytes + opening + _LIBRARY_GROWTH_BYTES + job.resources.margin_bytes
+    # work has left: 30 MB of a histogram up to 1.57 times what planning took, 20 MB of XMP 1.3.
+    headers = (facts.opening_growth_bytes - facts.mapped_bytes) * 8 // 5
+    again = room.baseline_bytes + facts.mapped_bytes + headers + _LIBRARY_GROWTH_BYTES + job.resources.margin_bytes
     made["opening the source"] += max(0, again - sum(made.values()))
     return made
 
