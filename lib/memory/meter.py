@@ -73,9 +73,9 @@ class Meter:
         self.attribution_end: dict[str, int] = {}
 
     def expect(self, projected_bytes: int) -> None:
-        """Tell the meter the plan's projection: growth within it is no drift; from here on memory is attributed."""
+        """Tell the meter what is projected by now: growth within it is no drift; from here on memory is attributed."""
         self._projected_bytes = projected_bytes
-        self._attributor = Attributor()
+        self._attributor = self._attributor or Attributor()
 
     def phase(self, name: str, *, patient: bool = False) -> None:
         """Announce a phase; `patient` ones (index building, closing) send no heartbeats and may take long."""
