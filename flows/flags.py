@@ -71,7 +71,7 @@ class Writing:
 class RasterFlags:
     """Flags of a raster job."""
 
-    operation: Literal["normalise", "rescale", "custom"] = "normalise"
+    operation: Literal["copy", "normalise", "rescale", "custom"] = "copy"
     "What is done to the pixels."
     scale: Annotated[float | None, _Signed] = None
     "normalise: what a pixel is divided by (default 10000)."

@@ -19,7 +19,7 @@ __all__ = ["transform_raster"]
 def transform_raster(
     source: str,
     destination: str,
-    operation: Literal["normalise", "rescale", "custom"] = "normalise",
+    operation: Literal["copy", "normalise", "rescale", "custom"] = "copy",
     scale: float | None = None,
     clip: tuple[float, float] | None = None,
     multiply: float | None = None,

@@ -15,6 +15,7 @@ from lib.units import MIB
 
 __all__ = [
     "OPERATIONS",
+    "Copy",
     "RASTER_DRIVERS",
     "VECTOR_DRIVERS",
     "Custom",
@@ -98,6 +99,12 @@ def _bytes(size_mib: int | None) -> int | None:
     return None if size_mib is None else size_mib * MIB
 
 
+class Copy(_Model):
+    """Pixels as they are, in their own type."""
+
+    name: Literal["copy"] = "copy"
+
+
 class Normalise(_Model):
     """`clip(pixel / scale, low, high)`, float32."""
 
@@ -133,9 +140,10 @@ class Custom(_Model):
     function: str = Field(pattern=r"^[\w.]+:\w+$", description="module:name")
 
 
-Operation = Annotated[Normalise | Rescale | Custom, Field(discriminator="name")]
+Operation = Annotated[Copy | Normalise | Rescale | Custom, Field(discriminator="name")]
 
-OPERATIONS: dict[str, type[Normalise] | type[Rescale] | type[Custom]] = {
+OPERATIONS: dict[str, type[Copy] | type[Normalise] | type[Rescale] | type[Custom]] = {
+    "copy": Copy,
     "normalise": Normalise,
     "rescale": Rescale,
     "custom": Custom,
@@ -161,7 +169,7 @@ class RasterJob(_Work):
 
     kind: Literal["raster"] = "raster"
     destination: str = Field(min_length=1)
-    operation: Operation = Normalise()
+    operation: Operation = Copy()
     driver: str = "GTiff"
     bands: tuple[Annotated[int, Field(ge=1)], ...] | None = None
     compress: Literal["none", "lzw", "deflate", "zstd"] = "zstd"

@@ -33,7 +33,7 @@ from lib.jobs import parse_job, user_function
 from lib.memory import refusal
 from lib.memory.evidence import explain_exception
 from lib.memory.meter import Meter
-from lib.memory.proc import process_memory
+from lib.memory.proc import peak_bytes, process_memory, restart_peak
 from lib.memory.traces import FUNCTION_FRAMES
 from lib.memory.work import Bench, Engine, Room, Work, load_engine
 from lib.reports import Outcome, Plan
@@ -76,7 +76,7 @@ def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None
     if user_function(job):
         cap.adopt_orphans()
         guard = cap.end_with_us()
-    _forget_peak()
+    restart_peak(forget=True)
     meter = Meter(
         send,
         drift_threshold_bytes=job.resources.drift_threshold_bytes,
@@ -129,7 +129,7 @@ def _planned_and_run(
     """First plan, cap, probe, final plan, work."""
 
     def tell(plan: Plan, *, final: bool) -> Plan:
-        held = refusal.held(plan, room, job.label, process_memory().peak_bytes)
+        held = refusal.held(plan, room, job.label, peak_bytes())
         record = replace(held, disk_free_bytes=room.disk_free_bytes).to_record()
         send({"event": "planned", "plan": record, "final": final})
         return held
@@ -189,12 +189,6 @@ def _error_event(error: BaseException, label: str, meter: Meter) -> dict[str, An
         "memory": meter.record(),
         "warnings": meter.warnings,
     }
-
-
-def _forget_peak() -> None:
-    """Set VmHWM back to the size now, so that each job in turn has its own peak (proc(5), clear_refs)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 if __name__ == "__main__":
