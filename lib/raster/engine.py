@@ -35,7 +35,7 @@ from lib.units import MIB, format_bytes
 __all__ = ["RasterWork", "facts_of", "prepare"]
 
 # Before the probe: what a reader holds beside a block, and what it may hold where a layout is chosen; making a skeleton.
-_GUESS_BYTES, _CAUTIOUS_BYTES, _WRITER_BYTES = 4 * MIB, 32 * MIB, 6 * MIB
+_GUESS_BYTES, _CAUTIOUS_BYTES, _WRITER_BYTES = 4 * MIB, 16 * MIB, 6 * MIB
 _TRIES = 3
 
 
@@ -154,7 +154,11 @@ class RasterWork:
         return Outcome(result=result, checks=tuple(bench.checks), driver="GTiff")
 
     def _transform(self, bench: Bench, staged: Path) -> tuple[dict[str, Any], Plan]:
-        chosen = self._cautious(self._planner.choices(self._held))
+        choices = self._planner.choices(self._held)
+        chosen = self._cautious(choices)
+        if chosen.cost > min(each.cost for each in choices):  # memory is scarce: what reading holds shows what fits
+            self.measure_by_reading(chosen.layout)
+            chosen = self._cautious(self._planner.choices(self._held))
         for _ in range(_TRIES):
             with _Pass(self, chosen.layout, staged, bench) as work:
                 work.probe()

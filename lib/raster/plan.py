@@ -30,6 +30,7 @@ _MOST_ALIGNED_PIXELS = 4 * _MOST_WINDOW_PIXELS
 _MOST_DECODES = 16.0
 _ROW_CACHE = 1.3
 _MANY_BANDS_BYTES = 16 * MIB
+_NEXT_TO_LEAST_BYTES = 3 * MIB
 # Nanoseconds, for choosing only: decoding and encoding a pixel, opening and closing a window.
 _DECODE, _ENCODE, _WINDOW = 4.0, 15.0, 300_000.0
 _THREAD_GAIN = 0.9
@@ -212,14 +213,15 @@ class Planner:
         return min((each for each in choices if each.projected_bytes <= most), key=_by_preference, default=None)
 
     def smallest(self, choices: list[Choice]) -> Choice:
-        """The choice that takes least.
+        """The fastest choice of those that take next to least: the very least may be many times slower.
 
         Raises:
             MemoryRefused: `max_chunk_mb` allows none at all.
         """
         if not choices:
             raise self._chunk_refused()
-        return min(choices, key=lambda each: each.projected_bytes)
+        least = min(each.projected_bytes for each in choices)
+        return min((each for each in choices if each.projected_bytes <= least + _NEXT_TO_LEAST_BYTES), key=_by_preference)
 
     def refused(self, choices: list[Choice], held: Held) -> MemoryRefused:
         """None fits: says so, with the smallest limit that would do and what is in the way."""
