@@ -4,6 +4,7 @@
 a chunk is was decided in `plan.py`; what a pixel becomes, in `operations/`; how tiles reach the file, in `sinks/`.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -71,7 +72,7 @@ def facts_of(job: RasterJob, source: RasterSource, operation: Operation) -> Fact
         shape=source.grid.shape,
         bands=len(source.bands),
         in_dtype=source.dtype,
-        encoding=lambda block_size: gtiff.encoding(job, operation.outputs.dtype, block_size),
+        encoding=functools.cache(lambda block_size: gtiff.encoding(job, operation.outputs.dtype, block_size)),
         block=source.block,
         block_bytes=source.block_bytes,
         file_bands=source.dataset.count,
@@ -287,7 +288,7 @@ class RasterWork:
             window=layout.window,
             block_size=layout.block_size,
             chunks=self.count(layout),
-            terms=chosen.terms,
+            terms=self._planner.terms(chosen, self._held),
             lower_by=self._planner.lower_by(chosen, choices),
             expected=gtiff.expected(self.job, self.source, self.operation.outputs, layout),
             facts=self.source.describe(),

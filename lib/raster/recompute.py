@@ -113,6 +113,5 @@ def _differs(
 
 
 def _same(found: NDArray[Any], wanted: NDArray[Any], tolerance: float, tiny: float) -> NDArray[np.bool_]:
-    if found.dtype.kind != "f":
-        return found == wanted
-    return np.isclose(found, wanted, rtol=tolerance, atol=tiny, equal_nan=True)
+    same: NDArray[np.bool_] = found == wanted
+    return same if found.dtype.kind != "f" else np.isclose(found, wanted, rtol=tolerance, atol=tiny, equal_nan=True)

@@ -81,15 +81,19 @@ class Validity:
 def is_nodata(pixels: NDArray[Any], nodata: Any, out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Where GDAL takes pixels for a nodata value that their dtype can hold."""
     if pixels.dtype.kind != "f":
-        return np.equal(pixels, nodata, out=out)
+        np.equal(pixels, nodata, out=out)
+        return out
     if math.isnan(nodata):
-        return np.isnan(pixels, out=out)
+        np.isnan(pixels, out=out)
+        return out
     near = abs(float(nodata)) * _SAME
     low, high = pixels.dtype.type(float(nodata) - near), pixels.dtype.type(float(nodata) + near)
     if not (math.isfinite(low) and math.isfinite(high)) or low == high:
-        return np.equal(pixels, nodata, out=out)
-    np.greater(pixels, low, out=out)
-    return np.logical_and(out, pixels < high, out=out)
+        np.equal(pixels, nodata, out=out)
+    else:
+        np.greater(pixels, low, out=out)
+        np.logical_and(out, pixels < high, out=out)
+    return out
 
 
 def comparable(value: float | None, dtype: np.dtype[Any]) -> Any:
