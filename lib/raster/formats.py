@@ -17,8 +17,9 @@ import rasterio
 from rasterio import _base
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
+from lib.diagnosis import diagnose, words
 from lib.errors import SourceError
-from lib.raster.faults import RASTERIO_ERRORS, is_allocator, words, writing
+from lib.raster.faults import RASTERIO_ERRORS, writing
 from lib.units import KIB, MIB
 
 __all__ = [
@@ -133,7 +134,7 @@ def open_source(path: str) -> Iterator[Any]:
     try:
         dataset = rasterio.open(path)
     except RASTERIO_ERRORS as error:
-        if is_allocator(error):
+        if diagnose(error) == "memory":
             raise MemoryError(words(error)) from error
         raise _not_a_raster(path, error) from error
     with dataset:
