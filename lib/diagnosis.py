@@ -19,8 +19,8 @@ Kind = Literal["memory", "disk full", "short", "io", "other"]
 
 FULL = "the disk is full or a file-size limit was reached"
 
-# Seen when RLIMIT_AS holds, of GDAL, libtiff, zstd, NumPy, Arrow, glibc, CPython, OpenBLAS; "Too big tiles" is GDAL's GeoPackage, where
-# its cache of four is refused. Repetitions are bounded, so that the search takes linear time whatever it is given.
+# Of GDAL, libtiff, zstd, NumPy, Arrow, glibc, CPython and OpenBLAS under RLIMIT_AS; "Too big tiles" is GDAL's GeoPackage, whose
+# cache of four is refused. Repetitions are bounded, so that the search takes linear time whatever it is given.
 _ALLOCATOR = re.compile(
     r"No space for |[Oo]ut of memory|CPLCreateJoinableThread\(\) failed|Unable to allocate|Too big tiles|"
     r"[Cc]annot allocate memory|std::bad_alloc|MemoryError|(malloc|realloc) of size \d{1,20} failed|"
@@ -28,7 +28,8 @@ _ALLOCATOR = re.compile(
     r"pthread_create failed|not enough memory|[Aa]lloc\(\)?:? .{0,80}failed|cannot allocate [\dx]{1,40} bytes"
 )
 _FULL = re.compile(r"[Nn]o space left|[Ff]ile too large|[Dd]isk quota|database or disk is full")
-# The last is SQLite's last word, not its first: a full disk or an I/O error had ended the transaction (sqlite.org/lang_transaction.html).
+# The last is SQLite's last word, not its first: a full disk or an I/O error had ended the transaction
+# (sqlite.org/lang_transaction.html).
 _SHORT = re.compile(r"[Ww]rite (failed|error)|disk I/O error|cannot rollback - no transaction is active")
 _IO = re.compile(r"quota|disk|I/O|failed to write|[Cc]annot write|fwrite|Read-only file system|Permission denied")
 _FULL_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}

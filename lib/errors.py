@@ -101,8 +101,9 @@ class SwathError(Exception):
     status: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = 1
     default_hint: ClassVar[str] = "run again with --debug for the traceback"
-    # Where a job's error leaves a flow: the job's Report. Not a fact, so in neither record nor pickle.
+    # The job's Report, where its error leaves a flow, and the child's traceback: no facts, so in neither record nor pickle.
     report: Any = None
+    traceback: str | None = None
 
     def __init__(self, message: str, *, hint: str | None = None, **facts: Any) -> None:
         self.message = shown(message)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lib.errors import SwathError
+from lib.errors import SwathError, from_record
 from lib.units import mib
 
 __all__ = [
@@ -95,19 +95,27 @@ class _Record(BaseModel):
 
 
 class ErrorRecord(_Record):
-    """An error as a report carries it."""
+    """An error as a report carries it; `traceback` is for `--debug`, and in no dump."""
 
     type: str
     message: str
     hint: str | None = None
     smallest_limit_mb: int | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
+    traceback: str | None = Field(None, exclude=True)
 
     @classmethod
     def of(cls, error: SwathError) -> "ErrorRecord":
         """The record of an error of ours; `smallest_limit_mb` is rounded up, so that it works when typed back."""
         smallest = error.facts.get("smallest_limit_bytes")
-        return cls(**error.to_record(), smallest_limit_mb=None if smallest is None else mib(smallest))
+        smallest_mb = None if smallest is None else mib(smallest)
+        return cls(**error.to_record(), smallest_limit_mb=smallest_mb, traceback=error.traceback)
+
+    def to_error(self) -> SwathError:
+        """The error that this is the record of."""
+        error = from_record(self.model_dump())
+        error.traceback = self.traceback
+        return error
 
 
 class Cap(_Record):

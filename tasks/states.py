@@ -15,7 +15,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.states import Cancelled, Failed
 from prefect.tasks import Task
 
-from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed, from_record
+from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed
 from lib.reports import Report
 
 __all__ = ["cancelled_by_signal", "ended", "failed", "named_end", "report_of", "settled", "worth_retrying"]
@@ -28,7 +28,7 @@ def ended(report: Report) -> Report | State[Any]:
     """A task's return value: the report of a job that went well, else `Failed` under its error's name."""
     if report.ok or report.error is None:
         return report
-    error = from_record(report.error.model_dump())
+    error = report.error.to_error()
     error.report = report
     return failed(error)
 

@@ -139,7 +139,7 @@ def test_the_search_takes_linear_time(text: str) -> None:
 
 
 def test_a_chain_is_said_once_and_without_what_only_points_elsewhere() -> None:
-    """rasterio's "See previous exception" says nothing by itself; a chain that bites its tail ends."""
+    """Rasterio's "See previous exception" says nothing by itself; a chain that bites its tail ends."""
     inner = RuntimeError("band 1:\n  No space for output buffer")
     outer = _caused(_OfRasterioError("Read failed. See previous exception for details."), inner)
     assert words(outer) == "band 1: No space for output buffer"
@@ -162,9 +162,7 @@ def test_an_exception_is_one_line(error: Exception, line: str, with_type: str) -
     assert (one_line(error), named(error)) == (line, with_type)
 
 
-def test_space_is_short_where_the_disk_or_a_limit_leaves_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_space_is_short_where_the_disk_or_a_limit_leaves_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the disk what is free now counts, of a file-size limit the whole; a folder that is gone says nothing."""
     assert not space_is_short(tmp_path / "out.tif", 1)
     assert space_is_short(tmp_path / "out.tif", 2**60)

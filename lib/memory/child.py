@@ -129,7 +129,8 @@ def _planned_and_run(
     """First plan, cap, probe, final plan, work."""
 
     def tell(plan: Plan, *, final: bool) -> Plan:
-        held = refusal.held(plan, room, job.label, process_memory().peak_bytes)
+        most_bytes = room.limit_bytes if final else room.budget_bytes
+        held = refusal.held(plan, most_bytes, job.label, process_memory().peak_bytes)
         record = replace(held, disk_free_bytes=room.disk_free_bytes).to_record()
         send({"event": "planned", "plan": record, "final": final})
         return held
@@ -181,11 +182,10 @@ def _free_bytes(job: Any, staged: Path | None) -> int | None:
 def _error_event(error: BaseException, label: str, meter: Meter) -> dict[str, Any]:
     explained: SwathError = explain_exception(error, label)
     meter.note_failure()
-    record = explained.to_record()
-    record["facts"]["traceback"] = shown_lines("".join(traceback.format_exception(error)))
     return {
         "event": "error",
-        "error": json.loads(json.dumps(record, default=str)),
+        "error": json.loads(json.dumps(explained.to_record(), default=str)),
+        "traceback": shown_lines("".join(traceback.format_exception(error))),
         "memory": meter.record(),
         "warnings": meter.warnings,
     }
