@@ -91,7 +91,7 @@ class Outcome:
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)  # a child makes no report
 
 
 class ErrorRecord(_Record):

@@ -19,11 +19,10 @@ import sys
 import time
 from pathlib import Path
 
-from lib.memory.proc import process_memory, tree
+from lib.memory.proc import MARK, process_memory, tree
 from lib.units import MIB
 
 __all__ = [
-    "MARK",
     "STARTUP_CEILING_BYTES",
     "adopt_orphans",
     "apply_address_space_cap",
@@ -44,8 +43,6 @@ _STARTUP_ADDRESS_SPACE = 8 * 1024 * MIB
 _SLACK_BYTES = 64 * MIB
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# In the environment of a child, and so of all that it starts: its value names the child, for those who left its group.
-MARK = "SWATH_CHILD"
 # Ends those who bear our mark, itself last with the group; `-s` and `2>` are for processes that end meanwhile.
 _GUARD = f"""read _
 for each in $(grep -lsazx "{MARK}=${MARK}" /proc/[0-9]*/environ); do

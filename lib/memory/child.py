@@ -18,6 +18,7 @@ if __name__ == "__main__":  # before everything else: see the module's docstring
 import gc
 import json
 import shutil
+import tempfile
 import threading
 import time
 import traceback
@@ -69,6 +70,8 @@ def main(kind: str, descriptor: int) -> None:
 
 def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None) -> None:
     """One job, to its `done` or `error` event."""
+    os.environ |= request["environment"]
+    tempfile.tempdir = None  # Python's own look at TMPDIR, which it takes once
     job = parse_job(request["job"])
     cap.lift_address_space_cap()
     cap.apply_startup_ceiling()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 from lib.errors import MemoryExceeded, MemoryRefused, SettingsError
 from lib.jobs import Resources
 from lib.memory import history
-from lib.memory.launch import Child
+from lib.memory.launch import Child, job_environment, take_early
 from lib.memory.ledger import admission
 from lib.memory.record import AnyJob, Record
 from lib.memory.watch import OnEvent, Watch
@@ -117,11 +117,11 @@ class Runner:
     def _attempt(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Record:
         reused = self._child is not None and self._child.kind == job.kind and self._taken < _JOBS_PER_CHILD
         if not reused:
-            self._renew(job, staged)
+            self._renew(job)
         watch = self._watch(job, staged, plan_only=plan_only, fraction=fraction, hear=hear)
         if reused and isinstance(watch.record.error, MemoryRefused):
             # A used child is larger than a fresh one: the refusal must not depend on what ran before.
-            self._renew(job, staged)
+            self._renew(job)
             watch = self._watch(job, staged, plan_only=plan_only, fraction=fraction, hear=hear)
         record = watch.record
         residue = record.memory.residual_bytes or 0
@@ -130,10 +130,11 @@ class Runner:
             self.close()  # under a shared budget nothing is held between jobs either
         return record
 
-    def _renew(self, job: AnyJob, staged: Path | None) -> None:
+    def _renew(self, job: AnyJob) -> None:
         self.close()
         self._leaf = _make_leaf(job.resources.cgroup_parent)
-        self._child = Child(job.kind, job.label, job.resources, staged.parent if staged else None, self._leaf)
+        early = None if self._leaf else take_early(job.kind, job.label)
+        self._child = early or Child(job.kind, job.label, self._leaf)
         self._taken = 0
 
     def _watch(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Watch:
@@ -147,6 +148,7 @@ class Runner:
             {
                 "job": job.model_dump(mode="json"),
                 "staged": str(staged) if staged else None,
+                "environment": job_environment(job.resources, staged.parent if staged else None),
                 "plan_only": plan_only,
                 "budget_fraction": fraction,
             }
