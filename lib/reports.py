@@ -113,9 +113,7 @@ class ErrorRecord(_Record):
 
     def to_error(self) -> SwathError:
         """The error that this is the record of."""
-        error = from_record(self.model_dump())
-        error.traceback = self.traceback
-        return error
+        return from_record(self.model_dump() | {"facts": self.facts | {"traceback": self.traceback}})
 
 
 class Cap(_Record):
@@ -213,6 +211,13 @@ class Report(_Record):
     def ok(self) -> bool:
         """True for `completed` and `planned`."""
         return self.exit_code == 0
+
+    def to_record(self, *, debug: bool = False) -> dict[str, Any]:
+        """The report as a JSON object; with `debug` its error has its traceback, else it has none."""
+        record = self.model_dump(mode="json")
+        if debug and self.error:
+            record["error"]["traceback"] = self.error.traceback
+        return record
 
     def with_error(self, error: SwathError) -> "Report":
         """This report, ended by an error that came after it (a verification, a publication)."""

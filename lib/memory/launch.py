@@ -222,6 +222,7 @@ def child_environment(leaf: Path | None) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "PYDANTIC_DISABLE_PLUGINS": "__all__",  # it would read the metadata of every installed package: 12 ms
     }
     if leaf:
         environment["SWATH_CGROUP_LEAF"] = str(leaf)

@@ -8,7 +8,6 @@ Which lines of code it grows at is in `traces.py`; who releases and says so, in 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 __all__ = ["Residues", "Sizes", "Slope", "fit", "growing", "would_cross"]
 
@@ -57,7 +56,8 @@ def fit(points: Sequence[Point]) -> Slope | None:
     half_width = _Z_95 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
     low = slopes[max(0, math.floor((len(slopes) - half_width) / 2))]
     high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + half_width) / 2))]
-    return Slope(round(median(slopes), 1), round(low, 1), round(high, 1), n)
+    median = (slopes[(len(slopes) - 1) // 2] + slopes[len(slopes) // 2]) / 2
+    return Slope(round(median, 1), round(low, 1), round(high, 1), n)
 
 
 def growing(points: Sequence[Point]) -> Slope | None:

@@ -19,6 +19,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
 from lib.diagnosis import diagnose, words
 from lib.errors import SourceError
+from lib.probe import VECTOR_SUFFIXES
 from lib.raster.faults import RASTERIO_ERRORS, writing
 from lib.units import KIB, MIB
 
@@ -46,13 +47,6 @@ _CODEC_OPTIONS: dict[str, dict[str, Any]] = {
 _PREDICTOR = 2
 _LARGE_BLOCK_BYTES = 4 * MIB
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_VECTOR_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("gpkg", "fgb", "shp", "geojson", "geojsonl", "geojsons", "json", "kml", "kmz", "gml", "gpx"),
-        *("parquet", "geoparquet", "gdb", "dxf", "tab", "mif", "pbf"),
-    )
-)
 # A mosaic's sources stay open, each with its decoder and its last compressed block; opening one again takes 0.3 ms.
 MOST_OPEN_SOURCES = 8
 
@@ -147,9 +141,9 @@ def _not_a_raster(path: str, error: BaseException) -> SourceError:
         exists, folder = local.exists(), local.is_dir()
     except OSError:
         exists, folder = False, False
-    if folder and local.suffix.lower() not in _VECTOR_SUFFIXES:
+    if folder and local.suffix.lower() not in VECTOR_SUFFIXES:
         return SourceError(f"{path} is a folder, not a raster", hint="name a file in it", path=path)
-    if exists and local.suffix.lower() in _VECTOR_SUFFIXES:
+    if exists and local.suffix.lower() in VECTOR_SUFFIXES:
         return SourceError(
             f"{path} is a vector file: use `swath vector`", hint="`swath vector SRC DST` filters features", path=path
         )

@@ -185,5 +185,6 @@ def test_a_traceback_is_kept_beside_the_record() -> None:
     report = run_job(_job("damaged"))
     assert report.error is not None
     assert "small.py" in (report.error.traceback or "")
-    assert "Traceback" not in json.dumps(report.model_dump(mode="json")) + report.model_dump_json()
+    assert "Traceback" not in json.dumps(report.to_record()) + report.model_dump_json()
+    assert report.to_record(debug=True)["error"]["traceback"] == report.error.traceback
     assert report.error.to_error().traceback == report.error.traceback
