@@ -16,7 +16,7 @@ from lib.errors import MemoryExceeded, MemoryRefused, SettingsError
 from lib.jobs import Resources
 from lib.memory import history
 from lib.memory.launch import Child, job_environment, take_early
-from lib.memory.ledger import admission
+from lib.memory.ledger import Entry, admission
 from lib.memory.record import AnyJob, Record
 from lib.memory.watch import OnEvent, Watch
 from lib.reports import Attempt, Report
@@ -85,27 +85,19 @@ class Runner:
         hear = on_event or _ignore
         began = time.monotonic()
         attempts: list[Attempt] = []
-        report: Report | None = None
+        report = None
         rung: _Rung | None = _Rung(job.resources.limit_bytes, 1.0)
         timeout = job.resources.timeout_seconds
         self._deadline = None if timeout is None else began + timeout
         while rung is not None:
             if attempts:
                 hear({"event": "attempt", "number": len(attempts) + 1, **rung._asdict()})
-            resources = job.resources.model_copy(update={"limit_bytes": rung.limit_bytes})
-            tried = job.model_copy(update={"resources": resources})
-            with contextlib.ExitStack() as admitted:
-                if not plan_only:
-                    asked = time.monotonic()
-                    admitted.enter_context(_admission(tried, hear))
-                    if self._deadline is not None:  # waiting is not the job's time
-                        self._deadline += time.monotonic() - asked
-                latest = self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
-            said = latest.report(plan_only=plan_only)
-            attempts.append(_attempt_of(said, rung.limit_bytes))
-            if report is None or rung.fraction == 1 or said.status != "refused" or latest.ran_out:
-                report = said  # where no smaller plan is to be had, what the death before said stands
-            rung = _next_rung(latest, rung, job.resources)
+            record = self._admitted(job, rung, staged, plan_only=plan_only, hear=hear)
+            latest = record.report(plan_only=plan_only)
+            attempts.append(_attempt_of(latest, rung.limit_bytes))
+            if report is None or rung.fraction == 1 or latest.status != "refused" or record.ran_out:
+                report = latest  # where no smaller plan is to be had, what the death before said stands
+            rung = _next_rung(record, rung, job.resources)
         if report is None:  # pragma: no cover - the loop runs at least once
             raise AssertionError
         report.attempts = attempts
@@ -114,15 +106,30 @@ class Runner:
         report.seconds.total = round(time.monotonic() - began, 3)
         return report
 
+    def _admitted(self, job: AnyJob, rung: "_Rung", staged: Path | None, *, plan_only: bool, hear: OnEvent) -> Record:
+        """One attempt, with a place in the host's ledger where jobs share a budget."""
+        resources = job.resources.model_copy(update={"limit_bytes": rung.limit_bytes})
+        tried = job.model_copy(update={"resources": resources})
+        asked = time.monotonic()
+        with contextlib.nullcontext() if plan_only else _admission(tried, hear):
+            if self._deadline is not None:  # waiting is not the job's time
+                self._deadline += time.monotonic() - asked
+            return self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
+
     def _attempt(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Record:
-        reused = self._child is not None and self._child.kind == job.kind and self._taken < _JOBS_PER_CHILD
-        if not reused:
-            self._renew(job)
-        watch = self._watch(job, staged, plan_only=plan_only, fraction=fraction, hear=hear)
-        if reused and isinstance(watch.record.error, MemoryRefused):
+        request = {
+            "job": job.model_dump(mode="json"),
+            "staged": str(staged) if staged else None,
+            "environment": job_environment(job.resources, staged.parent if staged else None),
+            "plan_only": plan_only,
+            "budget_fraction": fraction,
+        }
+        kept = self._child if self._taken < _JOBS_PER_CHILD else None
+        child = kept if kept is not None and kept.kind == job.kind else self._renew(job)
+        watch = self._watch(child, job, request, hear)
+        if child is kept and isinstance(watch.record.error, MemoryRefused):
             # A used child is larger than a fresh one: the refusal must not depend on what ran before.
-            self._renew(job)
-            watch = self._watch(job, staged, plan_only=plan_only, fraction=fraction, hear=hear)
+            watch = self._watch(self._renew(job), job, request, hear)
         record = watch.record
         residue = record.memory.residual_bytes or 0
         worn = residue > job.resources.residual_tolerance_bytes or record.ended_processes
@@ -130,29 +137,19 @@ class Runner:
             self.close()  # under a shared budget nothing is held between jobs either
         return record
 
-    def _renew(self, job: AnyJob) -> None:
+    def _renew(self, job: AnyJob) -> Child:
         self.close()
         self._leaf = _make_leaf(job.resources.cgroup_parent)
         early = None if self._leaf else take_early(job.kind, job.label)
         self._child = early or Child(job.kind, job.label, self._leaf)
         self._taken = 0
+        return self._child
 
-    def _watch(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Watch:
-        child = self._child
-        if child is None:  # pragma: no cover - `_attempt` has just made sure
-            raise AssertionError
+    def _watch(self, child: Child, job: AnyJob, request: dict[str, Any], hear: OnEvent) -> Watch:
         self._taken += 1
         child.forget_words()
         watch = Watch(child, Record(job), self._leaf, self._deadline)
-        child.send(
-            {
-                "job": job.model_dump(mode="json"),
-                "staged": str(staged) if staged else None,
-                "environment": job_environment(job.resources, staged.parent if staged else None),
-                "plan_only": plan_only,
-                "budget_fraction": fraction,
-            }
-        )
+        child.send(request)
         try:
             watch.until_done(hear)
         except BaseException:
@@ -174,13 +171,13 @@ def _admission(job: AnyJob, hear: OnEvent) -> contextlib.AbstractContextManager[
     resources = job.resources
     if resources.host_budget_bytes is None or resources.ledger_path is None:
         return contextlib.nullcontext()
-    return admission(
-        resources.ledger_path,
-        resources.limit_bytes,
-        resources.host_budget_bytes,
-        f"{job.kind} {job.label}",
-        lambda before: hear({"event": "waiting", "behind": len(before)}),
-    )
+
+    def wait(before: list[Entry]) -> None:
+        take_early("", "")  # what was launched for us holds none of the others' budget meanwhile
+        hear({"event": "waiting", "behind": len(before)})
+
+    label = f"{job.kind} {job.label}"
+    return admission(resources.ledger_path, resources.limit_bytes, resources.host_budget_bytes, label, wait)
 
 
 def _warn_of_overrun(report: Report, resources: Resources) -> None:
