@@ -69,7 +69,7 @@ def probe(source: str, what: str = "source") -> Probe:
 def load(name: str) -> ModuleType:
     """Import a module late, yet as the child imports an engine: not traced, and frozen for the garbage collector.
 
-    Traced, the imports of GIS libraries alone cost 8 MiB of traces and 15 MiB in each snapshot (raster profile, measured).
+    Traced, the imports of GIS libraries would be most of all traces (MEASURED, "Traces").
     """
     if name in sys.modules:
         return sys.modules[name]

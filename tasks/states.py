@@ -1,8 +1,7 @@
 """How task runs and flow runs end: as a value, or as `Failed` under the error's own name, with one line of message.
 
-Why this is a module (Prefect 3.9, measured): a task that returns `Failed(name=…)` and is called plainly does not raise, and
-a flow that returns a task's state loses the name. So a task ends with `ended`, a flow looks with `settled` and is
-decorated with `named_end`. Cancellation passes through all of them and stays Prefect's own.
+In Prefect 3.9 a task that returns `Failed(name=…)` and is called plainly does not raise, and a flow that returns a task's
+state loses the name: so a task ends with `ended`, a flow looks with `settled` and is decorated with `named_end`.
 """
 
 import functools

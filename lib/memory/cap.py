@@ -1,12 +1,8 @@
 """The cap, from inside the child: death signal and what it does not reach, start-up ceiling, RLIMIT_AS, a cgroup v2 leaf.
 
-What a user's function starts belongs to the job. The child adopts what its descendants leave behind, so that a daemon (double
-fork, setsid) stays in the tree that the watchdog sums and kills; what is left when the job ends is ended then. A guard beside
-the child ends all of it when the child itself is killed. Not reached, once the child is dead: a process that has both left its
-group and been executed with an environment without the child's mark.
-
-Virtual size is many times resident size, so RLIMIT_AS is a backstop with slack; the parent's watchdog holds resident
-memory (`process.py`). All of it is Linux; elsewhere each function says by its return value that it holds nothing.
+What a user's function starts belongs to the job: the child adopts orphans, ends what is left, and a guard ends all of it
+when the child is killed; which process even that misses is in lib/README.md. Resident memory is held by the parent
+(`watch.py`). Elsewhere than on Linux each function says by its return value that it holds nothing.
 """
 
 import contextlib

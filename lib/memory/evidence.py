@@ -1,8 +1,7 @@
-"""How did a child die? Memory only on evidence; anything else is a failure with its signal. Pure.
+"""How did a child die? Memory only on evidence: words, sizes, counters; anything else is a failure with its signal. Pure.
 
-A tight limit surfaces as "Write failed", as a thread that cannot start, as SIGSEGV, SIGABRT or a hang, so words, sizes and
-counters are all looked at; without any of them a death is not called memory. One death of memory is not seen: native code that is
-refused one large block and writes to the NULL it got instead dies of SIGSEGV, silent and far from any limit.
+A tight limit surfaces as "Write failed", a thread that cannot start, SIGSEGV, SIGABRT or a hang. Not seen: native code that
+is refused one large block and writes to the NULL it got instead dies of SIGSEGV, silent and far from any limit.
 """
 
 import signal

@@ -216,13 +216,13 @@ def child_environment(leaf: Path | None) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "SWATH_PARENT_PID": str(os.getpid()),
         "MALLOC_ARENA_MAX": "1",
-        # Pinned: else the threshold moves with what is freed, and a job varies by up to 128 MiB (MEASURED, "malloc pinned").
+        # Else the threshold moves with what is freed, and no two runs take the same (MEASURED, "malloc pinned").
         "MALLOC_MMAP_THRESHOLD_": str(4 * MIB),
         "MALLOC_TRIM_THRESHOLD_": str(8 * MIB),
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
-        "PYDANTIC_DISABLE_PLUGINS": "__all__",  # it would read the metadata of every installed package: 12 ms
+        "PYDANTIC_DISABLE_PLUGINS": "__all__",  # it would read the metadata of every installed package
     }
     if leaf:
         environment["SWATH_CGROUP_LEAF"] = str(leaf)

@@ -1,8 +1,7 @@
-"""The parent: runs jobs in capped children, watches them, and says what came of each as a Report.
+"""The parent: runs jobs in capped children, with the one loop of retries, and says what came of each as a Report.
 
-One runner for every kind of job, terminal and flows alike, and the one loop of retries. `launch.py` has the process itself,
-`watch.py` hears it and holds its limit and deadlines, `record.py` folds what it says, `evidence.py` judges deaths.
-A caller's KeyboardInterrupt (or a flow's cancellation) passes through after the child is gone.
+`launch.py` has the process itself, `watch.py` hears it and holds limit and deadlines, `record.py` folds what it says. A
+caller's KeyboardInterrupt (or a flow's cancellation) passes through after the child is gone.
 """
 
 import contextlib

@@ -9,6 +9,7 @@ from typing import Any
 
 from lib.errors import MemoryExceeded, MemoryRefused, SwathError, from_record
 from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
+from lib.memory.leaks import Sizes
 from lib.reports import Allocator, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
 from lib.units import MIB, format_bytes, mib
 
@@ -29,7 +30,7 @@ class Record:
         settled: whether it is the final one: the probe is over.
         planned_after: seconds from the beginning to the first plan.
         memory: what the child measured, as far as it has said.
-        samples: `(seconds, bytes)`, thinned out to 240.
+        samples: sizes over seconds since the beginning.
         held_bytes: the size at the last sample.
         peak_bytes: the highest size that was seen or said.
         address_space_bytes: the soft RLIMIT_AS that holds, if one does.
@@ -46,7 +47,7 @@ class Record:
     settled: bool = False
     planned_after: float | None = None
     memory: MemoryRecord = field(default_factory=MemoryRecord)
-    samples: list[tuple[float, int]] = field(default_factory=list)
+    samples: Sizes = field(default_factory=lambda: Sizes(_MOST_SAMPLES))
     held_bytes: int = 0
     peak_bytes: int = 0
     address_space_bytes: int | None = None
@@ -59,8 +60,6 @@ class Record:
     _result: dict[str, Any] = field(default_factory=dict)
     _warnings: list[str] = field(default_factory=list)
     _work_seconds: float = 0.0
-    _stride: int = 1
-    _looks: int = 0
 
     def take(self, event: dict[str, Any]) -> None:
         """One event of the child."""
@@ -101,15 +100,11 @@ class Record:
             self.fail(from_record(event["error"]), event["traceback"])
 
     def sample(self, size_bytes: int) -> None:
-        """What the job holds now; every other sample goes where there are too many."""
+        """What the job holds now."""
         self.held_bytes = size_bytes
         self.peak_bytes = max(self.peak_bytes, size_bytes)
-        if self._looks % self._stride == 0 and size_bytes:
-            self.samples.append((round(time.monotonic() - self.began, 3), size_bytes))
-            if len(self.samples) > _MOST_SAMPLES:
-                del self.samples[1::2]
-                self._stride *= 2
-        self._looks += 1
+        if size_bytes:  # else it is gone
+            self.samples.add(round(time.monotonic() - self.began, 3), size_bytes)
 
     @property
     def ran_out(self) -> bool:
@@ -143,7 +138,7 @@ class Record:
         memory = self.memory.model_copy(
             update={
                 "cap": Cap(mechanism=" + ".join(self._held_by), bytes=job.resources.limit_bytes) if self.plan else None,
-                "samples": self.samples,
+                "samples": self.samples.points,
                 "peak_bytes": max(self.memory.peak_bytes or 0, self.peak_bytes) or None,
                 "final_bytes": self.memory.final_bytes or self.held_bytes or None,
             }

@@ -15,7 +15,7 @@ from lib.units import MIB, mib
 
 __all__ = ["held", "hinted"]
 
-# The kernel adds up a thread's pages in batches: the high-water mark was seen to rise by 0.14 MiB after the peak was over.
+# The kernel adds up a thread's pages in batches, so that a high-water mark rises after the peak (MEASURED, "High-water mark").
 _COUNTED_LATE_BYTES = MIB
 
 
