@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 
@@ -20,7 +19,7 @@ from lib.memory.record import Record
 from lib.reports import Report
 from lib.units import format_bytes
 from tasks.artifacts import emit
-from tasks.states import ended, report_of
+from tasks.states import Ended, ended, report_of
 
 __all__ = ["capped", "measured", "report_of"]
 
@@ -29,7 +28,7 @@ Logger = logging.Logger | logging.LoggerAdapter[Any]
 _TENTHS = 10
 
 
-def capped(job: AnyJob, *, staged: Path | None = None) -> Report | State[Any]:
+def capped(job: AnyJob, *, staged: Path | None = None) -> Ended:
     """Run a job in its capped child; a task's return value, whatever came of it."""
     return ended(measured(job, staged=staged))
 
