@@ -20,7 +20,7 @@ _NONE, _HORIZONTAL, _FLOATING = PREDICTORS = (1, 2, 3)
 _MASK_LEVEL = 6
 # What a codec holds beside the tile and its result while it runs (MEASURED, "What encoders hold").
 _LZW_TABLE_BYTES = 128 * KIB
-_DEFLATE_STATE_BYTES = {9: MIB, 12: 8 * MIB}  # by the highest level
+_DEFLATE_STATE_BYTES = {9: MIB, 12: 7 * MIB}  # by the highest level
 _ZSTD_STATE_BYTES = {2: MIB, 4: 3 * MIB, 9: 12 * MIB}
 _ZSTD_STATE_TILES = 17  # above level 9, in tiles
 

@@ -209,7 +209,7 @@ def test_a_classic_tiff_never_passes_4_gib(press: Press) -> None:
     press.create((1, 64, 64), FLOATS).close()
     path = press.folder / "ours.tif"
     os.truncate(path, 2**32 - 10)
-    writer = tiles.Writer(path, (1, 1, 1), mask=False)
+    writer = tiles.Writer(path)
     with pytest.raises(OutputError, match="4 GiB"), writer:
         writer.append(0, 0, 0, b"eleven bytes")
 
