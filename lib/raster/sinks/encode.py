@@ -6,8 +6,8 @@ Everything of a tile's size is done without the interpreter's lock, so threads t
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import imagecodecs
 import numpy as np
+from imagecodecs import deflate_encode, delta_encode, floatpred_encode, lzw_encode, zstd_encode
 from numpy.typing import NDArray
 
 from lib.units import KIB, MIB
@@ -147,17 +147,17 @@ class TileEncoder:
         height, width = valid.shape
         bits = np.zeros((self.encoding.block, self.encoding.block // 8), np.uint8)
         bits[:height, : -(-width // 8)] = np.packbits(valid, axis=1)
-        return bytes(imagecodecs.deflate_encode(bits.reshape(-1), level=_MASK_LEVEL))
+        return bytes(deflate_encode(bits.reshape(-1), level=_MASK_LEVEL))
 
     def _predict(self, tile: NDArray[Any]) -> NDArray[Any]:
         """The tile padded and predicted, `(block, block)` in C order."""
         plain, (height, width) = self._plain, tile.shape
         if self._padded is not None:
             _pad(tile, self._padded)
-            imagecodecs.floatpred_encode(self._padded, axis=-1, out=plain)
+            floatpred_encode(self._padded, axis=-1, out=plain)
         elif self.encoding.predictor == _HORIZONTAL:
             integers = f"u{plain.itemsize}"
-            imagecodecs.delta_encode(tile.view(integers), axis=-1, out=plain.view(integers)[:height, :width])
+            delta_encode(tile.view(integers), axis=-1, out=plain.view(integers)[:height, :width])
             plain[:height, width:] = 0  # no difference to the last column
             plain[height:] = plain[height - 1]
         elif tile.shape == plain.shape and tile.flags.c_contiguous:
@@ -173,11 +173,11 @@ class TileEncoder:
             return data.tobytes()
         try:
             if compress == "lzw":
-                packed = imagecodecs.lzw_encode(data, out=self._packed)
+                packed = lzw_encode(data, out=self._packed)
             elif compress == "zstd":
-                packed = imagecodecs.zstd_encode(data, level=level, out=self._packed)
+                packed = zstd_encode(data, level=level, out=self._packed)
             else:
-                packed = imagecodecs.deflate_encode(data, level=level, out=self._packed)
+                packed = deflate_encode(data, level=level, out=self._packed)
         except RuntimeError as error:  # the result always fits: all that can fail is to allocate the codec's state
             raise MemoryError(f"no memory for the {compress} encoder: {error}") from error
         return bytes(packed)

@@ -27,6 +27,7 @@ _CLASSIC_BYTES = 2**32  # a classic TIFF's places are 32 bits wide
 _DIRECTORY_BYTES = 64 * KIB  # a directory without its tables and tags
 _TAGS_BYTES = 64 * MIB  # left to tags where BigTIFF is decided: more than GDAL takes
 _DISK_BYTES_PER_TILE = 16
+_WRITEBACK_BYTES = 8 * MIB  # (MEASURED, "Bringing tiles to the disk")
 # libtiff's tables and the copies that it writes, while GDAL makes the skeleton (MEASURED, "A skeleton's tables").
 _MEMORY_BYTES_PER_TILE = 24
 
@@ -101,7 +102,7 @@ class Writer:
                 images = list(directories(self._file))
                 self._pixels = next(_Table(each) for each in images if not each.is_mask)
                 self._mask = next((_Table(each) for each in images if each.is_mask), None)
-                self._end = os.fstat(self._file).st_size
+                self._end = self._flushed = os.fstat(self._file).st_size
             except BaseException:
                 os.close(self._file)
                 raise
@@ -160,6 +161,10 @@ class Writer:
             _write(self._file, data, self._end)
         table.offsets[place], table.byte_counts[place] = self._end, len(data)
         self._end += len(data)
+        if self._end - self._flushed >= _WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
+            # Linux begins to write what is dirty there, and does not wait: nothing is left for the end.
+            os.posix_fadvise(self._file, self._flushed, self._end - self._flushed, os.POSIX_FADV_DONTNEED)
+            self._flushed = self._end
 
 
 class _Table:

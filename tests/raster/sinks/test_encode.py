@@ -117,10 +117,10 @@ print(status("VmHWM") - before - len(encoded), encoding.scratch_bytes)
 """
 
 
-@pytest.mark.parametrize("predictor", [2, 3])
 @pytest.mark.parametrize(
-    ("compress", "level"),
-    [("lzw", ""), ("deflate", 1), ("deflate", 6), ("deflate", 12), *(("zstd", level) for level in (1, 3, 9, 22))],
+    ("compress", "level", "predictor"),
+    [("lzw", "", 2), ("lzw", "", 3), *(("deflate", each, 2) for each in (1, 6, 12))]
+    + [("zstd", each, 2) for each in (1, 3, 9, 22)],
 )
 def test_an_encoder_holds_no_more_than_it_says(compress: str, level: int | str, predictor: int) -> None:
     """The kernel's high-water mark in a fresh process, and what is foreseen is not far above it."""
@@ -128,6 +128,29 @@ def test_an_encoder_holds_no_more_than_it_says(compress: str, level: int | str, 
     measured, foreseen = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
     assert measured <= foreseen + 256 * 1024  # pages of code
     assert foreseen <= 2 * measured
+
+
+_STARVE = """
+import resource
+import numpy as np
+from lib.raster.sinks.encode import Encoding, TileEncoder
+
+encoder = TileEncoder(Encoding("zstd", np.dtype("uint8"), 2048, 1, 22))
+tile = np.zeros((2048, 2048), np.uint8)
+size = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (size + 8 * 2**20,) * 2)
+try:
+    encoder.encode(tile)
+except MemoryError as error:
+    print(error)
+"""
+
+
+def test_a_codec_that_cannot_allocate_is_memory() -> None:
+    """Under an address-space cap, where Zstandard's highest level wants 65 MiB more."""
+    said = subprocess.run([sys.executable, "-c", _STARVE], check=True, capture_output=True, text=True).stdout
+    assert said.startswith("no memory for the zstd encoder: ")
+    assert all(issubclass(each, RuntimeError) for each in (imagecodecs.LzwError, imagecodecs.DeflateError))
 
 
 def test_every_codec_has_a_level_or_none() -> None:

@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,41 @@ def test_a_classic_tiff_never_passes_4_gib(press: Press) -> None:
         writer.append(0, 0, 0, b"eleven bytes")
 
 
+_MEASURE = """
+import sys
+from pathlib import Path
+import numpy as np
+from lib.raster.formats import environment
+from lib.raster.sinks import tiles
+from lib.raster.sinks.encode import Encoding
+
+def status(key):
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
+
+def create(edge):
+    profile = {"width": edge, "height": edge, "count": 1}
+    return tiles.create(path, profile=profile, encoding=encoding, describe=lambda dataset: None, mask=True)
+
+path, edge, encoding = Path(sys.argv[1]), 12_000, Encoding("lzw", np.dtype("uint8"), 16)
+with environment():
+    create(64).close()
+    open("/proc/self/clear_refs", "w").write("5")
+    before = status("VmRSS")
+    with create(edge) as writer:
+        for index in range(0, 750**2, 256):  # every page of the tables
+            writer.append(0, *divmod(index, 750), b"*")
+            writer.append_mask(*divmod(index, 750), b"*")
+print(status("VmHWM") - before, tiles.memory_bytes((edge, edge), 1, 16, mask=True))
+"""
+
+
+def test_a_writer_holds_no_more_than_it_says(tmp_path: Path) -> None:
+    """A million tiles: libtiff's tables while the skeleton is made, then ours; never a tile."""
+    command = [sys.executable, "-c", _MEASURE, str(tmp_path / "many.tif")]
+    measured, foreseen = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+    assert foreseen / 2 <= measured <= foreseen
+
+
 def _is_empty_skeleton(path: Path) -> bool:
     read, _, told = _read(path)
     return not read.any() and told["tags"]["made"] == "here"
@@ -251,6 +287,23 @@ def test_a_full_disk_is_said(press: Press, monkeypatch: pytest.MonkeyPatch, code
     with pytest.raises(OutputError, match=r"ours\.tif: the disk is full or a file-size limit was reached"):
         press.ours(pixels((1, 200, 200), np.float32), FLOATS)
     assert _is_empty_skeleton(press.folder / "ours.tif")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="Linux only")
+def test_the_disk_is_busy_while_tiles_are_made(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part of the file is given to it as soon as it is there, once."""
+    parts, advise = [], os.posix_fadvise
+
+    def noted(file: int, start: int, length: int, advice: int) -> None:
+        parts.append((start, start + length))
+        advise(file, start, length, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    values = pixels((1, 2500, 2500), np.float32)
+    path = press.ours(values, Encoding("none", np.dtype("float32"), 512))
+    assert _read(path)[0].tobytes() == values.tobytes()
+    assert [start for start, _ in parts[1:]] == [stop for _, stop in parts[:-1]]
+    assert len(parts) == path.stat().st_size // (8 * 2**20)
 
 
 def test_a_disk_that_says_so_late_is_heard(press: Press, monkeypatch: pytest.MonkeyPatch) -> None:
