@@ -1,6 +1,6 @@
 """Where a TIFF's tile tables lie, so that they can be patched in place: little-endian, classic and BigTIFF.
 
-No reader of TIFF: GDAL reads and writes everything else. tifffile does the same, at 25 ms and 4 MiB for its import.
+No reader of TIFF: GDAL reads and writes everything else. tifffile would do, at 25 ms and 4 MiB for its import.
 """
 
 import os

@@ -25,7 +25,7 @@ __all__ = ["Writer", "create", "disk_bytes", "memory_bytes"]
 
 _CLASSIC_BYTES = 2**32  # a classic TIFF's places are 32 bits wide
 _DIRECTORY_BYTES = 64 * KIB  # a directory without its tables and tags
-_TAGS_BYTES = 64 * MIB  # left to tags where BigTIFF is decided: more than GDAL takes
+_TAGS_BYTES = 64 * MIB  # left to tags where BigTIFF is decided
 _DISK_BYTES_PER_TILE = 16
 _WRITEBACK_BYTES = 8 * MIB  # (MEASURED, "Bringing tiles to the disk")
 # libtiff's tables and the copies that it writes, while GDAL makes the skeleton (MEASURED, "A skeleton's tables").
