@@ -53,8 +53,15 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         return dataset.read(), dataset.read_masks(1), told
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("encoding", every_encoding(64), ids=_name)
+# How large places are, and where tables stand, has to do with no dtype.
+CASES = [
+    (encoding, layout)
+    for encoding, layout in itertools.product(every_encoding(64), LAYOUTS)
+    if layout in ("padding", "bands", "mask") or encoding.dtype == np.float32
+]
+
+
+@pytest.mark.parametrize(("encoding", "layout"), CASES, ids=_name)
 def test_a_reader_cannot_tell_who_encoded(press: Press, encoding: Encoding, layout: str) -> None:
     """Bit by bit the same pixels as went in and as GDAL's encoder writes, the same mask, the same metadata."""
     shape, options = LAYOUTS[layout]["shape"], LAYOUTS[layout].get("options", {})
