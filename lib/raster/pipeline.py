@@ -113,6 +113,8 @@ class Worker:
         done = self._compute(block)
         mask_tiles = []
         if self._operation.outputs.has_mask and self._planes[bands[0]] == 0:
+            if done.all_valid:
+                done.valid[0].fill(True)
             mask_tiles = [
                 (row, column, self._encoder.encode_mask(tile))
                 for row, column, tile in self._tiles(window, done.valid[0])
