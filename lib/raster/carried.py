@@ -18,7 +18,7 @@ from lib.raster.formats import read_tags
 from lib.raster.operations.base import Linear, Outputs
 from lib.raster.sources.dataset import RasterSource
 
-__all__ = ["carry", "check_points", "read_provenance"]
+__all__ = ["carried_bytes", "carry", "check_points", "read_provenance"]
 
 # Written by GDAL itself from other things, or true of the source's file only.
 _OWN_NAMESPACES = frozenset(
@@ -84,6 +84,11 @@ def _tags(source: Any, bands: Sequence[int]) -> Iterator[tuple[int, str | None, 
             tags = _fresh(source.tags(band, ns=namespace) if namespace else source.tags(band))
             if tags:
                 yield number, namespace, tags
+
+
+def carried_bytes(source: Any, bands: Sequence[int]) -> int:
+    """Size of the tags that `carry` would write, bytes."""
+    return sum(len(text.encode()) for _, _, tags in _tags(source, bands) for each in tags.items() for text in each)
 
 
 def _plain(namespaces: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@
 a chunk is was decided in `plan.py`; what a pixel becomes, in `operations/`; how tiles reach the file, in `sinks/`.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from lib.memory.cap import trim
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.raster import verify, windows
-from lib.raster.carried import check_points
+from lib.raster.carried import carried_bytes, check_points
 from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
 from lib.raster.operations import Operation, make
 from lib.raster.operations.verbatim import Verbatim
@@ -35,7 +36,8 @@ from lib.units import MIB, format_bytes
 __all__ = ["RasterWork", "facts_of", "prepare"]
 
 # Before the probe: what a reader holds beside a block, and what it may hold where a layout is chosen; making a skeleton.
-_GUESS_BYTES, _CAUTIOUS_BYTES, _WRITER_BYTES = 4 * MIB, 16 * MIB, 6 * MIB
+_GUESS_BYTES, _CAUTIOUS_BYTES, _WRITER_BYTES = 4 * MIB, 16 * MIB, 8 * MIB
+_TEXT_COPIES = 6  # MEASURED.md, "Texts among the tags"
 _TRIES = 3
 
 
@@ -70,7 +72,7 @@ def facts_of(job: RasterJob, source: RasterSource, operation: Operation) -> Fact
         shape=source.grid.shape,
         bands=len(source.bands),
         in_dtype=source.dtype,
-        encoding=lambda block_size: gtiff.encoding(job, operation.outputs.dtype, block_size),
+        encoding=functools.cache(lambda block_size: gtiff.encoding(job, operation.outputs.dtype, block_size)),
         block=source.block,
         block_bytes=source.block_bytes,
         file_bands=source.dataset.count,
@@ -102,7 +104,11 @@ class RasterWork:
         facts = facts_of(self.job, self.source, self.operation)
         self._planner = Planner(facts, self.job.resources, self.room)
         opened = process_memory().resident_bytes
-        self._held = Held(opened, _WRITER_BYTES, _GUESS_BYTES + 2 * self.source.block_bytes)
+        self._held = Held(opened, self._writer_guess(), _GUESS_BYTES + 2 * self.source.block_bytes)
+
+    def _writer_guess(self) -> int:
+        """What making the output's skeleton takes, before it was made: texts come in many copies until they are in the file."""
+        return _WRITER_BYTES + _TEXT_COPIES * carried_bytes(self.source.dataset, self.source.bands)
 
     def close(self) -> None:
         """Close the source."""
@@ -168,7 +174,7 @@ class RasterWork:
                     bench.settle(plan)
                     return work.finish(final.layout), plan
             smaller = self._planner.choose(self._planner.choices(self._held)) or self._tightest()
-            if smaller.projected_bytes >= chosen.projected_bytes or smaller.layout == chosen.layout:
+            if smaller.layout == chosen.layout:
                 break
             chosen = smaller
         raise self._planner.refused(self._planner.choices(self._held), self._held)
@@ -215,8 +221,8 @@ class RasterWork:
 
     def measure_by_reading(self, layout: Layout) -> None:
         """What a reader holds, by reading alone."""
-        opened = process_memory().resident_bytes
         set_cache(layout.cache_bytes)
+        opened = process_memory().resident_bytes
         [worker] = self.workers(layout._replace(threads=1, readers=1))
         growth = Growth()
         chunks = self.chunks(layout)
@@ -225,7 +231,7 @@ class RasterWork:
             worker.look(*chunk)
         del worker
         held = growth.bytes() + undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
-        self.measured(Held(opened, _WRITER_BYTES, held))
+        self.measured(Held(opened, self._writer_guess(), held))
 
     def look_at_places(self, worker: Worker, layout: Layout) -> int:
         """Read the windows where the source is heaviest; how many bytes were decoded."""
@@ -282,7 +288,7 @@ class RasterWork:
             window=layout.window,
             block_size=layout.block_size,
             chunks=self.count(layout),
-            terms=chosen.terms,
+            terms=self._planner.terms(chosen, self._held),
             lower_by=self._planner.lower_by(chosen, choices),
             expected=gtiff.expected(self.job, self.source, self.operation.outputs, layout),
             facts=self.source.describe(),
@@ -329,8 +335,9 @@ class _Pass:
 
     def __init__(self, work: RasterWork, layout: Layout, staged: Path, bench: Bench) -> None:
         self._work, self._layout, self._bench = work, layout, bench
-        self._opened = process_memory().resident_bytes
         set_cache(layout.cache_bytes)
+        trim()
+        self._opened = process_memory().resident_bytes
         growth = Growth()
         self._writer = gtiff.create(staged, work.job, work.source, work.operation.outputs, layout.block_size)
         self._writer_bytes = growth.bytes()

@@ -65,7 +65,7 @@ def environment() -> Iterator[None]:
 
 
 def set_cache(cache_bytes: int) -> None:
-    """Set GDAL's block cache, effective at once.
+    """Empty GDAL's block cache and set its bound, effective at once.
 
     The option GDAL_CACHEMAX is read once in a process, at the first block; a second job would keep the first one's. So this
     calls GDAL itself: a symbol looked up through rasterio's own extension is that of the GDAL it is linked with, not pyogrio's.
@@ -73,6 +73,7 @@ def set_cache(cache_bytes: int) -> None:
     gdal = ctypes.CDLL(_base.__file__)
     gdal.GDALSetCacheMax64.argtypes = [ctypes.c_int64]
     gdal.GDALSetCacheMax64.restype = None
+    gdal.GDALSetCacheMax64(0)  # a block that is larger than the bound would stay until the next one comes
     gdal.GDALSetCacheMax64(cache_bytes)
 
 

@@ -4,16 +4,17 @@ It lists every layout that the job allows and takes the cheapest in time of thos
 libraries hold is guessed before the probe and measured by it (`probe.py`). The smallest limit is the smallest projection listed.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lib.errors import MemoryRefused
 from lib.jobs import Resources
-from lib.memory.work import BASELINE_SPREAD_BYTES, Room
+from lib.memory.work import BASELINE_SPREAD_BYTES, Room, with_probed
 from lib.raster import windows
 from lib.raster.block import Buffer
 from lib.raster.formats import TINY_CACHE_BYTES
@@ -108,7 +109,6 @@ class Held(NamedTuple):
         opened_bytes: the process with its source open.
         writer_bytes: making the output's skeleton, once.
         reader_bytes: the decoder and whatever else a reader brings, each.
-        cached_bytes: of which GDAL's cache held so much, which is a term of its own.
     """
 
     opened_bytes: int
@@ -117,16 +117,21 @@ class Held(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A layout, its projection in bytes by name, and its cost in time."""
+    """A layout with what it takes.
+
+    Attributes:
+        layout: how the job is cut up.
+        own: terms that nothing else than the layout decides, bytes by name.
+        projected_bytes: the projected peak.
+        chunk_bytes: one worker's buffers for a chunk, which `max_chunk_mb` bounds.
+        cost: in time, for comparison.
+    """
 
     layout: Layout
-    terms: dict[str, int]
+    own: dict[str, int]
+    projected_bytes: int
+    chunk_bytes: int
     cost: float
-
-    @property
-    def projected_bytes(self) -> int:
-        """The projected peak."""
-        return sum(self.terms.values())
 
     @property
     def preference(self) -> tuple[float, int]:
@@ -148,19 +153,17 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
     }
 
 
-@dataclass(frozen=True, slots=True)
 class Planner:
     """Chooses for one job.
 
-    Attributes:
+    Args:
         facts: what a layout depends on.
         resources: what the user has fixed.
         room: what may be used.
     """
 
-    facts: Facts
-    resources: Resources
-    room: Room
+    def __init__(self, facts: Facts, resources: Resources, room: Room) -> None:
+        self.facts, self.resources, self.room = facts, resources, room
 
     def choices(self, held: Held, *, without: dict[str, Any] | None = None) -> list[Choice]:
         """Every layout that is allowed, with its projection.
@@ -169,29 +172,45 @@ class Planner:
             held: beside own terms.
             without: fields of the resources to replace.
         """
-        planner = self
         if without:
-            planner = Planner(self.facts, self.resources.model_copy(update=without), self.room)
-        return [Choice(each, planner.terms(each, held), _cost(each)) for each in planner.layouts()]
+            return Planner(self.facts, self.resources.model_copy(update=without), self.room).choices(held)
+        held_by = {readers: sum(self._beside(readers, held).values()) for readers in {0, *self._threads(), 1}}
+        return [
+            each._replace(projected_bytes=each.projected_bytes + held_by[each.layout.readers])
+            for each in self._own_choices
+        ]
 
-    def terms(self, layout: Layout, held: Held) -> dict[str, int]:
+    def terms(self, choice: Choice, held: Held) -> dict[str, int]:
         """The projected peak by name, bytes; it is the sum of these."""
-        facts = self.facts
-        encoding = facts.encoding(layout.block_size)
-        tiles = math.prod(steps for steps in self._tiles(layout)) * (layout.bands_at_once + facts.has_mask)
-        # One more chunk waits than there are workers; a single one waits for nothing.
-        waiting = layout.threads + (layout.threads > 1)
-        workers = {name: size * layout.threads for name, size in worker_bytes(facts, layout).items()}
-        libraries = held.writer_bytes + layout.readers * held.reader_bytes
+        return self._beside(choice.layout.readers, held) | choice.own
+
+    def _beside(self, readers: int, held: Held) -> dict[str, int]:
+        libraries = held.writer_bytes + readers * held.reader_bytes
         return {
             "baseline": self.room.baseline_bytes,
             "opening the source": max(0, held.opened_bytes - self.room.baseline_bytes),
-            **workers,
-            "encoded tiles": waiting * tiles * encoding.bound_bytes,
+            "libraries": with_probed(0, libraries),
+            "margin": self.resources.margin_bytes,
+        }
+
+    @functools.cached_property
+    def _own_choices(self) -> list[Choice]:
+        """All layouts with their own terms; what is held beside them comes later."""
+        found = []
+        for layout in self.layouts():
+            own = self._own_terms(layout)
+            found.append(Choice(layout, own, sum(own.values()), self.chunk_bytes(layout), _cost(layout)))
+        return found
+
+    def _own_terms(self, layout: Layout) -> dict[str, int]:
+        facts = self.facts
+        tiles = math.prod(self._tiles(layout)) * (layout.bands_at_once + facts.has_mask)
+        # One more chunk waits than there are workers; a single one waits for nothing.
+        waiting = layout.threads + (layout.threads > 1)
+        return {name: size * layout.threads for name, size in worker_bytes(facts, layout).items()} | {
+            "encoded tiles": waiting * tiles * facts.encoding(layout.block_size).bound_bytes,
             "gdal cache": min(layout.cache_bytes, self._decoded_bytes()),
             "tile tables": memory_bytes(facts.shape, facts.bands, layout.block_size, mask=facts.has_mask),
-            "libraries": max(libraries * 115 // 100, libraries + 8 * MIB),
-            "margin": self.resources.margin_bytes,
         }
 
     def _tiles(self, layout: Layout) -> tuple[int, int]:
@@ -221,7 +240,9 @@ class Planner:
         if not choices:
             raise self._chunk_refused()
         least = min(each.projected_bytes for each in choices)
-        return min((each for each in choices if each.projected_bytes <= least + _NEXT_TO_LEAST_BYTES), key=_by_preference)
+        return min(
+            (each for each in choices if each.projected_bytes <= least + _NEXT_TO_LEAST_BYTES), key=_by_preference
+        )
 
     def refused(self, choices: list[Choice], held: Held) -> MemoryRefused:
         """None fits: says so, with the smallest limit that would do and what is in the way."""
@@ -236,7 +257,7 @@ class Planner:
     def _in_the_way(self, smallest: int, held: Held) -> str:
         """Names the fixed setting without which a plan would fit."""
         if self.facts.block_size:
-            free = Planner(_without_block_size(self.facts), self.resources, self.room).choices(held)
+            free = Planner(replace(self.facts, block_size=None), self.resources, self.room).choices(held)
             needed = min((each.projected_bytes for each in free), default=smallest) + BASELINE_SPREAD_BYTES
             if needed <= self.room.budget_bytes < smallest:
                 return f"; without block_size={self.facts.block_size} it would need {mib(needed)} MiB"
@@ -254,8 +275,8 @@ class Planner:
         for size in {each.layout.block_size for each in choices} - {layout.block_size}:
             knobs[f"block_size {size}"] = [each for each in choices if each.layout.block_size == size]
         for bound in (1, 2, 4, 8):
-            if bound * MIB < self.chunk_bytes(layout):
-                within = [each for each in choices if self.chunk_bytes(each.layout) <= bound * MIB]
+            if bound * MIB < chosen.chunk_bytes:
+                within = [each for each in choices if each.chunk_bytes <= bound * MIB]
                 knobs[f"max_chunk_mb {bound}"] = within
         found = []
         for knob, within in knobs.items():
@@ -265,7 +286,7 @@ class Planner:
         return f"{knob} saves {format_bytes(saved)}" if saved >= MIB else ""
 
     def chunk_bytes(self, layout: Layout) -> int:
-        """Size of one worker's buffers for a chunk, which `max_chunk_mb` bounds."""
+        """Size of one worker's buffers for a chunk."""
         found = worker_bytes(self.facts, layout)
         return found["input buffer"] + found["output buffer"] + found["operation"]
 
@@ -352,12 +373,6 @@ class Planner:
             hint=f"set max_chunk_mb to {mib(least)} or more",
             smallest_chunk_bytes=least,
         )
-
-
-def _without_block_size(facts: Facts) -> Facts:
-    from dataclasses import replace
-
-    return replace(facts, block_size=None)
 
 
 def _by_preference(choice: Choice) -> tuple[float, int]:

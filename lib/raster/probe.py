@@ -24,9 +24,9 @@ class Growth:
         self._cached = cache_bytes()[1]
 
     def bytes(self) -> int:
-        """Bytes, at least 0."""
-        cached = max(0, cache_bytes()[1] - self._cached)
-        return max(0, peak_bytes(since_restart=True) - self._before - cached)
+        """Bytes, at least 0. A block that is larger than the cache stays in it all the same, and counts here."""
+        bound, cached = cache_bytes()
+        return max(0, peak_bytes(since_restart=True) - self._before - min(max(0, cached - self._cached), bound))
 
 
 class Quiet:

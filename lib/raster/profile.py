@@ -61,7 +61,7 @@ class ProfileWork:
 
     def smallest(self, **without: Any) -> int:
         """The smallest limit with other resources, bytes."""
-        margin = without.get("margin_bytes", self.job.resources.margin_bytes)
+        margin: int = without.get("margin_bytes", self.job.resources.margin_bytes)
         return self._plan().smallest_limit_bytes - self.job.resources.margin_bytes + margin
 
     def run(self, bench: Bench) -> Outcome:

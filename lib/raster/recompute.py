@@ -110,15 +110,17 @@ def _differs(
 
 
 def _same(found: NDArray[Any], wanted: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
-    if found.dtype.kind != "f":
-        return found == wanted
-    return np.isclose(found, wanted, rtol=tolerance, atol=float(np.finfo(found.dtype).tiny), equal_nan=True)
+    same: NDArray[np.bool_] = found == wanted
+    if found.dtype.kind == "f":
+        same = np.isclose(found, wanted, rtol=tolerance, atol=float(np.finfo(found.dtype).tiny), equal_nan=True)
+    return same
 
 
 def _moved(found: NDArray[Any], wanted: NDArray[Any], outputs: Outputs) -> NDArray[np.bool_]:
     """Where a valid result would have been read as nodata, and stands on its nearest neighbour that is not."""
-    if outputs.nodata is None or not outputs.fills or np.isnan(outputs.nodata):
-        return np.zeros(found.shape, np.bool_)
-    moved = wanted.copy()
-    nudge_off_nodata(moved, outputs.nodata, outputs.highest, np.empty(found.shape, np.bool_))
-    return np.logical_and(moved == found, moved != wanted)
+    same = np.zeros(found.shape, np.bool_)
+    if outputs.nodata is not None and outputs.fills and not np.isnan(outputs.nodata):
+        moved = wanted.copy()
+        nudge_off_nodata(moved, outputs.nodata, outputs.highest, same)
+        np.logical_and(moved == found, moved != wanted, out=same)
+    return same

@@ -85,14 +85,18 @@ class Validity:
 def is_nodata(pixels: NDArray[Any], nodata: Any, out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Where GDAL takes pixels for a nodata value that their dtype can hold."""
     if pixels.dtype.kind != "f":
-        return np.equal(pixels, nodata, out=out)
+        np.equal(pixels, nodata, out=out)
+        return out
     if math.isnan(nodata):
-        return np.isnan(pixels, out=out)
+        np.isnan(pixels, out=out)
+        return out
     low, high = taken_for(float(nodata), pixels.dtype)
     if low == high:
-        return np.equal(pixels, nodata, out=out)
-    np.greater_equal(pixels, low, out=out)
-    return np.logical_and(out, pixels <= high, out=out)
+        np.equal(pixels, nodata, out=out)
+    else:
+        np.greater_equal(pixels, low, out=out)
+        np.logical_and(out, pixels <= high, out=out)
+    return out
 
 
 @lru_cache(maxsize=16)

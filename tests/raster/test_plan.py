@@ -112,7 +112,8 @@ def test_a_choice_keeps_every_bound(facts: Facts, resources: Resources, more_mb:
         return
     limit = mib(smallest) * MIB + more_mb * MIB
     planner = planner_of(facts, resources, limit)
-    layout, terms, _ = choice = chosen(facts, resources, limit)
+    choice = chosen(facts, resources, limit)
+    layout, terms = choice.layout, planner.terms(choice, HELD)
     assert sum(terms.values()) == choice.projected_bytes <= limit
     assert all(size >= 0 for size in terms.values())
     assert layout.window[0] % layout.block_size == layout.window[1] % layout.block_size == 0
@@ -123,7 +124,7 @@ def test_a_choice_keeps_every_bound(facts: Facts, resources: Resources, more_mb:
     assert layout.cache_bytes <= resources.gdal_cache_max_bytes
     assert layout.bands_at_once == facts.bands or not (facts.all_bands or facts.pixel_interleaved)
     if resources.max_chunk_bytes:
-        assert planner.chunk_bytes(layout) <= resources.max_chunk_bytes
+        assert choice.chunk_bytes == planner.chunk_bytes(layout) <= resources.max_chunk_bytes
 
 
 @settings(max_examples=60)
@@ -156,9 +157,10 @@ def test_what_libraries_hold_counts_for_each_reader(facts: Facts, resources: Res
     """A reader that holds more raises a layout's projection by at least that, for each reader, and by at most 16 % more."""
     planner = planner_of(facts, resources, 2048 * MIB)
     more = HELD._replace(reader_bytes=HELD.reader_bytes + more_mb * MIB)
-    for layout in list(planner.layouts())[:20]:
-        less, grown = (sum(planner.terms(layout, held).values()) for held in (HELD, more))
-        assert more_mb * MIB * layout.readers * 0.99 - 8 * MIB <= grown - less <= more_mb * MIB * layout.readers * 1.16
+    for less, grown in zip(planner.choices(HELD), planner.choices(more), strict=True):
+        added, readers = grown.projected_bytes - less.projected_bytes, less.layout.readers
+        assert less.layout == grown.layout
+        assert more_mb * MIB * readers * 0.99 - 8 * MIB <= added <= more_mb * MIB * readers * 1.16
 
 
 def test_a_retry_plans_within_its_budget() -> None:
@@ -205,7 +207,7 @@ def test_one_huge_block_is_refused_with_its_size() -> None:
 
 def test_windows_are_whole_tiles_of_some_megabytes() -> None:
     """The reference raster is read in windows of at most 4 MB, once, with hardly any cache and all threads that there are."""
-    layout, _, _ = chosen(facts_of(parallel=True), resources_of(), 512 * MIB)
+    layout = chosen(facts_of(parallel=True), resources_of(), 512 * MIB).layout
     assert layout.block_size == 512
     assert MIB <= layout.window[0] * layout.window[1] * 4 <= 4 * MIB
     assert layout.decodes == 1
@@ -217,7 +219,7 @@ def test_strips_get_a_cache_for_a_row_of_windows() -> None:
     """Strips are cached for a row of windows where memory allows, else decoded again or read in whole rows."""
     strips = facts_of(block=(1, 10_000))
     for bound in (0, 512 * MIB):
-        layout, _, _ = chosen(strips, resources_of(gdal_cache_max_bytes=bound), 512 * MIB)
+        layout = chosen(strips, resources_of(gdal_cache_max_bytes=bound), 512 * MIB).layout
         whole_rows = layout.window[1] >= 10_000
         assert whole_rows or layout.cache_bytes >= 1.3 * layout.window[0] * 10_000 * 2
         assert layout.decodes == 1
@@ -227,14 +229,13 @@ def test_strips_get_a_cache_for_a_row_of_windows() -> None:
 def test_two_hundred_bands_need_no_two_hundred_buffers() -> None:
     """Band-interleaved, many bands take about what one takes, but for the tables of their tiles."""
     one, many = (chosen(facts_of(bands=count), resources_of(), 512 * MIB) for count in (1, 200))
-    tables = many.terms["tile tables"] - one.terms["tile tables"]
+    tables = many.own["tile tables"] - one.own["tile tables"]
     assert many.projected_bytes - one.projected_bytes - tables < 8 * MIB
 
 
 def test_a_raster_smaller_than_a_tile_has_small_tiles() -> None:
     """One pixel is not stored as 512 x 512 of them."""
-    layout, _, _ = chosen(facts_of(shape=(1, 1), block=(1, 1)), resources_of(), 512 * MIB)
-    assert layout.block_size == 16
+    assert chosen(facts_of(shape=(1, 1), block=(1, 1)), resources_of(), 512 * MIB).layout.block_size == 16
 
 
 @pytest.mark.parametrize("facts", [{}, {"block": (1, 10_000)}, {"shape": (40, 150_000), "block": (27, 150_000)}])

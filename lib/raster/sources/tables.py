@@ -99,7 +99,7 @@ def _block_bytes(name: str) -> int:
     """Decoded size of a file's largest block with all its bands; 0 where it does not open: reading it will tell."""
     try:
         with open_source(name) as dataset:
-            pixels = max(height * width for height, width in dataset.block_shapes)
+            pixels: int = max(height * width for height, width in dataset.block_shapes)
             return pixels * sum(int(np.dtype(each).itemsize) for each in dataset.dtypes)
     except SourceError:
         return 0
