@@ -299,7 +299,7 @@ def _failed(error: SwathError, tokens: list[str]) -> int:
     """Show an error that no report carries yet."""
     report = Report.of_error(error, _running)
     if any(word.split("=")[0] == "--json" for word in tokens):
-        terminal.write_json(report.model_dump(mode="json"))
+        terminal.write_json(report.to_record(debug="--debug" in tokens))
     else:
         terminal.show_error(report, debug="--debug" in tokens)
     return report.exit_code
@@ -345,7 +345,7 @@ def _planned(job: AnyJob, common: Common) -> int:
 
 def _ended(report: Report, common: Common) -> int:
     if common.json:
-        terminal.write_json(report.model_dump(mode="json"))
+        terminal.write_json(report.to_record(debug=common.debug))
     elif report.ok:
         terminal.show_report(report)
     else:

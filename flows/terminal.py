@@ -76,8 +76,8 @@ def show_error(report: Report, *, debug: bool) -> None:
         return
     smallest = f" (smallest limit that would do: {error.smallest_limit_mb} MiB)" if error.smallest_limit_mb else ""
     err.print(f"swath: {report.status}: {error.message}{smallest}; {error.hint}", markup=False)
-    if debug and error.facts.get("traceback"):
-        err.print(shown_lines(error.facts["traceback"]), markup=False)
+    if debug and error.traceback:
+        err.print(shown_lines(error.traceback), markup=False)
 
 
 def show_report(report: Report) -> None:
@@ -128,7 +128,8 @@ def show_plan(report: Report) -> None:
     table = Table("term", "size", title=f"plan for {Path(report.job['source']).name}", title_justify="left")
     table.columns[1].justify = "right"
     for name, size in sorted(plan["terms"].items(), key=lambda term: -term[1]):
-        table.add_row(name.replace("_", " "), format_bytes(size))
+        if size:
+            table.add_row(name.replace("_", " "), format_bytes(size))
     table.add_section()
     table.add_row("projected peak", format_bytes(plan["projected_bytes"]))
     table.add_row("limit", format_bytes(plan["limit_bytes"]))

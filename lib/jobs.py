@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from lib.settings import Settings
-from lib.units import MIB
+from lib.units import MIB, file_label
 
 __all__ = [
     "OPERATIONS",
@@ -160,8 +160,8 @@ class _Work(_Model):
 
     @property
     def label(self) -> str:
-        """The source's base name, for `ps` and messages: no folders, no URLs, no query strings."""
-        return Path(self.source.split("?")[0].rstrip("/")).name or "source"
+        """The source's base name, for `ps` and messages."""
+        return file_label(self.source)
 
 
 class RasterJob(_Work):

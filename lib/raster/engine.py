@@ -214,7 +214,8 @@ class RasterWork:
     def _final(self, layout: Layout) -> Choice | None:
         """The fastest choice that differs from the probed layout by its workers only, and fits; None where none does."""
         alike = [each for each in self._planner.choices(self._held) if _probed_alike(each.layout, layout)]
-        return self._planner.choose(alike)
+        # After a death the budget is for choosing; what was probed under the limit may use it.
+        return self._planner.choose(alike) or self._planner.choose(alike, most_bytes=self.room.limit_bytes)
 
     def _tightest(self) -> Choice:
         return self._planner.smallest(self._planner.choices(self._held))
