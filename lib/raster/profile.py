@@ -114,7 +114,9 @@ class ProfileWork:
         own = {
             "baseline": self.room.baseline_bytes,
             "opening the source": max(0, work.held.opened_bytes - self.room.baseline_bytes),
-            **worker_bytes(engine.facts_of(work.job, work.source, work.operation), layout),  # which the probe reads with
+            **worker_bytes(
+                engine.facts_of(work.job, work.source, work.operation), layout
+            ),  # which the probe reads with
             "gdal cache": layout.cache_bytes,
             "margin": resources.margin_bytes,
         }

@@ -52,12 +52,14 @@ class Operation(Protocol):
         overlap: pixels that it wants around a window.
         wants_all_bands: it must get all bands at once.
         takes_alpha: it gets the alpha band like any other; else that is carried as it is.
+        one_at_a_time: it works on one chunk at a time, and what it holds shows only when it does.
     """
 
     outputs: Outputs
     overlap: int
     wants_all_bands: bool
     takes_alpha: bool
+    one_at_a_time: bool
 
     def memory(self, pixels: int, bands: int) -> int:
         """What it holds for a window of so many pixels beside the two blocks, bytes."""

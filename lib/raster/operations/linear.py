@@ -35,7 +35,7 @@ class Line:
         outputs: what is written.
     """
 
-    overlap, wants_all_bands, takes_alpha = 0, False, False
+    overlap, wants_all_bands, takes_alpha, one_at_a_time = 0, False, False, False
 
     def __init__(self, step: Step, plain: Callable[[Any], Any], arithmetic: np.dtype[Any], outputs: Outputs) -> None:
         self._step, self._plain, self._arithmetic, self.outputs = step, plain, arithmetic, outputs

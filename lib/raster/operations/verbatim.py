@@ -18,7 +18,7 @@ __all__ = ["Verbatim"]
 class Verbatim:
     """Gives back what was read; only a nodata value that the user asks for is filled in."""
 
-    overlap, wants_all_bands, takes_alpha = 0, False, True
+    overlap, wants_all_bands, takes_alpha, one_at_a_time = 0, False, True, False
 
     def __init__(self, model: Copy, source: RasterSource, nodata: float | None) -> None:
         del model
