@@ -81,6 +81,7 @@ def facts_of(job: RasterJob, source: RasterSource, operation: Operation) -> Fact
         all_bands=operation.wants_all_bands,
         overlap=operation.overlap,
         operation_memory=operation.memory,
+        one_at_a_time=operation.one_at_a_time,
         has_mask=operation.outputs.has_mask,
         block_size=job.block_size,
     )
@@ -221,7 +222,7 @@ class RasterWork:
         return self._planner.smallest(self._planner.choices(self._held))
 
     def measure_by_reading(self, layout: Layout) -> None:
-        """What a reader holds, by reading alone."""
+        """What a reader holds, by reading alone; and a user's function, by calling it once."""
         set_cache(layout.cache_bytes)
         opened = process_memory().resident_bytes
         [worker] = self.workers(layout._replace(threads=1, readers=1))
@@ -230,9 +231,18 @@ class RasterWork:
         decoded = self.look_at_places(worker, layout)
         for chunk in itertools.islice(chunks, 2):
             worker.look(*chunk)
+        held = growth.bytes()
+        if self.operation.one_at_a_time:
+            worker.compute(next(self.chunks(layout)))
+        function = self.function_bytes(layout, growth.bytes() - held)
         del worker
-        held = growth.bytes() + undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
-        self.measured(Held(opened, self._writer_guess(), held))
+        held += undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
+        self.measured(Held(opened, self._writer_guess(), held, function))
+
+    def function_bytes(self, layout: Layout, grown: int) -> int:
+        """What of a growth is a user's function, beyond what its operation plans for itself, bytes."""
+        bands = layout.bands_at_once
+        return max(0, grown - self.operation.memory(self.chunk_pixels(layout) // bands, bands))
 
     def look_at_places(self, worker: Worker, layout: Layout) -> int:
         """Read the windows where the source is heaviest; how many bytes were decoded."""
@@ -366,6 +376,10 @@ class _Pass:
         self._bench.meter.start(work.count(layout))
         growth = Growth()
         decoded = work.look_at_places(worker, layout)
+        read = None
+        if work.operation.one_at_a_time:
+            worker.look(*next(work.chunks(layout)))
+            read = growth.bytes()
         quiet = Quiet(growth, windows.steps(len(work.source.bands), layout.bands_at_once))
         encoded_bytes = 0
         for chunk in self._chunks:
@@ -376,9 +390,12 @@ class _Pass:
             del done
             if quiet.reached():
                 break
-        held = max(0, growth.bytes() - encoded_bytes)
+        held = grown = max(0, growth.bytes() - encoded_bytes)
+        if read is not None:
+            held = min(read, grown)
+        function = work.function_bytes(layout, grown - held)
         held += undecoded_bytes(work.source.dataset.driver, work.source.decoded_bytes, decoded)
-        work.measured(Held(self._opened, self._writer_bytes, held))
+        work.measured(Held(self._opened, self._writer_bytes, held, function))
 
     def finish(self, layout: Layout) -> dict[str, Any]:
         """The rest, by as many workers as the final plan has; what was counted is the outcome's result."""

@@ -55,6 +55,7 @@ def environment() -> Iterator[None]:
     with switches, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         warnings.simplefilter("ignore", NodataShadowWarning)
+        warnings.filterwarnings("ignore", "overflow encountered in cast", RuntimeWarning, r"rasterio\.")  # nodata 1e300
         yield
 
 

@@ -105,14 +105,20 @@ class Worker:
         overlap = self._operation.overlap
         self._reader.read(window, bands, overlap, self._in.block(window, bands, overlap))
 
+    def compute(self, chunk: Chunk) -> Block:
+        """Read and compute one chunk; the block is the worker's own, good until the next."""
+        window, bands = chunk
+        overlap = self._operation.overlap
+        return self._compute(self._reader.read(window, bands, overlap, self._in.block(window, bands, overlap)))
+
     def do(self, chunk: Chunk) -> Encoded:
         """Read, compute and encode one chunk."""
         window, bands = chunk
-        overlap = self._operation.overlap
-        block = self._reader.read(window, bands, overlap, self._in.block(window, bands, overlap))
-        done = self._compute(block)
+        done = self.compute(chunk)
         mask_tiles = []
         if self._operation.outputs.has_mask and self._planes[bands[0]] == 0:
+            if done.all_valid:
+                done.valid[0].fill(True)
             mask_tiles = [
                 (row, column, self._encoder.encode_mask(tile))
                 for row, column, tile in self._tiles(window, done.valid[0])

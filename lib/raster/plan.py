@@ -58,6 +58,7 @@ class Facts:
         all_bands: the operation wants all bands at once.
         overlap: pixels that it wants around a window.
         operation_memory: what it holds for `(pixels, bands)`, bytes.
+        one_at_a_time: it works on one chunk at a time, however many workers there are.
         has_mask: the output has a mask band.
         block_size: edge of the output's tiles, where it is fixed.
         compressed: the output is.
@@ -76,6 +77,7 @@ class Facts:
     all_bands: bool = False
     overlap: int = 0
     operation_memory: Callable[[int, int], int] = lambda _pixels, _bands: 0
+    one_at_a_time: bool = False
     has_mask: bool = False
     block_size: int | None = None
 
@@ -109,11 +111,13 @@ class Held(NamedTuple):
         opened_bytes: the process with its source open.
         writer_bytes: making the output's skeleton, once.
         reader_bytes: the decoder and whatever else a reader brings, each.
+        function_bytes: a user's function beyond its operation's own memory, once: it is called for one chunk at a time.
     """
 
     opened_bytes: int
     writer_bytes: int
     reader_bytes: int
+    function_bytes: int = 0
 
 
 class Choice(NamedTuple):
@@ -190,6 +194,7 @@ class Planner:
             "baseline": self.room.baseline_bytes,
             "opening the source": max(0, held.opened_bytes - self.room.baseline_bytes),
             "libraries": with_probed(0, libraries),
+            "function": held.function_bytes * 115 // 100,
             "margin": self.resources.margin_bytes,
         }
 
@@ -207,7 +212,10 @@ class Planner:
         tiles = math.prod(self._tiles(layout)) * (layout.bands_at_once + facts.has_mask)
         # One more chunk waits than there are workers; a single one waits for nothing.
         waiting = layout.threads + (layout.threads > 1)
-        return {name: size * layout.threads for name, size in worker_bytes(facts, layout).items()} | {
+        workers = {name: size * layout.threads for name, size in worker_bytes(facts, layout).items()}
+        if facts.one_at_a_time:
+            workers["operation"] //= layout.threads
+        return workers | {
             "encoded tiles": waiting * tiles * facts.encoding(layout.block_size).bound_bytes,
             "gdal cache": min(layout.cache_bytes, self._decoded_bytes()),
             "tile tables": memory_bytes(facts.shape, facts.bands, layout.block_size, mask=facts.has_mask),

@@ -15,6 +15,7 @@ from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
 from lib.raster import engine, windows
 from lib.raster.block import Buffer
 from lib.raster.pipeline import in_order
+from lib.raster.plan import worker_bytes
 from lib.reports import Outcome, Plan
 from lib.units import mib
 
@@ -113,7 +114,9 @@ class ProfileWork:
         own = {
             "baseline": self.room.baseline_bytes,
             "opening the source": max(0, work.held.opened_bytes - self.room.baseline_bytes),
-            "input buffer": Buffer.bytes(work.chunk_pixels(layout), work.source.dtype),
+            **worker_bytes(
+                engine.facts_of(work.job, work.source, work.operation), layout
+            ),  # which the probe reads with
             "gdal cache": layout.cache_bytes,
             "margin": resources.margin_bytes,
         }

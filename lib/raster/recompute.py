@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lib.raster import windows
 from lib.raster.block import Buffer
 from lib.raster.faults import read
-from lib.raster.operations import Operation
+from lib.raster.operations import Operation, Outputs, nudge_off_nodata
 from lib.raster.sources.dataset import RasterSource
 from lib.raster.windows import Window
 
@@ -105,13 +105,22 @@ def _differs(
     if not operation.outputs.fills:  # as they were read, those that are not valid among them
         valid = np.ones(valid.shape, np.bool_)
     tolerance = _TOLERANCE.get(found.dtype.name, 0) if operation.outputs.line is None or operation.outputs.fills else 0
-    tiny = (
-        float(np.finfo(found.dtype).tiny) if found.dtype.kind == "f" else 0
-    )  # a valid result beside the nodata value 0
-    close = _same(found[valid], wanted[valid], tolerance, tiny)
+    close = _same(found[valid], wanted[valid], tolerance) | _moved(found[valid], wanted[valid], operation.outputs)
     return "" if close.all() else f"{np.count_nonzero(~close)} of {close.size} pixels differ from the source recomputed"
 
 
-def _same(found: NDArray[Any], wanted: NDArray[Any], tolerance: float, tiny: float) -> NDArray[np.bool_]:
+def _same(found: NDArray[Any], wanted: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
     same: NDArray[np.bool_] = found == wanted
-    return same if found.dtype.kind != "f" else np.isclose(found, wanted, rtol=tolerance, atol=tiny, equal_nan=True)
+    if found.dtype.kind == "f":
+        same = np.isclose(found, wanted, rtol=tolerance, atol=float(np.finfo(found.dtype).tiny), equal_nan=True)
+    return same
+
+
+def _moved(found: NDArray[Any], wanted: NDArray[Any], outputs: Outputs) -> NDArray[np.bool_]:
+    """Where a valid result would have been read as nodata, and stands on its nearest neighbour that is not."""
+    same = np.zeros(found.shape, np.bool_)
+    if outputs.nodata is not None and outputs.fills and not np.isnan(outputs.nodata):
+        moved = wanted.copy()
+        nudge_off_nodata(moved, outputs.nodata, outputs.highest, same)
+        np.logical_and(moved == found, moved != wanted, out=same)
+    return same

@@ -6,16 +6,17 @@ the pixels that were read tell themselves; else the mask is read.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
-__all__ = ["Validity", "comparable", "is_nodata"]
+__all__ = ["MOST_EXACT", "Validity", "comparable", "is_nodata", "taken_for"]
 
-# GDAL takes a floating-point pixel for nodata within this share of the nodata value (gdal_priv.h, ARE_REAL_EQUAL).
-_SAME = 4 * float(np.finfo(np.float32).eps)
+# Of 64 bits rasterio reads nodata as a float, and writes it with 15 digits: -2**63 comes back as -9.
+MOST_EXACT = 10**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,10 @@ class Validity:
     def of(cls, dataset: Any) -> "Validity":
         """The rules of an open rasterio dataset."""
         flags = dataset.mask_flag_enums
-        by_value = [MaskFlags.nodata in each and MaskFlags.per_dataset not in each for each in flags]
+        by_value = [
+            MaskFlags.nodata in each and MaskFlags.per_dataset not in each and _is_exact(value, dtype)
+            for each, value, dtype in zip(flags, dataset.nodatavals, dataset.dtypes, strict=True)
+        ]
         masked = [MaskFlags.all_valid not in each and not value for each, value in zip(flags, by_value, strict=True)]
         return cls(
             nodata=tuple(value if by else None for value, by in zip(dataset.nodatavals, by_value, strict=True)),
@@ -86,14 +90,42 @@ def is_nodata(pixels: NDArray[Any], nodata: Any, out: NDArray[np.bool_]) -> NDAr
     if math.isnan(nodata):
         np.isnan(pixels, out=out)
         return out
-    near = abs(float(nodata)) * _SAME
-    low, high = pixels.dtype.type(float(nodata) - near), pixels.dtype.type(float(nodata) + near)
-    if not (math.isfinite(low) and math.isfinite(high)) or low == high:
+    low, high = taken_for(float(nodata), pixels.dtype)
+    if low == high:
         np.equal(pixels, nodata, out=out)
     else:
-        np.greater(pixels, low, out=out)
-        np.logical_and(out, pixels < high, out=out)
+        np.greater_equal(pixels, low, out=out)
+        np.logical_and(out, pixels <= high, out=out)
     return out
+
+
+@lru_cache(maxsize=16)
+def taken_for(nodata: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The lowest and the highest floating-point pixel that GDAL takes for a nodata value (gdal_priv.h, ARE_REAL_EQUAL).
+
+    That is some units in float32's last place; beside the largest numbers, where its sum overflows, nearly all that are large.
+    """
+    value = dtype.type(nodata)
+    if not math.isfinite(value):
+        return value, value
+    low, high = sorted(_farthest(value, np.copysign(dtype.type(end), value)) for end in (0, np.inf))
+    return low, high
+
+
+def _farthest(value: Any, end: Any) -> Any:
+    """The pixel between two of the same sign that is farthest from the first and taken for it, by halving their bits."""
+    bits = np.dtype(f"u{value.dtype.itemsize}")
+    wide = np.result_type(value.dtype, np.float32).type  # in which GDAL computes
+    near, far = int(value.view(bits)), int(end.view(bits))
+    with np.errstate(all="ignore"):
+        while abs(near - far) > 1:
+            middle = (near + far) // 2
+            pixel, same = wide(bits.type(middle).view(value.dtype)), wide(value)
+            if abs(pixel - same) < wide(np.finfo(np.float32).eps) * abs(pixel + same) * wide(2):
+                near = middle
+            else:
+                far = middle
+    return bits.type(near).view(value.dtype)
 
 
 def comparable(value: float | None, dtype: np.dtype[Any]) -> Any:
@@ -101,13 +133,16 @@ def comparable(value: float | None, dtype: np.dtype[Any]) -> Any:
     if value is None:
         return None
     if dtype.kind == "f":
-        largest = float(np.finfo(dtype).max)
-        # Text in a header rounds the largest float32 upwards: 3.40282347e+38 is meant to be it.
-        if math.isfinite(value) and largest < abs(value) <= largest * (1 + 1e-5):
-            value = math.copysign(largest, value)
         with np.errstate(over="ignore"):
-            return dtype.type(value)
+            found, wider = dtype.type(value), np.float32(value)
+        # GDAL compares 16 bits as 32: what they do not hold, no pixel is.
+        return None if dtype.itemsize == 2 and found != wider and not math.isnan(value) else found  # noqa: PLR2004
     limits = np.iinfo(dtype)
-    if not math.isfinite(value) or value != int(value) or not limits.min <= int(value) <= limits.max:
+    if not math.isfinite(value) or not limits.min <= value <= limits.max:
         return None
-    return dtype.type(int(value))
+    return dtype.type(int(value))  # GDAL cuts off what stands behind the point
+
+
+def _is_exact(value: float | None, dtype: str) -> bool:
+    """Whether a nodata value is the header's, as rasterio reads it."""
+    return value is not None and (dtype not in {"int64", "uint64"} or abs(value) < MOST_EXACT)

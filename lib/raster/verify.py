@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.errors import OutputError, SourceError, VerificationFailed
+from lib.errors import DataError, OutputError, SourceError, VerificationFailed
 from lib.jobs import Custom, RasterJob, VerifyJob
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
@@ -48,7 +48,7 @@ def basic(
         OutputError: what was just written does not open, or blocks are missing: its directory did not reach the disk.
     """
     try:
-        output = open_raster(output_path)
+        output = _open_output(output_path)
     except SourceError as error:
         bench.check("opens", passed=False, detail=error.message)
         raise OutputError(
@@ -71,6 +71,7 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     Raises:
         SourceError: the source cannot be opened.
         VerificationFailed: the output cannot.
+        OutputError: the output is cut off.
     """
     work = job.work if isinstance(job.work, RasterJob) else None
     with ExitStack() as stack:
@@ -79,7 +80,7 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
         source = open_raster(job.source, work.bands if work else None)
         stack.callback(source.close)
         try:
-            output = open_raster(job.output)
+            output = _open_output(job.output)
         except SourceError as error:
             raise VerificationFailed(_OPENS + error.message, check="opens") from error
         stack.callback(output.close)
@@ -88,6 +89,15 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
         expected = job.expected or source.grid.describe()
         subject = Subject(output, source, work, operation, expected, job.result)
         return VerifyWork(job, room, subject, stack.pop_all())
+
+
+def _open_output(path: str) -> RasterSource:
+    try:
+        return open_raster(path)
+    except DataError as error:
+        raise OutputError(
+            f"the disk or a file-size limit cut the output: {error.message}", check="opens", path=path
+        ) from error
 
 
 @dataclass(slots=True)

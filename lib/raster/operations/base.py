@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lib.raster.block import Block
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.validity import is_nodata
+from lib.raster.validity import MOST_EXACT, is_nodata, taken_for
 
 __all__ = ["Linear", "Maker", "Operation", "Outputs", "fits", "nudge_off_nodata"]
 
@@ -52,12 +52,14 @@ class Operation(Protocol):
         overlap: pixels that it wants around a window.
         wants_all_bands: it must get all bands at once.
         takes_alpha: it gets the alpha band like any other; else that is carried as it is.
+        one_at_a_time: it works on one chunk at a time, and what it holds shows only when it does.
     """
 
     outputs: Outputs
     overlap: int
     wants_all_bands: bool
     takes_alpha: bool
+    one_at_a_time: bool
 
     def memory(self, pixels: int, bands: int) -> int:
         """What it holds for a window of so many pixels beside the two blocks, bytes."""
@@ -83,7 +85,9 @@ def fits(nodata: float, dtype: np.dtype[Any]) -> bool:
     if dtype.kind == "f":
         return not np.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
-    return bool(np.isfinite(nodata)) and nodata == int(nodata) and limits.min <= int(nodata) <= limits.max
+    if not np.isfinite(nodata) or nodata != int(nodata) or not limits.min <= int(nodata) <= limits.max:
+        return False
+    return dtype.itemsize < 8 or abs(nodata) < MOST_EXACT  # noqa: PLR2004 - rasterio would write another
 
 
 def nudge_off_nodata(pixels: NDArray[Any], nodata: float, highest: float | None, hits: NDArray[np.bool_]) -> None:
@@ -110,9 +114,5 @@ def _beside(value: Any, dtype: np.dtype[Any], *, down: bool) -> Any:
     """The nearest value that GDAL does not take for nodata."""
     if dtype.kind != "f":
         return value - dtype.type(1) if down else value + dtype.type(1)
-    beside = np.array([value], dtype)
-    toward, hit = dtype.type(-np.inf if down else np.inf), np.ones(1, np.bool_)
-    step = abs(value) * dtype.type(2**-21)
-    while is_nodata(beside, value, hit)[0]:
-        beside = np.nextafter(beside + (-step if down else step), toward)
-    return beside[0]
+    low, high = taken_for(float(value), dtype)
+    return np.nextafter(low, dtype.type(-np.inf)) if down else np.nextafter(high, dtype.type(np.inf))

@@ -1,5 +1,6 @@
 """`custom`: the user's own function, called with each window's pixels and their validity."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,17 @@ from lib.raster.sources.dataset import RasterSource
 __all__ = ["UserFunction"]
 
 _DTYPE = np.dtype(np.float32)
+# A user's function may keep state, and its temporaries are counted once.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class UserFunction:
-    """Gives the function `(bands, height, width)` float32, NaN where not valid, and bools; takes an array of that shape."""
+    """Gives the function `(bands, height, width)` float32, NaN where not valid, and bools; takes an array of that shape.
 
-    overlap, wants_all_bands, takes_alpha = 0, True, False
+    It is called by one thread at a time.
+    """
+
+    overlap, wants_all_bands, takes_alpha, one_at_a_time = 0, True, False, True
 
     def __init__(self, model: Custom, source: RasterSource, nodata: float | None) -> None:
         del source
@@ -43,6 +49,10 @@ class UserFunction:
             FunctionError: it raised, or returned something else.
             MemoryExceeded, MemoryError: an allocator refused it memory.
         """
+        with _ONE_AT_A_TIME:
+            return self._apply(block, out)
+
+    def _apply(self, block: Block, out: Block) -> Block:
         pixels = block.pixels.astype(_DTYPE)
         valid = np.ones(pixels.shape, np.bool_) if block.all_valid else block.valid.copy()  # it may write into them
         if not block.all_valid:

@@ -35,7 +35,7 @@ class Line:
         outputs: what is written.
     """
 
-    overlap, wants_all_bands, takes_alpha = 0, False, False
+    overlap, wants_all_bands, takes_alpha, one_at_a_time = 0, False, False, False
 
     def __init__(self, step: Step, plain: Callable[[Any], Any], arithmetic: np.dtype[Any], outputs: Outputs) -> None:
         self._step, self._plain, self._arithmetic, self.outputs = step, plain, arithmetic, outputs
@@ -43,14 +43,13 @@ class Line:
 
     def memory(self, pixels: int, bands: int) -> int:
         """A piece, where the arithmetic is wider than the output."""
-        del pixels, bands
-        return 0 if self._arithmetic == self.outputs.dtype else _PIECE * self._arithmetic.itemsize
+        return 0 if self._arithmetic == self.outputs.dtype else min(_PIECE, pixels * bands) * self._arithmetic.itemsize
 
     def apply(self, block: Block, out: Block) -> Block:
         """Compute; a result that is not a number is not valid."""
         raw, result = block.pixels.reshape(-1), out.pixels.reshape(-1)
-        if self._arithmetic != self.outputs.dtype and not len(self._scratch):
-            self._scratch = np.empty(_PIECE, self._arithmetic)
+        if self._arithmetic != self.outputs.dtype and len(self._scratch) < min(_PIECE, len(raw)):
+            self._scratch = np.empty(min(_PIECE, len(raw)), self._arithmetic)
         with np.errstate(all="ignore"):
             for start in range(0, len(raw), _PIECE):
                 self._piece(raw[start : start + _PIECE], result[start : start + _PIECE])
