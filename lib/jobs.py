@@ -15,9 +15,9 @@ from lib.units import MIB, file_label
 
 __all__ = [
     "OPERATIONS",
-    "Copy",
     "RASTER_DRIVERS",
     "VECTOR_DRIVERS",
+    "Copy",
     "Custom",
     "DriversJob",
     "Job",

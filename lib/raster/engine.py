@@ -82,6 +82,7 @@ def facts_of(job: RasterJob, source: RasterSource, operation: Operation) -> Fact
         overlap=operation.overlap,
         operation_memory=operation.memory,
         one_at_a_time=operation.one_at_a_time,
+        needs_room=operation.needs_room,
         has_mask=operation.outputs.has_mask,
         block_size=job.block_size,
     )

@@ -18,7 +18,7 @@ __all__ = ["create", "encoding", "expected"]
 
 # Zstandard's fastest level is LZW's size at half its CPU (FACTS); 6 is zlib's own default.
 _LEVELS = {"deflate": 6, "zstd": 1}
-# Differences of neighbours: all but bytes compress better by them, and bytes are often classes (MEASURED.md, "Levels and predictors").
+# Differences of neighbours: all but bytes compress better by them (MEASURED.md, "Levels and predictors").
 _PREDICTOR = 2
 
 
