@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from flows.flags import Shown
 from lib.errors import shown_lines
 from lib.memory.process import OnEvent
 from lib.reports import Report
@@ -23,10 +24,16 @@ out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-def write_json(record: Mapping[str, Any]) -> None:
-    """Exactly one JSON object on stdout."""
-    sys.stdout.write(json.dumps(record, indent=2, default=str) + "\n")
+def write_json(record: Mapping[str, Any], shown: Shown) -> None:
+    """Exactly one JSON object on stdout; its errors carry tracebacks with `--debug` only."""
+    sys.stdout.write(json.dumps(record if shown.debug else _without_tracebacks(record), indent=2, default=str) + "\n")
     sys.stdout.flush()
+
+
+def _without_tracebacks(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_tracebacks(each) for key, each in value.items() if key != "traceback"}
+    return [_without_tracebacks(each) for each in value] if isinstance(value, list) else value
 
 
 @contextlib.contextmanager

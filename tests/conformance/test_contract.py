@@ -365,7 +365,9 @@ def test_verify_and_profile(kind: str, tmp_path: Path) -> None:
     work: RasterJob | VectorJob
     if kind == "raster":
         path, out = sources.tiled(tmp_path, "uint16"), tmp_path / "out.tif"
-        work = RasterJob(source=str(path), destination=str(out), resources=_resources(AMPLE_MB))
+        work = RasterJob(
+            source=str(path), destination=str(out), operation=OPERATIONS["normalise"], resources=_resources(AMPLE_MB)
+        )
     else:
         path, out = sources.vector(tmp_path, "GPKG"), tmp_path / "out.gpkg"
         work = VectorJob(source=str(path), destination=str(out), min_area_sqm=LEAST_SQM, resources=_resources(AMPLE_MB))

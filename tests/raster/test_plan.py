@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.errors import DiskRefused, MemoryRefused
-from lib.jobs import RasterJob, Resources
+from lib.jobs import Normalise, RasterJob, Resources
 from lib.memory.work import BASELINE_SPREAD_BYTES, Room
 from lib.raster import plan as planner
 from lib.raster.blocks import Blocks
@@ -54,6 +54,7 @@ def facts_of(**given_facts: Any) -> RasterFacts:
 def job_of(**choices: Any) -> RasterJob:
     """A normalise job with ample resources, but for what is given."""
     resources = {"limit_bytes": 2048 * MIB, "threads_max": 4} | choices.pop("resources", {})
+    choices = {"operation": Normalise()} | choices
     return RasterJob(source="in.tif", destination="out.tif", resources=Resources(**resources), **choices)
 
 
