@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from lib.errors import JobFailed, MemoryRefused
+from lib.errors import JobFailed
 from lib.jobs import DriversJob
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.probe import load, probe
 from lib.reports import Outcome, Plan
-from lib.units import MIB, format_bytes, mib
+from lib.units import MIB
 
-__all__ = ["DriverFacts", "metadata_reader", "plan", "run"]
+__all__ = ["DriverFacts", "metadata_reader", "prepare"]
 
 # Resident growth of trials, measured (GDAL 3.12), mostly code paged in: the first of a half, by whether it has opened a source,
 # and each one.
@@ -54,60 +54,83 @@ class DriverFacts:
     detail: str = "looked up, not tried"
 
 
-def plan(job: DriversJob, room: Room) -> Plan:
-    """The imports are the cost; a trial's dataset is 16 pixels wide.
+def prepare(job: DriversJob, room: Room) -> "_Trials":
+    """Load the halves that are asked, and find what opens the job's source, if it names one.
 
     Raises:
-        MemoryRefused: the limit is below that.
-        SourceError: no driver opens the job's source.
+        SourceError: no driver opens it.
     """
     halves = _halves(job)
     source = {"path": job.source, **probe(job.source)._asdict()} if job.source else None
-    imported = max(room.baseline_bytes, process_memory().peak_bytes)  # and the source opened, whatever its header takes
-    opened = source["kind"] if source else None
-    first = sum(_FIRST_AFTER_SOURCE_BYTES if half == opened else _FIRST_TRIAL_BYTES[half] for half in halves)
-    trials = first + len(_asked(job)) * _TRIAL_BYTES
-    projected = imported + trials
-    smallest = mib(projected + BASELINE_SPREAD_BYTES) * MIB
-    if projected > room.budget_bytes:
-        raise MemoryRefused(
-            f"trying drivers takes {format_bytes(projected)}, the limit is {format_bytes(room.limit_bytes)}",
-            hint=f"raise the memory limit to {mib(smallest)} MiB",
-            smallest_limit_bytes=smallest,
+    return _Trials(job, room, halves, source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trials:
+    """The trials of the drivers that are asked for; nothing stays open."""
+
+    job: DriversJob
+    room: Room
+    halves: dict[str, Any]
+    source: dict[str, Any] | None
+
+    def first(self) -> Plan:
+        """Plan: a driver's code is paged in by its trial."""
+        imported = max(self.room.baseline_bytes, process_memory().peak_bytes)  # and the source opened
+        opened = self.source["kind"] if self.source else None
+        first = sum(_FIRST_AFTER_SOURCE_BYTES if half == opened else _FIRST_TRIAL_BYTES[half] for half in self.halves)
+        asked = _asked(self.job, self.halves)
+        trials = first + len(asked) * _TRIAL_BYTES
+        return Plan(
+            limit_bytes=self.room.limit_bytes,
+            projected_bytes=imported + trials,
+            baseline_bytes=self.room.baseline_bytes,
+            disk_bytes=0,
+            smallest_limit_bytes=imported + trials + BASELINE_SPREAD_BYTES,
+            chunks=len(asked),
+            terms={
+                "baseline": self.room.baseline_bytes,
+                "imports": imported - self.room.baseline_bytes,
+                "trials": trials,
+            },
+            facts={"source": self.source} if self.source else {},
         )
-    return Plan(
-        limit_bytes=room.limit_bytes,
-        projected_bytes=projected,
-        baseline_bytes=room.baseline_bytes,
-        disk_bytes=0,
-        smallest_limit_bytes=smallest,
-        chunks=len(_asked(job)),
-        terms={"baseline": room.baseline_bytes, "imports": imported - room.baseline_bytes, "trials": trials},
-        facts={"source": source} if source else {},
-    )
 
+    def look(self) -> Plan:
+        """The same: there is nothing to look at beforehand."""
+        return self.first()
 
-def run(job: DriversJob, plan: Plan, bench: Bench) -> Outcome:
-    """Look up and try each driver asked for.
+    def smallest(self, **without: Any) -> int:
+        """The smallest limit, bytes; no resource changes it."""
+        del without
+        return self.first().smallest_limit_bytes
 
-    Raises:
-        JobFailed: a named driver is not in this build, can do neither, or cannot create though it must; fact
-            `drivers` has what was found of all.
-    """
-    halves = _halves(job)
-    known = _known_drivers(halves)
-    by_name = {each.long_name.lower(): each for each in known.values()} | {name.lower(): d for name, d in known.items()}
-    bench.meter.start(plan.chunks)
-    found: dict[str, DriverFacts | None] = {}
-    for name in _asked(job):
-        facts = by_name.get(name.lower())
-        found[name] = _tried(facts, halves) if facts else None
-        bench.meter.chunk()
-    bench.meter.start(plan.chunks)  # once more: a driver's code, paged in by its trial, stays and is no residue
-    bench.meter.finish()
-    records = [asdict(facts) for facts in found.values() if facts]
-    _require(job, found, by_name, records)
-    return Outcome(result={"drivers": records} | plan.facts)
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def run(self, bench: Bench) -> Outcome:
+        """Look up and try each driver asked for.
+
+        Raises:
+            JobFailed: a named driver is not in this build, can do neither, or cannot create though it must; fact
+                `drivers` has what was found of all.
+        """
+        plan = self.first()
+        bench.settle(plan)
+        known = _known_drivers(self.halves)
+        by_name = {each.long_name.lower(): each for each in known.values()}
+        by_name |= {name.lower(): each for name, each in known.items()}
+        bench.meter.start(plan.chunks)
+        found: dict[str, DriverFacts | None] = {}
+        for name in _asked(self.job, self.halves):
+            facts = by_name.get(name.lower())
+            found[name] = _tried(facts, self.halves) if facts else None
+            bench.meter.chunk()
+        bench.meter.start(plan.chunks)  # once more: a driver's code, paged in by its trial, stays and is no residue
+        bench.meter.finish()
+        records = [asdict(facts) for facts in found.values() if facts]
+        _require(self.job, found, by_name, records)
+        return Outcome(result={"drivers": records} | plan.facts)
 
 
 def _halves(job: DriversJob) -> dict[str, Any]:
@@ -116,11 +139,11 @@ def _halves(job: DriversJob) -> dict[str, Any]:
     return {kind: load(f"lib.{kind}.drivers") for kind in kinds}
 
 
-def _asked(job: DriversJob) -> tuple[str, ...]:
+def _asked(job: DriversJob, halves: Mapping[str, Any]) -> tuple[str, ...]:
     named = tuple(dict.fromkeys([*job.names, *job.create]))
     if named or job.source:
         return named
-    return tuple(dict.fromkeys([*(name for half in _halves(job).values() for name in half.TRIALS), *_READ_ONLY]))
+    return tuple(dict.fromkeys([*(name for half in halves.values() for name in half.TRIALS), *_READ_ONLY]))
 
 
 def _require(

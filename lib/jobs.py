@@ -86,7 +86,7 @@ _FUNCTION = r"^[\w.]+:\w+$"
 
 
 class Copy(_Model):
-    """Pixels as they are."""
+    """Pixels as they are, in their own type."""
 
     name: Literal["copy"] = "copy"
 
@@ -170,7 +170,7 @@ class RasterJob(_Work):
     destination: str = knob(
         "the GeoTIFF to write (.tif), in a folder that exists", min_length=1, positional=True, common=True
     )
-    operation: Operation = knob("what is done to the pixels", Copy(), discriminator="name", common=True)
+    operation: Operation = knob("what is done to the pixels", default_factory=Copy, discriminator="name", common=True)
     driver: str = "GTiff"
     bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_numbers)] = knob(
         "bands to write, by number from 1 in the order wanted, such as 4,3,2", None, unset="all"

@@ -138,7 +138,7 @@ def _choice(key: str, info: FieldInfo) -> list[Knob]:
         _knob(key, info),
         type=Literal[tuple(models)],
         sentence=f"{info.description}: {meanings}",
-        default=getattr(info.default, str(info.discriminator)),
+        default=getattr(info.get_default(call_default_factory=True), str(info.discriminator)),
     )
     of_models = [(name, each) for name, model in models.items() for each in knobs_of(model)]
     return [chosen, *(replace(_optional(each), operations=(name,)) for name, each in of_models)]

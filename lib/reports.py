@@ -28,14 +28,14 @@ Status = Literal["completed", "planned", "refused", "exceeded", "failed", "cance
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a job will do and cost, from header facts alone.
+    """What a job will do and cost, for people and reports: nothing that steers the work is in it.
 
     Attributes:
         limit_bytes: the user's limit.
         projected_bytes: projected peak of resident memory; the sum of `terms`.
         baseline_bytes: resident size of the child after its imports, from which the rest is planned.
         disk_bytes: upper estimate of what the output and its temporary files take.
-        smallest_limit_bytes: the smallest limit that this job would accept.
+        smallest_limit_bytes: the smallest limit that this job would accept, as far as is known when it is made.
         disk_free_bytes: what was free there when it was planned; None where nothing is written or that is not known.
         threads: encoder and worker threads.
         gdal_cache_bytes: GDAL's block cache.
@@ -67,8 +67,8 @@ class Plan:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def to_record(self) -> dict[str, Any]:
-        """The plan as a JSON object."""
-        return asdict(self)
+        """The plan as a JSON object; terms of 0 bytes are left out."""
+        return asdict(self) | {"terms": {name: size for name, size in self.terms.items() if size}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,26 +2,26 @@
 
 That job comes with the VerifyJob (a run's own verification, or `--report`), else from the output's metadata; where
 neither has it, structure alone is checked, and a warning says so. The checks themselves are in
-`lib/raster/verification.py` and `lib/vector/verification.py`.
+`lib/raster/verify.py` and `lib/vector/verify.py`.
 """
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lib.errors import SourceError, VerificationFailed
+from lib.errors import SourceError
 from lib.jobs import RasterJob, VectorJob, VerifyJob
 from lib.memory.proc import process_memory
-from lib.memory.work import ENGINES, Bench, Room, load_engine
+from lib.memory.work import ENGINES, Bench, Room, Work, load_engine
 from lib.probe import load, probe
 from lib.publish import is_local
 from lib.reports import Outcome, Plan
 
-__all__ = ["plan", "run"]
+__all__ = ["prepare"]
 
-_PLANNERS = {"raster": "lib.raster.verify_plan", "vector": "lib.vector.verification"}
 # For a plan that is made for what it expects of the output only, not to be run.
 _AMPLE_BYTES = 2**50
 
@@ -35,62 +35,53 @@ class _Subject:
     warnings: tuple[str, ...] = ()
 
 
-def plan(job: VerifyJob, room: Room) -> Plan:
-    """Plan the reading of the whole output and of a sample of the source.
+@dataclass(frozen=True, slots=True)
+class _Verification:
+    """A verification by the kind's own Work, with what must be said of its subject."""
+
+    inner: Work
+    expected: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def first(self) -> Plan:
+        """The plan of reading the whole output and a sample of the source."""
+        return replace(self.inner.first(), expected=self.expected)
+
+    def look(self) -> Plan:
+        """The final plan."""
+        return replace(self.inner.look(), expected=self.expected)
+
+    def run(self, bench: Bench) -> Outcome:
+        """Check, and say what was counted."""
+        outcome = self.inner.run(bench)
+        return replace(
+            outcome,
+            result=outcome.result | {"checks": len(bench.checks)},
+            warnings=(*self.warnings, *outcome.warnings),
+        )
+
+    def smallest(self, **without: Any) -> int:
+        """The smallest limit with other resources, bytes."""
+        return self.inner.smallest(**without)
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        self.inner.close()
+
+
+def prepare(job: VerifyJob, room: Room) -> Work:
+    """Open output and source for a verification.
 
     Raises:
         SourceError: output or source is missing, or no dataset.
-        MemoryRefused: the limit is too small for the verification itself.
+        VerificationFailed: the output does not open.
     """
     subject = _subject(job)
     expected = job.expected or _expected(subject.work)
     # What the kind's libraries weigh became known only now.
     room = replace(room, baseline_bytes=process_memory().resident_bytes)
     known = job.model_copy(update={"work": subject.work, "expected": expected})
-    made: Plan = load(_PLANNERS[subject.kind]).plan_full(known, room)
-    return replace(made, expected=expected, facts=made.facts | {"kind": subject.kind})
-
-
-def run(job: VerifyJob, plan: Plan, bench: Bench) -> Outcome:
-    """Check, and say what was counted.
-
-    Raises:
-        VerificationFailed: a check did not pass; fact `check` names the first.
-    """
-    subject = _subject(job)
-    checked = (_check_raster if subject.kind == "raster" else _check_vector)(job, subject.work, plan, bench)
-    for failed in bench.failed_checks:
-        raise VerificationFailed(
-            f"{Path(job.output).name} failed the check {failed.name!r}: {failed.detail}", check=failed.name
-        )
-    return Outcome(
-        result=checked | {"checks": len(bench.checks)}, checks=tuple(bench.checks), warnings=subject.warnings
-    )
-
-
-def _check_raster(job: VerifyJob, work: Any, plan: Plan, bench: Bench) -> dict[str, Any]:
-    from lib.raster import verification
-
-    expected = plan.expected or None
-    if job.level == "basic" and work and expected:
-        bench.meter.start()
-        verification.basic(job.output, job.source, work, expected, bench, result=job.result)
-        bench.meter.finish()
-        return {}
-    return verification.full(job.output, job.source, work, expected, bench, result=job.result)
-
-
-def _check_vector(job: VerifyJob, work: Any, plan: Plan, bench: Bench) -> dict[str, Any]:
-    from lib.vector import verification
-
-    bench.meter.start(plan.chunks)
-    given = (job.output, job.source, work, plan.expected or None, job.result, bench)
-    if job.level == "basic":
-        verification.basic(*given)
-    else:
-        verification.full(*given, batch_rows=plan.batch_rows or job.resources.chunk_rows)
-    bench.meter.finish()
-    return {}
+    return _Verification(load(f"lib.{subject.kind}.verify").prepare(known, room), expected, subject.warnings)
 
 
 def _subject(job: VerifyJob) -> _Subject:
@@ -104,7 +95,7 @@ def _subject(job: VerifyJob) -> _Subject:
             raise SourceError(f"{name} {path} does not exist", hint="check the path")
     kind = job.work.kind if job.work else probe(job.output, "output").kind
     load(ENGINES[kind])
-    load(_PLANNERS[kind])
+    load(f"lib.{kind}.verify")
     if job.work is not None:
         return _Subject(kind, job.work)
     name = Path(job.output).name
@@ -133,22 +124,18 @@ def _subject(job: VerifyJob) -> _Subject:
 
 def _provenance(kind: str, output: str) -> dict[str, Any] | None:
     """The job's record in the output's metadata, without resources; None where there is none."""
-    if kind == "raster":
-        from lib.raster.carried import read_provenance as of_raster
-
-        return of_raster(output)
-    from lib.vector.verification import read_provenance as of_vector
-
-    found = of_vector(output)
-    return found["job"] if found else None
+    found: dict[str, Any] | None = load(f"lib.{kind}.verify").read_provenance(output)
+    return found
 
 
 def _expected(work: RasterJob | VectorJob | None) -> dict[str, Any]:
-    """What a plan of the work would expect of its output; without the tile size, which depends on the limit of the run."""
+    """What a plan of the work would expect of its output; without what depends on the limit of the run."""
     if work is None:
         return {}
     room = Room(limit_bytes=_AMPLE_BYTES, budget_bytes=_AMPLE_BYTES, baseline_bytes=process_memory().resident_bytes)
-    expected = dict(load_engine(work.kind).plan(work, room).expected)
+    with closing(load_engine(work.kind).prepare(work, room)) as prepared:
+        expected = dict(prepared.first().expected)
     if getattr(work, "block_size", None) is None:
         expected.pop("block_size", None)
+    expected.pop("window", None)
     return expected

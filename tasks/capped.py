@@ -87,7 +87,8 @@ class _Listener:
         """Checks as JSON lines, progress in tenths, what the child printed line by line."""
         match event["event"]:
             case "planned":
-                self._log_plan(event["plan"])
+                if event["final"]:
+                    self._log_plan(event["plan"])
             case "chunk":
                 self._log_progress(event)
             case "check":

@@ -1,8 +1,8 @@
 """The capped child: `python -P -m lib.memory.child KIND LABEL FD`. Jobs as JSON lines on stdin, events on the pipe FD.
 
 Order matters here. The death signal and the start-up ceiling come before any import that could be slow or large; the
-engine (and with it GDAL) is imported before the size is taken from which the job is planned; the cap comes after the plan and
-before the first read. Standard output is sent to standard error, so that a user function's `print` harms nothing.
+engine (and with it GDAL) is imported before the size is taken from which the job is planned; the cap comes after the first plan,
+and before the first read. Standard output is sent to standard error, so that a user function's `print` harms nothing.
 """
 
 import os
@@ -23,19 +23,20 @@ import time
 import traceback
 import tracemalloc
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lib.errors import SwathError, shown_lines
+from lib.errors import MemoryRefused, SwathError, shown_lines
 from lib.jobs import parse_job, user_function
 from lib.memory import refusal
 from lib.memory.evidence import explain_exception
 from lib.memory.meter import Meter
-from lib.memory.proc import process_memory
+from lib.memory.proc import peak_bytes, process_memory, restart_peak
 from lib.memory.traces import FUNCTION_FRAMES
-from lib.memory.work import Bench, Engine, Room, load_engine
+from lib.memory.work import Bench, Engine, Room, Work, load_engine
+from lib.reports import Outcome, Plan
 
 __all__ = ["main"]
 
@@ -75,7 +76,7 @@ def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None
     if user_function(job):
         cap.adopt_orphans()
         guard = cap.end_with_us()
-    _forget_peak()
+    restart_peak(forget=True)
     meter = Meter(
         send,
         drift_threshold_bytes=job.resources.drift_threshold_bytes,
@@ -105,21 +106,56 @@ def _work(
         baseline_bytes=process_memory().resident_bytes,
         disk_free_bytes=_free_bytes(job, staged),
     )
-    made = refusal.plan(engine, job, room, lambda: process_memory().peak_bytes)
-    plan = replace(made, disk_free_bytes=room.disk_free_bytes)
-    send({"event": "planned", "plan": plan.to_record()})
-    if request.get("plan_only"):
-        return {"event": "done", "outcome": None, "memory": meter.record()}
-    address_space = cap.apply_address_space_cap(limit_bytes, plan.threads + 1)  # and the meter's
+    with closing(engine.prepare(job, room)) as work:
+        try:
+            return _planned_and_run(
+                work, job, room, meter, send, staged, leaf, plan_only=bool(request.get("plan_only"))
+            )
+        except MemoryRefused as refused:
+            raise refusal.hinted(refused, work, job, room) from refused
+
+
+def _planned_and_run(
+    work: Work,
+    job: Any,
+    room: Room,
+    meter: Meter,
+    send: Send,
+    staged: Path | None,
+    leaf: Path | None,
+    *,
+    plan_only: bool,
+) -> dict[str, Any]:
+    """First plan, cap, probe, final plan, work."""
+
+    def tell(plan: Plan, *, final: bool) -> Plan:
+        held = refusal.held(plan, room, job.label, peak_bytes())
+        record = replace(held, disk_free_bytes=room.disk_free_bytes).to_record()
+        send({"event": "planned", "plan": record, "final": final})
+        return held
+
+    def settle(plan: Plan) -> None:
+        meter.expect(tell(plan, final=True).projected_bytes)
+
+    first = tell(work.first(), final=False)
+    address_space = cap.apply_address_space_cap(room.limit_bytes, first.threads + 1)  # and the meter's
     if leaf:
-        cap.limit_leaf(leaf, limit_bytes)
+        cap.limit_leaf(leaf, room.limit_bytes)
     send({"event": "capped", "address_space_bytes": address_space, "leaf": str(leaf) if leaf else None})
+    if plan_only:
+        tell(work.look(), final=True)
+        return {"event": "done", "outcome": None, "memory": meter.record()}
     # Traced from here: with what planning imports, a snapshot takes 17 ms instead of 2.
     tracemalloc.start(FUNCTION_FRAMES if user_function(job) else 1)
-    meter.expect(plan.projected_bytes)
-    bench = Bench(staged=staged, meter=meter, send=send)
+    meter.expect(room.limit_bytes)
+    bench = Bench(staged=staged, meter=meter, send=send, settle=settle)
     began = time.monotonic()
-    outcome = engine.run(job, plan, bench)
+    outcome = work.run(bench)
+    bench.conclude(job.label)
+    return _done(outcome, meter, time.monotonic() - began)
+
+
+def _done(outcome: Outcome, meter: Meter, seconds: float) -> dict[str, Any]:
     return {
         "event": "done",
         "outcome": {
@@ -128,7 +164,7 @@ def _work(
             "warnings": [*outcome.warnings, *meter.warnings],
         },
         "memory": meter.record(),
-        "seconds": time.monotonic() - began,
+        "seconds": seconds,
     }
 
 
@@ -153,12 +189,6 @@ def _error_event(error: BaseException, label: str, meter: Meter) -> dict[str, An
         "memory": meter.record(),
         "warnings": meter.warnings,
     }
-
-
-def _forget_peak() -> None:
-    """Set VmHWM back to the size now, so that each job in turn has its own peak (proc(5), clear_refs)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 if __name__ == "__main__":

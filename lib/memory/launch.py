@@ -18,6 +18,7 @@ from typing import Any
 from lib.jobs import Resources
 from lib.memory.cap import MARK
 from lib.memory.proc import started_with, tree
+from lib.units import MIB
 
 __all__ = ["Child", "child_environment"]
 
@@ -221,6 +222,9 @@ def child_environment(resources: Resources, folder: Path | None, leaf: Path | No
         "PYTHONUNBUFFERED": "1",
         "SWATH_PARENT_PID": str(os.getpid()),
         "MALLOC_ARENA_MAX": "1",
+        # Pinned: else the threshold moves with what is freed, and the same job varies by up to 128 MiB (FACTS, "The probe").
+        "MALLOC_MMAP_THRESHOLD_": str(4 * MIB),
+        "MALLOC_TRIM_THRESHOLD_": str(8 * MIB),
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "ARROW_DEFAULT_MEMORY_POOL": "system",

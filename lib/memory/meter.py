@@ -16,7 +16,7 @@ from lib.errors import DriftExceeded
 from lib.memory.attribution import Attributor
 from lib.memory.cap import trim
 from lib.memory.leaks import Residues, Sizes, Slope, fit, growing, would_cross
-from lib.memory.proc import process_memory
+from lib.memory.proc import peak_bytes, process_memory
 from lib.memory.traces import Lines, Tracer, growth
 from lib.units import MIB, format_bytes
 
@@ -73,9 +73,9 @@ class Meter:
         self.attribution_end: dict[str, int] = {}
 
     def expect(self, projected_bytes: int) -> None:
-        """Tell the meter the plan's projection: growth within it is no drift; from here on memory is attributed."""
+        """Tell the meter what is projected by now: growth within it is no drift; from here on memory is attributed."""
         self._projected_bytes = projected_bytes
-        self._attributor = Attributor()
+        self._attributor = self._attributor or Attributor()
 
     def phase(self, name: str, *, patient: bool = False) -> None:
         """Announce a phase; `patient` ones (index building, closing) send no heartbeats and may take long."""
@@ -153,7 +153,7 @@ class Meter:
         slope = fit(self._residues.points)
         return {
             "baseline_bytes": self.baseline_bytes,
-            "peak_bytes": now.peak_bytes,
+            "peak_bytes": peak_bytes(),
             "final_bytes": self.final_bytes if self.final_bytes is not None else now.resident_bytes,
             "residual_bytes": self.residual_bytes,
             "max_drift_bytes": self.max_drift_bytes,

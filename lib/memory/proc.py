@@ -11,8 +11,9 @@ __all__ = [
     "ProcessMemory",
     "TreeMemory",
     "cpu_seconds",
-    "mapped_bytes",
+    "peak_bytes",
     "process_memory",
+    "restart_peak",
     "started_with",
     "tree",
     "tree_memory",
@@ -40,6 +41,7 @@ class TreeMemory(NamedTuple):
 
 
 _GONE = ProcessMemory(0, 0, 0, 0)
+_highest = [0]
 
 
 def process_memory(pid: int | None = None) -> ProcessMemory:
@@ -58,9 +60,17 @@ def process_memory(pid: int | None = None) -> ProcessMemory:
     )
 
 
-def mapped_bytes() -> int:
-    """This process's resident pages of files: of libraries, mostly. 0 where the kernel does not tell."""
-    return _kib(_read("/proc/self/status"), b"\nRssFile:") * 1024 if _HAS_PROC else 0
+def peak_bytes(*, since_restart: bool = False) -> int:
+    """This process's own high-water mark: of the job, or since `restart_peak`."""
+    now = process_memory().peak_bytes
+    return now if since_restart else max(now, _highest[0])
+
+
+def restart_peak(*, forget: bool = False) -> None:
+    """Set VmHWM back to the size now (proc(5), clear_refs); what it was is kept for `peak_bytes`, or forgotten: a new job."""
+    _highest[0] = 0 if forget else peak_bytes()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _kib(status: bytes, field: bytes) -> int:

@@ -19,7 +19,7 @@ from lib.memory.launch import Child
 from lib.memory.ledger import admission
 from lib.memory.watch import AnyJob, OnEvent, Watch
 from lib.reports import Attempt, Report
-from lib.units import format_bytes, mib
+from lib.units import MIB, format_bytes, mib
 
 __all__ = ["AnyJob", "OnEvent", "Runner", "run_job"]
 
@@ -106,6 +106,7 @@ class Runner:
             rung = _next_rung(latest, rung, job.resources)
         if report is None:  # pragma: no cover - the loop runs at least once
             raise AssertionError
+        report = _refused_in_probe(report)
         report.attempts = attempts
         _warn_of_overrun(report, job.resources)
         _remember(report, job.resources.history_path)
@@ -189,6 +190,22 @@ def _warn_of_overrun(report: Report, resources: Resources) -> None:
     report.warnings.append(
         f"the peak of {format_bytes(peak)} was above the projected {format_bytes(projected)}{over}: "
         f"margin_mb {mib(resources.margin_bytes + peak - projected)} would have covered it"
+    )
+
+
+def _refused_in_probe(report: Report) -> Report:
+    """A job that passed its limit while it was still measured has been refused: nothing of it was to be published."""
+    reached = report.error.facts.get("reached_bytes") if report.error else None
+    if not reached or report.error is None or report.error.type != MemoryExceeded.__name__:
+        return report
+    smallest = max(int(reached), int((report.plan or {}).get("limit_bytes", 0)) + MIB)
+    return report.with_error(
+        MemoryRefused(
+            f"{report.error.message}, while its first chunks were measured: it needs more than {mib(smallest) - 1} MiB",
+            hint=f"raise the memory limit to at least {mib(smallest)} MiB; how much is enough shows when the first chunks fit",
+            smallest_limit_bytes=smallest,
+            reached_bytes=reached,
+        )
     )
 
 

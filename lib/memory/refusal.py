@@ -1,106 +1,76 @@
-"""Planning, held to what it took itself; and refusals of memory with the hint that helps.
+"""Plans held to what was reached already, and refusals of memory with the hint that helps.
 
-Reading headers may take more than all that follows: metadata or a histogram of tens of MB is parsed and freed. How much is
-known when the plan is there, by the process's own peak: no projection is below it.
+Reading headers may take more than all that follows, and the probe is part of the work: what the process's own peak has reached
+when a plan is there, the plan has, too.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from lib.errors import MemoryRefused, SwathError
 from lib.jobs import Resources
-from lib.memory.work import BASELINE_SPREAD_BYTES, Engine, Room
+from lib.memory.work import BASELINE_SPREAD_BYTES, Room, Work
 from lib.reports import Plan
 from lib.units import MIB, mib
 
-__all__ = ["plan"]
-
-# Headers are read again when the work begins, in a heap with holes: with headers of 20 to 30 MB a job took up to 7.8 MiB above
-# what planning had taken (a histogram, verified).
-_READ_AGAIN_BYTES = 9 * MIB
-
-Peak = Callable[[], int]
+__all__ = ["held", "hinted"]
 
 
-def plan(engine: Engine, job: Any, room: Room, peak: Peak) -> Plan:
-    """The engine's plan for a job, raised to what making it took.
-
-    Args:
-        engine: of the job's kind.
-        job: the work.
-        room: what may be used.
-        peak: the process's resident peak since the job came, bytes.
+def held(plan: Plan, room: Room, label: str, peak_bytes: int) -> Plan:
+    """A plan that is not below the peak that was reached so far.
 
     Raises:
-        MemoryRefused: as the engine says; its fact `culprit` is "margin_mb", "threads" or "chunk_rows" where the job would do
-            with far less without it, "host" or "shared host_budget_mb" where that has lowered the limit.
+        MemoryRefused: that is more than may be planned with; names a limit that would do.
     """
-    try:
-        return _held(engine, job, room, peak)
-    except MemoryRefused as refused:
-        if "smallest_limit_bytes" not in refused.facts:  # a chunk that was fixed too large says so itself
-            raise
-        culprit, hint = _of_a_setting(engine, job, room, peak, refused.smallest_limit_bytes) or _of_the_host(
-            job.resources
-        )
-        if not culprit:
-            raise
-        granted_by = _of_the_host(job.resources)[0]
-        message = refused.message + (f"; the {granted_by} leaves no more" if granted_by else "")
-        raise MemoryRefused(message, hint=hint, **refused.facts, culprit=culprit) from refused
-
-
-def _held(engine: Engine, job: Any, room: Room, peak: Peak) -> Plan:
-    """A plan that has room for the headers, too; or a refusal that names a limit which has."""
-    try:
-        made, refused = engine.plan(job, room), None
-    except MemoryRefused as error:
-        made, refused = None, error
-    needed = peak() + _READ_AGAIN_BYTES
-    smallest = needed + BASELINE_SPREAD_BYTES
-    if made is None or needed > room.budget_bytes:
-        if refused and ("smallest_limit_bytes" not in refused.facts or refused.smallest_limit_bytes >= smallest):
-            raise refused
-        if made:
-            smallest = max(smallest, made.smallest_limit_bytes)
+    missing = max(0, peak_bytes - plan.projected_bytes)
+    smallest = max(plan.smallest_limit_bytes, peak_bytes + BASELINE_SPREAD_BYTES)
+    projected = plan.projected_bytes + missing
+    if projected > room.budget_bytes:
         raise MemoryRefused(
-            f"{job.label}: needs a limit of at least {mib(smallest)} MiB to read its headers, "
-            f"{room.budget_bytes // MIB} MiB are granted",
+            f"{label}: needs a limit of at least {mib(smallest)} MiB, {room.budget_bytes // MIB} MiB are granted",
             hint=f"raise the memory limit to {mib(smallest)} MiB",
             smallest_limit_bytes=smallest,
-        ) from refused
-    missing = max(0, needed - made.projected_bytes)
-    return replace(
-        made,
-        projected_bytes=made.projected_bytes + missing,
-        # Of an ample plan, which may be far above its smallest, too.
-        smallest_limit_bytes=max(smallest, made.smallest_limit_bytes),
-        terms=made.terms | ({"reading headers": missing} if missing else {}),
-    )
+        )
+    terms = plan.terms | ({"reached before": missing} if missing else {})
+    return replace(plan, projected_bytes=projected, smallest_limit_bytes=smallest, terms=terms)
 
 
-def _of_a_setting(engine: Engine, job: Any, room: Room, peak: Peak, smallest: int) -> tuple[str, str] | None:
+def hinted(refused: MemoryRefused, work: Work, job: Any, room: Room) -> MemoryRefused:
+    """The refusal with what to do about it.
+
+    Its fact `culprit` is "margin_mb", "threads" or "chunk_rows" where the job would do with far less without it, "host" or
+    "shared host_budget_mb" where that has lowered the limit.
+    """
+    if "smallest_limit_bytes" not in refused.facts:  # a chunk that was fixed too large says so itself
+        return refused
+    culprit, hint = _of_a_setting(work, job, room, refused.smallest_limit_bytes) or _of_the_host(job.resources)
+    if not culprit:
+        return refused
+    granted_by = _of_the_host(job.resources)[0]
+    message = refused.message + (f"; the {granted_by} leaves no more" if granted_by else "")
+    return MemoryRefused(message, hint=hint, **refused.facts, culprit=culprit)
+
+
+def _of_a_setting(work: Work, job: Any, room: Room, smallest: int) -> tuple[str, str] | None:
     """The setting without which the job fits, or needs less than half; and what to do about it."""
     resources = job.resources
     margin, threads = resources.margin_bytes // MIB, resources.threads or 1
     rows = resources.chunk_rows if resources.chunk_rows_fixed else 0
-    knobs = [
+    knobs: list[tuple[str, int, str, dict[str, Any]]] = [
         ("margin_mb", margin, f"lower margin_mb (it is {margin} MiB)", {"margin_bytes": 0}),
         ("threads", threads - 1, f"lower threads (it is {threads})", {"threads": None}),
         ("chunk_rows", rows, f"lower chunk_rows (it is {rows})", {"chunk_rows_fixed": False}),
     ]
     for name, is_set, words, without in knobs:
-        freed = job.model_copy(update={"resources": resources.model_copy(update=without)})
-        needed = _smallest(engine, freed, room, peak, smallest) if is_set else smallest
+        needed = _smallest(work, without, smallest) if is_set else smallest
         if needed <= room.budget_bytes < smallest or 2 * needed < smallest:
             return name, f"{words}: without it a limit of {mib(needed)} MiB would do"
     return None
 
 
-def _smallest(engine: Engine, job: Any, room: Room, peak: Peak, otherwise: int) -> int:
+def _smallest(work: Work, without: dict[str, Any], otherwise: int) -> int:
     try:
-        return _held(engine, job, room, peak).smallest_limit_bytes
+        return work.smallest(**without)
     except SwathError as error:
         return int(error.facts.get("smallest_limit_bytes", otherwise))
 

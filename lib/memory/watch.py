@@ -41,6 +41,7 @@ class Watch:
     leaf: Path | None = None
     began: float = field(default_factory=time.monotonic)
     planned_after: float | None = None
+    settled: bool = False
     plan: dict[str, Any] | None = None
     result: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -105,7 +106,8 @@ class Watch:
         match event["event"]:
             case "planned":
                 self.plan = event["plan"]
-                self.planned_after = time.monotonic() - self.began
+                self.settled = event["final"]
+                self.planned_after = self.planned_after or time.monotonic() - self.began
             case "capped":
                 self.address_space_bytes = event["address_space_bytes"]
                 self.in_leaf = event["leaf"] is not None
@@ -135,7 +137,7 @@ class Watch:
                 self.done = True
                 self.ended_processes = event["ended_processes"]
                 self._take_memory(event["memory"])
-                self.error = from_record(event["error"])
+                self.error = self._of_probe(from_record(event["error"]))
                 self.warnings += event["warnings"]
 
     def _take_memory(self, record: dict[str, Any]) -> None:
@@ -212,19 +214,28 @@ class Watch:
         """The child ended without a report: by our own verdict, or by something to be judged."""
         self.done = self.died = True
         stalled = self._stalled_seconds
-        self.error = self.error or classify(
-            Death(
-                returncode=None if stalled is not None else returncode,
-                stalled_seconds=stalled,
-                limit_bytes=self._limit_bytes,
-                held_bytes=self.held_bytes,
-                virtual_bytes=self.virtual_bytes,
-                address_space_bytes=self.address_space_bytes,
-                oom_kills=_oom_kills(self.leaf),
-                last_words=self.child.last_text(),
-            ),
-            self.job.label,
+        self.error = self._of_probe(
+            self.error
+            or classify(
+                Death(
+                    returncode=None if stalled is not None else returncode,
+                    stalled_seconds=stalled,
+                    limit_bytes=self._limit_bytes,
+                    held_bytes=self.held_bytes,
+                    virtual_bytes=self.virtual_bytes,
+                    address_space_bytes=self.address_space_bytes,
+                    oom_kills=_oom_kills(self.leaf),
+                    last_words=self.child.last_text(),
+                ),
+                self.job.label,
+            )
         )
+
+    def _of_probe(self, error: SwathError) -> SwathError:
+        """A death of memory before the final plan is marked: after the ladder it is a refusal (`process.py`)."""
+        if isinstance(error, MemoryExceeded) and not self.settled:
+            error.facts["reached_bytes"] = max(self.peak_bytes, self.held_bytes)
+        return error
 
     def _sample(self) -> None:
         if self._looks % self._stride == 0 and self.held_bytes:

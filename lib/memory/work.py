@@ -1,6 +1,7 @@
-"""What an engine gets and gives: the room to plan in, the bench to work at. Every job kind is two functions of these.
+"""The one door to an engine: `prepare(job, room) -> Work`. What it gets (Room, Bench) and what it gives (Work).
 
-An engine module has `plan(job, room) -> Plan`, which opens headers only, and `run(job, plan, bench) -> Outcome`.
+A Work has opened its source once and keeps what it opened and learned: nothing that steers it travels in its Plan, which is for
+people and reports. It lives in the child and crosses nothing.
 """
 
 import importlib
@@ -10,12 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lib.errors import UsageError
+from lib.errors import UsageError, VerificationFailed
 from lib.memory.meter import Meter
 from lib.reports import Check, Outcome, Plan
 from lib.units import MIB
 
-__all__ = ["BASELINE_SPREAD_BYTES", "ENGINES", "Bench", "Engine", "Room", "load_engine", "load_function"]
+__all__ = [
+    "BASELINE_SPREAD_BYTES",
+    "ENGINES",
+    "Bench",
+    "Engine",
+    "Room",
+    "Work",
+    "load_engine",
+    "load_function",
+    "with_probed",
+]
 
 # The size after imports, from which a job is planned, differs by up to 3 MiB between children of the same job (file-backed pages
 # that the kernel maps along, more where the machine is busy): a smallest limit must do for the next child too.
@@ -55,12 +66,14 @@ class Bench:
         staged: the file to write; None for jobs that write none.
         meter: `start` when datasets are open and buffers touched, `chunk` after each chunk, `finish` after closing.
         send: sends one event to the parent.
+        settle: takes the final plan, once, behind the probe; raises MemoryRefused where it does not fit.
         checks: the checks made so far.
     """
 
     staged: Path | None
     meter: Meter
     send: Callable[[dict[str, Any]], None]
+    settle: Callable[[Plan], None]
     checks: list[Check] = field(default_factory=list)
 
     def check(self, name: str, passed: bool, detail: str) -> Check:
@@ -70,20 +83,46 @@ class Bench:
         self.send({"event": "check", "name": made.name, "passed": made.passed, "detail": made.detail})
         return made
 
-    @property
-    def failed_checks(self) -> list[Check]:
-        """The checks that did not pass."""
-        return [check for check in self.checks if not check.passed]
+    def conclude(self, label: str) -> None:
+        """End the job where a check has failed so far; the shell does so at its end.
+
+        Raises:
+            VerificationFailed: fact `check` names the first that failed.
+        """
+        for check in self.checks:
+            if not check.passed:
+                raise VerificationFailed(f"{label} failed the check {check.name!r}: {check.detail}", check=check.name)
+
+
+class Work(Protocol):
+    """A prepared job."""
+
+    def first(self) -> Plan:
+        """The plan by header and own terms; raises MemoryRefused, DiskRefused."""
+
+    def look(self) -> Plan:
+        """The final plan after reading a chunk or two, for a plan that is only looked at; raises MemoryRefused."""
+
+    def run(self, bench: Bench) -> Outcome:
+        """Do it. The first chunks are the probe: behind them, once, `bench.settle` gets the final plan."""
+
+    def smallest(self, **without: Any) -> int:
+        """The smallest limit that would do, bytes, with these fields of the job's resources; reopens nothing."""
+
+    def close(self) -> None:
+        """Let go of what is open."""
 
 
 class Engine(Protocol):
     """One job kind, as a module."""
 
-    def plan(self, job: Any, room: Room) -> Plan:
-        """Read headers and plan; raises MemoryRefused, DiskRefused, SourceError."""
+    def prepare(self, job: Any, room: Room) -> Work:
+        """Open the source, once, and gather what its header says; raises SourceError, DataError and the like."""
 
-    def run(self, job: Any, plan: Plan, bench: Bench) -> Outcome:
-        """Do the work."""
+
+def with_probed(own_bytes: int, probed_bytes: int) -> int:
+    """A projection of own terms (baseline included) and of what libraries were measured to hold, with its margin, bytes."""
+    return own_bytes + max(probed_bytes * 115 // 100, probed_bytes + 8 * MIB)
 
 
 def load_engine(kind: str) -> Engine:
