@@ -3,6 +3,7 @@
 A Ctrl-C amid an import would be a traceback, and leave modules that cannot be imported again to say it better.
 """
 
+import os
 import signal
 
 __all__ = ["main"]
@@ -16,6 +17,8 @@ def main() -> None:
     for number in heard:
         signal.signal(number, lambda came, _: held.append(came))
 
+    # pydantic looks for plugins in every package that is installed, which takes as long as all models of ours.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from flows import cli
 
     cli.main(heard, held)

@@ -15,7 +15,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from flows import housekeeping, terminal
+from flows import terminal
 from flows.flags import DEMO_FOLDER, DRY_RUN, FLOW, FOLDER, HISTORY, OLDER_THAN, Shown, flags
 from lib import __version__, request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
@@ -88,6 +88,8 @@ def verify(*, flow: bool, shown: Shown, **given: Any) -> int:
 def profile(*, source: str | None, history: bool, flow: bool, shown: Shown, **given: Any) -> int:
     """Measure what reading a source chunk by chunk takes, and suggest a limit."""
     if history:
+        from flows import housekeeping
+
         return housekeeping.show_history(request.settings_of(given), shown)
     if source is None:
         raise UsageError("profile needs a source", hint="name one, or pass --history")
@@ -138,6 +140,8 @@ def plan_vector(*, shown: Shown, **given: Any) -> int:
 @flags()
 def config(*, shown: Shown, **given: Any) -> int:
     """Every setting with its value and where it came from."""
+    from flows import housekeeping
+
     return housekeeping.show_config(request.settings_of(given), shown)
 
 
@@ -145,6 +149,8 @@ def config(*, shown: Shown, **given: Any) -> int:
 @flags(None, FOLDER, OLDER_THAN, DRY_RUN)
 def clean(*, folder: str, older_than: str | None, dry_run: bool, shown: Shown, **_: Any) -> int:
     """List and remove staged leftovers of jobs that died."""
+    from flows import housekeeping
+
     return housekeeping.sweep(folder, older_than, shown, dry_run=dry_run)
 
 

@@ -104,7 +104,7 @@ def show_history(layers: SettingsLayers, shown: Shown) -> int:
         terminal.write_json(_DONE | {"warnings": warnings, "history": [asdict(each) for each in past]}, shown)
         return 0
     for each in warnings:
-        terminal.err.print(f"swath: warning: {each}", markup=False)
+        terminal.tell(f"swath: warning: {each}")
     rows = [
         [
             " ".join(filter(None, [each.kind, each.operation, each.driver, each.dtype])),

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import secrets
 import selectors
 import signal
 import subprocess
@@ -49,7 +48,7 @@ class Child:
         folder: Path | None = None,
         leaf: Path | None = None,
     ) -> None:
-        self._mark = secrets.token_hex(8)
+        self._mark = os.urandom(8).hex()
         reader, writer = os.pipe()
         try:
             self._process = subprocess.Popen(
