@@ -25,6 +25,7 @@ from rasterio.transform import from_origin
 from shapely.geometry import box
 
 from flows import cli, terminal
+from lib.memory.proc import started_with
 from lib.reports import MemoryRecord, Report
 from lib.units import MIB
 
@@ -498,6 +499,32 @@ def test_a_signal_during_the_imports_is_heard(number: int, code: int, tmp_path: 
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (code, b"")
     assert json.loads(out)["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("raster", "scene.tif", "out.tif", *NORMALISE), 0),
+        (("raster", "--operation", "normalise", "scene.tif", "out.tif"), 0),
+        (("raster", "missing.tif", "out.tif"), 2),
+        (("raster", "scene.tif", "out.tif", "--scale", "2"), 2),
+    ],
+)
+def test_a_child_that_was_started_early_is_used_or_gone(
+    words: tuple[str, ...], code: int, scene: Path, tmp_path: Path
+) -> None:
+    """The whole program: the child that imports beside it does the job; after a usage error it does not stay."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows", *words], cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "SWATH_TEST_OF": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    deadline = time.monotonic() + 20
+    while started_with(
+        "SWATH_TEST_OF", str(tmp_path)
+    ):  # killed as its parent ends: gone as soon as somebody has reaped it
+        assert time.monotonic() < deadline
 
 
 def test_what_a_child_repeats_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
