@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import selectors
 import signal
 import subprocess
@@ -48,7 +49,7 @@ class Child:
         folder: Path | None = None,
         leaf: Path | None = None,
     ) -> None:
-        self._mark = os.urandom(8).hex()
+        self._mark = secrets.token_hex(8)
         reader, writer = os.pipe()
         try:
             self._process = subprocess.Popen(

@@ -1,12 +1,11 @@
-"""What the kernel says of a process's memory, and of its descendants. psutil where there is no `/proc`.
-
-psutil is imported where it is used, as the child and the start of a job do without.
-"""
+"""What the kernel says of a process's memory, and of its descendants. psutil where there is no `/proc`."""
 
 import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 __all__ = [
     "ProcessMemory",
@@ -48,8 +47,6 @@ _highest = [0]
 def process_memory(pid: int | None = None) -> ProcessMemory:
     """Memory of a process (default: this one); zeros where it is gone."""
     if not _HAS_PROC:
-        import psutil
-
         with contextlib.suppress(psutil.Error):
             info = psutil.Process(pid).memory_info()
             return ProcessMemory(info.rss, info.rss, 0, info.vms)
@@ -92,8 +89,6 @@ def tree(pid: int) -> list[int]:
 def _children(pid: int) -> list[int]:
     children: list[int] = []
     if not _HAS_PROC:
-        import psutil
-
         with contextlib.suppress(psutil.Error):
             children = [child.pid for child in psutil.Process(pid).children()]
         return children
@@ -105,8 +100,6 @@ def _children(pid: int) -> list[int]:
 
 def started_with(name: str, value: str) -> list[int]:
     """The processes that were started with this variable in their environment, as far as we may look at them."""
-    import psutil
-
     found: list[int] = []
     for pid in psutil.pids():
         with contextlib.suppress(psutil.Error):
@@ -134,8 +127,6 @@ def tree_memory(pid: int) -> TreeMemory:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process has used, seconds; 0 where it is gone."""
-    import psutil
-
     with contextlib.suppress(psutil.Error):
         times = psutil.Process(pid).cpu_times()
         return float(times.user + times.system)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from lib.errors import MemoryExceeded, MemoryRefused, SettingsError
 from lib.jobs import Resources
+from lib.memory import history
 from lib.memory.launch import Child
 from lib.memory.ledger import admission
 from lib.memory.watch import AnyJob, OnEvent, Watch
@@ -210,8 +211,6 @@ def _refused_in_probe(report: Report) -> Report:
 
 def _remember(report: Report, path: Path | None) -> None:
     if path is not None and report.status in {"completed", "exceeded"} and report.plan and report.memory.peak_bytes:
-        from lib.memory import history  # and with it sqlite3, which a start-up need not wait for
-
         warning = history.record(path, report.model_dump(mode="json"))
         if warning:
             report.warnings.append(warning)
