@@ -163,7 +163,7 @@ def demo(*, folder: str | None, shown: Shown, **given: Any) -> int:
     limit = request.settings_of(given).settings.memory_limit_mb if given["memory_limit_mb"] else 256
     record = run_demo(folder=folder or DEMO_FOLDER.default, memory_limit_mb=limit, quiet=shown.json)
     if shown.json:
-        terminal.write_json(record, shown)
+        terminal.write_json(record)
     return int(record["exit_code"])
 
 
@@ -232,7 +232,7 @@ def _planned(job: AnyJob, shown: Shown) -> int:
 
 def _ended(report: Report, shown: Shown) -> int:
     if shown.json:
-        terminal.write_json(report.model_dump(mode="json"), shown)
+        terminal.write_json(report.to_record(debug=shown.debug))
     elif report.ok:
         terminal.show_report(report)
     else:

@@ -32,7 +32,7 @@ def show_config(layers: SettingsLayers, shown: Shown) -> int:
         for each in settings_knobs(values)
     }
     if shown.json:
-        terminal.write_json(_DONE | {"settings": settings}, shown)
+        terminal.write_json(_DONE | {"settings": settings})
     else:
         rows = [
             [
@@ -76,7 +76,7 @@ def sweep(folder: str, older_than: str | None, shown: Shown, *, dry_run: bool) -
         for each in found
     ]
     if shown.json:
-        terminal.write_json(_DONE | {"leftovers": rows}, shown)
+        terminal.write_json(_DONE | {"leftovers": rows})
     else:
         terminal.show_table(
             f"{len(found)} leftover(s), {len(gone)} removed",
@@ -101,7 +101,7 @@ def show_history(layers: SettingsLayers, shown: Shown) -> int:
     past, warning = ([], "history_path is off") if path == "off" else history.read(Path(path))
     warnings = [warning] if warning else []
     if shown.json:
-        terminal.write_json(_DONE | {"warnings": warnings, "history": [asdict(each) for each in past]}, shown)
+        terminal.write_json(_DONE | {"warnings": warnings, "history": [asdict(each) for each in past]})
         return 0
     for each in warnings:
         terminal.tell(f"swath: warning: {each}")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.flags import Shown
 from lib.errors import shown_lines
 from lib.memory.process import OnEvent
 from lib.reports import Report
@@ -36,16 +35,10 @@ def _show(what: "RenderableType") -> None:
     Console(soft_wrap=True, highlight=False).print(what, markup=False)
 
 
-def write_json(record: Mapping[str, Any], shown: Shown) -> None:
-    """Exactly one JSON object on stdout; its errors carry tracebacks with `--debug` only."""
-    sys.stdout.write(json.dumps(record if shown.debug else _without_tracebacks(record), indent=2, default=str) + "\n")
+def write_json(record: Mapping[str, Any]) -> None:
+    """Exactly one JSON object on stdout."""
+    sys.stdout.write(json.dumps(record, indent=2, default=str) + "\n")
     sys.stdout.flush()
-
-
-def _without_tracebacks(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_tracebacks(each) for key, each in value.items() if key != "traceback"}
-    return [_without_tracebacks(each) for each in value] if isinstance(value, list) else value
 
 
 @contextlib.contextmanager
@@ -104,8 +97,8 @@ def show_error(report: Report, *, debug: bool) -> None:
         return
     smallest = f" (smallest limit that would do: {error.smallest_limit_mb} MiB)" if error.smallest_limit_mb else ""
     tell(f"swath: {report.status}: {error.message}{smallest}; {error.hint}")
-    if debug and error.facts.get("traceback"):
-        tell(shown_lines(error.facts["traceback"]))
+    if debug and error.traceback:
+        tell(shown_lines(error.traceback))
 
 
 def show_report(report: Report) -> None:
@@ -160,7 +153,8 @@ def show_plan(report: Report) -> None:
     table = Table("term", "size", title=f"plan for {Path(report.job['source']).name}", title_justify="left")
     table.columns[1].justify = "right"
     for name, size in sorted(plan["terms"].items(), key=lambda term: -term[1]):
-        table.add_row(name.replace("_", " "), format_bytes(size))
+        if size:
+            table.add_row(name.replace("_", " "), format_bytes(size))
     table.add_section()
     table.add_row("projected peak", format_bytes(plan["projected_bytes"]))
     table.add_row("limit", format_bytes(plan["limit_bytes"]))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lib.knobs import knob
-from lib.units import MIB
+from lib.units import MIB, file_label
 
 __all__ = [
     "COMMON_SETTINGS",
@@ -156,8 +156,8 @@ class _Work(_Model):
 
     @property
     def label(self) -> str:
-        """The source's base name, for `ps` and messages: no folders, no URLs, no query strings."""
-        return Path(self.source.split("?")[0].rstrip("/")).name or "source"
+        """The source's base name, for `ps` and messages."""
+        return file_label(self.source)
 
 
 class RasterJob(_Work):

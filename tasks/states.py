@@ -1,8 +1,7 @@
 """How task runs and flow runs end: as a value, or as `Failed` under the error's own name, with one line of message.
 
-Why this is a module (Prefect 3.9, measured): a task that returns `Failed(name=…)` and is called plainly does not raise, and
-a flow that returns a task's state loses the name. So a task ends with `ended`, a flow looks with `settled` and is
-decorated with `named_end`. Cancellation passes through all of them and stays Prefect's own.
+In Prefect 3.9 a task that returns `Failed(name=…)` and is called plainly does not raise, and a flow that returns a task's
+state loses the name: so a task ends with `ended`, a flow looks with `settled` and is decorated with `named_end`.
 """
 
 import functools
@@ -15,7 +14,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.states import Cancelled, Failed
 from prefect.tasks import Task
 
-from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed, from_record
+from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed
 from lib.reports import Report
 
 __all__ = ["cancelled_by_signal", "ended", "failed", "named_end", "report_of", "settled", "worth_retrying"]
@@ -28,7 +27,7 @@ def ended(report: Report) -> Report | State[Any]:
     """A task's return value: the report of a job that went well, else `Failed` under its error's name."""
     if report.ok or report.error is None:
         return report
-    error = from_record(report.error.model_dump())
+    error = report.error.to_error()
     error.report = report
     return failed(error)
 

@@ -1,8 +1,7 @@
 """The meter: baseline, drift chunk by chunk, peak, residue, leaks, attribution and top allocators, from inside the child.
 
-It reads `/proc` and tracemalloc and knows nothing of pixels or features. Releasing happens here too, at chunk boundaries, some
-sixty times a job and whenever memory stands higher than ever: what stays after a release is what a leak is fitted through
-(`leaks.py`). What is traced, and within what bound, is in `traces.py`; what memory is made of, in `attribution.py`.
+It releases, too, at chunk boundaries, some sixty times a job and whenever memory stands higher than ever: a leak is fitted
+through what stays (`leaks.py`). What is traced is in `traces.py`, what memory is made of in `attribution.py`.
 """
 
 import gc

@@ -1,13 +1,12 @@
-"""What the kernel says of a process's memory, and of its descendants. psutil where there is no `/proc`."""
+"""What the kernel says of a process's memory, and of its descendants; psutil only where there is no `/proc`."""
 
 import contextlib
 import os
 from pathlib import Path
-from typing import NamedTuple
-
-import psutil
+from typing import Any, NamedTuple
 
 __all__ = [
+    "MARK",
     "ProcessMemory",
     "TreeMemory",
     "cpu_seconds",
@@ -19,6 +18,8 @@ __all__ = [
     "tree_memory",
 ]
 
+# In the environment of a child, and so of all that it starts: its value names the child, for those who left its group.
+MARK = "SWATH_CHILD"
 _MOST_BYTES = 65536
 _HAS_PROC = Path("/proc/self/status").exists()
 
@@ -47,6 +48,8 @@ _highest = [0]
 def process_memory(pid: int | None = None) -> ProcessMemory:
     """Memory of a process (default: this one); zeros where it is gone."""
     if not _HAS_PROC:
+        import psutil
+
         with contextlib.suppress(psutil.Error):
             info = psutil.Process(pid).memory_info()
             return ProcessMemory(info.rss, info.rss, 0, info.vms)
@@ -89,6 +92,8 @@ def tree(pid: int) -> list[int]:
 def _children(pid: int) -> list[int]:
     children: list[int] = []
     if not _HAS_PROC:
+        import psutil
+
         with contextlib.suppress(psutil.Error):
             children = [child.pid for child in psutil.Process(pid).children()]
         return children
@@ -100,12 +105,25 @@ def _children(pid: int) -> list[int]:
 
 def started_with(name: str, value: str) -> list[int]:
     """The processes that were started with this variable in their environment, as far as we may look at them."""
+    if not _HAS_PROC:
+        import psutil
+
+        return [each.pid for each in psutil.process_iter() if _environ(each).get(name) == value]
     found: list[int] = []
-    for pid in psutil.pids():
-        with contextlib.suppress(psutil.Error):
-            if psutil.Process(pid).environ().get(name) == value:
-                found.append(pid)
+    wanted = f"{name}={value}".encode()
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - names only
+        with contextlib.suppress(OSError):
+            if entry.isdigit() and wanted in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                found.append(int(entry))
     return found
+
+
+def _environ(process: Any) -> dict[str, str]:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return dict(process.environ())
+    return {}
 
 
 def _read(path: str) -> bytes:
@@ -127,7 +145,14 @@ def tree_memory(pid: int) -> TreeMemory:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process has used, seconds; 0 where it is gone."""
-    with contextlib.suppress(psutil.Error):
-        times = psutil.Process(pid).cpu_times()
-        return float(times.user + times.system)
+    if not _HAS_PROC:
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(pid).cpu_times()
+            return float(times.user + times.system)
+        return 0.0
+    with contextlib.suppress(OSError):
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime: proc(5)
     return 0.0

@@ -15,8 +15,10 @@ import rasterio
 from rasterio import _base
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
+from lib.diagnosis import diagnose, words
 from lib.errors import SourceError
-from lib.raster.faults import RASTERIO_ERRORS, is_allocator, words, writing
+from lib.probe import VECTOR_SUFFIXES
+from lib.raster.faults import RASTERIO_ERRORS, writing
 from lib.units import KIB
 
 __all__ = [
@@ -34,13 +36,6 @@ __all__ = [
 
 # We never read a block twice where windows are whole blocks: a cache would only hold what is done with.
 TINY_CACHE_BYTES = 100 * KIB
-_VECTOR_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("gpkg", "fgb", "shp", "geojson", "geojsonl", "geojsons", "json", "kml", "kmz", "gml", "gpx"),
-        *("parquet", "geoparquet", "gdb", "dxf", "tab", "mif", "pbf"),
-    )
-)
 # A mosaic's sources stay open, each with its decoder and its last compressed block; opening one again takes 0.3 ms.
 MOST_OPEN_SOURCES = 8
 
@@ -91,7 +86,7 @@ def open_dataset(path: str) -> Any:
     try:
         return rasterio.open(path)
     except RASTERIO_ERRORS as error:
-        if is_allocator(error):
+        if diagnose(error) == "memory":
             raise MemoryError(words(error)) from error
         raise _not_a_raster(path, error) from error
 
@@ -141,9 +136,9 @@ def _not_a_raster(path: str, error: BaseException) -> SourceError:
         exists, folder = local.exists(), local.is_dir()
     except OSError:
         exists, folder = False, False
-    if folder and local.suffix.lower() not in _VECTOR_SUFFIXES:
+    if folder and local.suffix.lower() not in VECTOR_SUFFIXES:
         return SourceError(f"{path} is a folder, not a raster", hint="name a file in it", path=path)
-    if exists and local.suffix.lower() in _VECTOR_SUFFIXES:
+    if exists and local.suffix.lower() in VECTOR_SUFFIXES:
         return SourceError(
             f"{path} is a vector file: use `swath vector`", hint="`swath vector SRC DST` filters features", path=path
         )
