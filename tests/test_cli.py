@@ -344,7 +344,7 @@ def test_a_report_that_is_none_of_ours_is_an_error(run: Run, scene: Path, tmp_pa
 
 
 def test_the_unexpected_is_one_json_object_too(run: Run, monkeypatch: pytest.MonkeyPatch, scene: Path) -> None:
-    """Whatever goes wrong in here: exit 1, one object; the traceback is among its facts with --debug only."""
+    """Whatever goes wrong in here: exit 1, one object; the traceback is in it with --debug only."""
 
     def broken(*_: object) -> None:
         raise RuntimeError("a defect")
@@ -354,15 +354,15 @@ def test_the_unexpected_is_one_json_object_too(run: Run, monkeypatch: pytest.Mon
     assert (code, report["status"]) == (1, "failed")
     assert "a defect" in report["error"]["message"]
     assert report["job"]["kind"] == "raster"
-    assert "traceback" not in report["error"]["facts"]
-    assert "a defect" in run("raster", "scene.tif", "out.tif", "--debug")[1]["error"]["facts"]["traceback"]
+    assert "traceback" not in report["error"]
+    assert "a defect" in run("raster", "scene.tif", "out.tif", "--debug")[1]["error"]["traceback"]
 
 
 def test_a_child_s_traceback_is_shown_with_debug_only(run: Run, scene: Path) -> None:
     """An error of the capped child, as JSON."""
     words = ("raster", "scene.tif", "out.tif", "--operation", "custom", "--function", "json:dumps")
     assert "Traceback (most" not in json.dumps(run(*words)[1])
-    assert "Traceback (most recent call last)" in run(*words, "--debug")[1]["error"]["facts"]["traceback"]
+    assert "Traceback (most recent call last)" in run(*words, "--debug")[1]["error"]["traceback"]
 
 
 def test_a_dangling_link_is_a_destination_that_exists(run: Run, scene: Path, tmp_path: Path) -> None:
