@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.flags import Shown
+from flows.flags import Display
 from lib.errors import shown_lines
 from lib.memory.process import OnEvent
 from lib.reports import Report
@@ -36,9 +36,9 @@ def _show(what: "RenderableType") -> None:
     Console(soft_wrap=True, highlight=False).print(what, markup=False)
 
 
-def write_json(record: Mapping[str, Any], shown: Shown) -> None:
+def write_json(record: Mapping[str, Any], display: Display) -> None:
     """Exactly one JSON object on stdout; its errors carry tracebacks with `--debug` only."""
-    sys.stdout.write(json.dumps(record if shown.debug else _without_tracebacks(record), indent=2, default=str) + "\n")
+    sys.stdout.write(json.dumps(record if display.debug else _without_tracebacks(record), indent=2, default=str) + "\n")
     sys.stdout.flush()
 
 
