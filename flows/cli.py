@@ -16,7 +16,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from flows import terminal
-from flows.flags import DEMO_FOLDER, DRY_RUN, FLOW, FOLDER, HISTORY, OLDER_THAN, Shown, flags
+from flows.flags import DEMO_FOLDER, DRY_RUN, FLOW, FOLDER, HISTORY, OLDER_THAN, Display, flags
 from lib import __version__, request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
 from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
@@ -45,52 +45,52 @@ _running: dict[str, Any] = {}
 
 @app.command
 @flags(RasterJob, FLOW)
-def raster(*, flow: bool, shown: Shown, **given: Any) -> int:
+def raster(*, flow: bool, display: Display, **given: Any) -> int:
     """Transform a raster window by window into a tiled, compressed GeoTIFF."""
     if flow:
         from flows.transform_raster import transform_raster
 
-        return _ended(_flow(transform_raster, given), shown)
-    return _published(request.raster_job(**given), shown)
+        return _ended(_flow(transform_raster, given), display)
+    return _published(request.raster_job(**given), display)
 
 
 @app.command
 @flags(VectorJob, FLOW)
-def vector(*, flow: bool, shown: Shown, **given: Any) -> int:
+def vector(*, flow: bool, display: Display, **given: Any) -> int:
     """Filter a vector layer batch by batch, in one pass."""
     if flow:
         from flows.filter_vector import filter_vector
 
-        return _ended(_flow(filter_vector, given), shown)
-    return _published(request.vector_job(**given), shown)
+        return _ended(_flow(filter_vector, given), display)
+    return _published(request.vector_job(**given), display)
 
 
 @app.command
 @flags(VerifyJob, FLOW)
-def verify(*, flow: bool, shown: Shown, **given: Any) -> int:
+def verify(*, flow: bool, display: Display, **given: Any) -> int:
     """Check an output against its source."""
     if flow:
         from flows.verify_output import verify_output
 
         report = _flow(verify_output, given)
     else:
-        report = _run(request.verify_job(**given), shown)
-    if not shown.json and report.verification:
+        report = _run(request.verify_job(**given), display)
+    if not display.json and report.verification:
         checks = report.verification.checks
         rows = [[check.name, "passed" if check.passed else "FAILED", check.detail] for check in checks]
         title = f"{Path(given['output']).name} against {Path(given['source']).name}"
         terminal.show_table(title, ["check", "", "detail"], rows)
-    return _ended(report, shown)
+    return _ended(report, display)
 
 
 @app.command
 @flags(ProfileJob, HISTORY, FLOW, source=None)
-def profile(*, source: str | None, history: bool, flow: bool, shown: Shown, **given: Any) -> int:
+def profile(*, source: str | None, history: bool, flow: bool, display: Display, **given: Any) -> int:
     """Measure what reading a source chunk by chunk takes, and suggest a limit."""
     if history:
         from flows import housekeeping
 
-        return housekeeping.show_history(request.settings_of(given), shown)
+        return housekeeping.show_history(request.settings_of(given), display)
     if source is None:
         raise UsageError("profile needs a source", hint="name one, or pass --history")
     if flow:
@@ -98,71 +98,71 @@ def profile(*, source: str | None, history: bool, flow: bool, shown: Shown, **gi
 
         report = _flow(profile_memory, given | {"source": source})
     else:
-        report = _run(request.profile_job(source, **given), shown)
-    if not shown.json and report.memory.top_allocators:
+        report = _run(request.profile_job(source, **given), display)
+    if not display.json and report.memory.top_allocators:
         rows = [
             [each.location, format_bytes(each.size_bytes), str(each.blocks)] for each in report.memory.top_allocators
         ]
         terminal.show_table("top allocators", ["line", "size", "blocks"], rows)
-    return _ended(report, shown)
+    return _ended(report, display)
 
 
 @app.command
 @flags(DriversJob)
-def drivers(*, shown: Shown, **given: Any) -> int:
+def drivers(*, display: Display, **given: Any) -> int:
     """What this build can read and write; exit 1 if a named driver cannot."""
-    report = _run(request.drivers_job(**given), shown)
-    if not shown.json and report.result.get("drivers"):
+    report = _run(request.drivers_job(**given), display)
+    if not display.json and report.result.get("drivers"):
         rows = [
             [each["name"], each["kind"], _yes(each["reads"]), _yes(each["creates"]), str(each["detail"])]
             for each in report.result["drivers"]
         ]
         terminal.show_table("drivers", ["driver", "kind", "reads", "creates", "detail"], rows)
         report.result = {}
-    return _ended(report, shown)
+    return _ended(report, display)
 
 
 @plan_app.command(name="raster")
 @flags(RasterJob, destination="planned.tif")
-def plan_raster(*, shown: Shown, **given: Any) -> int:
+def plan_raster(*, display: Display, **given: Any) -> int:
     """Plan a raster job."""
-    return _planned(request.raster_job(**given | {"overwrite": True}), shown)
+    return _planned(request.raster_job(**given | {"overwrite": True}), display)
 
 
 @plan_app.command(name="vector")
 @flags(VectorJob, destination="planned.gpkg")
-def plan_vector(*, shown: Shown, **given: Any) -> int:
+def plan_vector(*, display: Display, **given: Any) -> int:
     """Plan a vector job."""
-    return _planned(request.vector_job(**given | {"overwrite": True}), shown)
+    return _planned(request.vector_job(**given | {"overwrite": True}), display)
 
 
 @app.command
 @flags()
-def config(*, shown: Shown, **given: Any) -> int:
+def config(*, display: Display, **given: Any) -> int:
     """Every setting with its value and where it came from."""
     from flows import housekeeping
 
-    return housekeeping.show_config(request.settings_of(given), shown)
+    return housekeeping.show_config(request.settings_of(given), display)
 
 
 @app.command
 @flags(None, FOLDER, OLDER_THAN, DRY_RUN)
-def clean(*, folder: str, older_than: str | None, dry_run: bool, shown: Shown, **_: Any) -> int:
+def clean(*, folder: str, older_than: str | None, dry_run: bool, display: Display, **_: Any) -> int:
     """List and remove staged leftovers of jobs that died."""
     from flows import housekeeping
 
-    return housekeeping.sweep(folder, older_than, shown, dry_run=dry_run)
+    return housekeeping.sweep(folder, older_than, display, dry_run=dry_run)
 
 
 @app.command
 @flags(None, DEMO_FOLDER)
-def demo(*, folder: str | None, shown: Shown, **given: Any) -> int:
+def demo(*, folder: str | None, display: Display, **given: Any) -> int:
     """Real data, end to end, as a flow under 256 MiB."""
     from flows.demo import run_demo
 
     limit = request.settings_of(given).settings.memory_limit_mb if given["memory_limit_mb"] else 256
-    record = run_demo(folder=folder or DEMO_FOLDER.default, memory_limit_mb=limit, quiet=shown.json)
-    if shown.json:
+    record = run_demo(folder=folder or DEMO_FOLDER.default, memory_limit_mb=limit, quiet=display.json)
+    if display.json:
         terminal.write_json(record)
     return int(record["exit_code"])
 
@@ -206,37 +206,37 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def _failed(error: SwathError, tokens: list[str]) -> int:
     """Show an error that no report carries yet."""
     words = {word.split("=")[0] for word in tokens}
-    return _ended(Report.of_error(error, _running), Shown(json="--json" in words, debug="--debug" in words))
+    return _ended(Report.of_error(error, _running), Display(json="--json" in words, debug="--debug" in words))
 
 
-def _published(job: RasterJob | VectorJob, shown: Shown) -> int:
+def _published(job: RasterJob | VectorJob, display: Display) -> int:
     _running.update(job.model_dump(mode="json"))
-    with terminal.progress(job.label, quiet=shown.json) as hear:
+    with terminal.progress(job.label, quiet=display.json) as hear:
         report = run_published(job, hear)
-    return _ended(report, shown)
+    return _ended(report, display)
 
 
-def _run(job: AnyJob, shown: Shown) -> Report:
+def _run(job: AnyJob, display: Display) -> Report:
     _running.update(job.model_dump(mode="json"))
-    with terminal.progress(job.label, quiet=shown.json) as hear:
+    with terminal.progress(job.label, quiet=display.json) as hear:
         return run_job(job, on_event=hear)
 
 
-def _planned(job: AnyJob, shown: Shown) -> int:
+def _planned(job: AnyJob, display: Display) -> int:
     report = run_job(job, plan_only=True)
-    if report.ok and not shown.json:
+    if report.ok and not display.json:
         terminal.show_plan(report)
         return 0
-    return _ended(report, shown)
+    return _ended(report, display)
 
 
-def _ended(report: Report, shown: Shown) -> int:
-    if shown.json:
-        terminal.write_json(report.to_record(debug=shown.debug))
+def _ended(report: Report, display: Display) -> int:
+    if display.json:
+        terminal.write_json(report.to_record(debug=display.debug))
     elif report.ok:
         terminal.show_report(report)
     else:
-        terminal.show_error(report, debug=shown.debug)
+        terminal.show_error(report, debug=display.debug)
     return report.exit_code
 
 
@@ -246,7 +246,7 @@ def _flow(flow: Any, given: Mapping[str, Any]) -> Report:
 
     try:
         return report_of(
-            flow.with_options(on_crashed=[cancelled_by_signal])(return_state=True, **request.checked(given))
+            flow.with_options(on_crashed=[cancelled_by_signal])(return_state=True, **request.flow_arguments(given))
         )
     except RuntimeError as error:
         if "reach API" not in str(error):

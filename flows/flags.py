@@ -15,7 +15,7 @@ from lib.jobs import ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import Knob
 from lib.request import AnyKind, job_knobs
 
-__all__ = ["DEMO_FOLDER", "DRY_RUN", "FLOW", "FOLDER", "HISTORY", "OLDER_THAN", "Shown", "flag_table", "flags"]
+__all__ = ["DEMO_FOLDER", "DRY_RUN", "FLOW", "FOLDER", "HISTORY", "OLDER_THAN", "Display", "flag_table", "flags"]
 
 _COMMANDS: dict[str, AnyKind] = {"raster": RasterJob, "vector": VectorJob, "verify": VerifyJob, "profile": ProfileJob}
 
@@ -40,14 +40,14 @@ OLDER_THAN = Knob(
 )
 DRY_RUN = Knob(name="dry_run", type=bool, sentence="list only", default=False)
 DEMO_FOLDER = Knob(name="folder", type=str, sentence="where the sample data and the outputs go", default=".demo")
-_SHOWN = (
+_DISPLAY = (
     Knob(name="json", type=bool, sentence="print exactly one JSON object on stdout, errors included", default=False),
     Knob(name="debug", type=bool, sentence="show tracebacks", default=False),
 )
 
 
-class Shown(NamedTuple):
-    """How a command's end is shown: as one JSON object, with tracebacks."""
+class Display(NamedTuple):
+    """How a command's end is display: as one JSON object, with tracebacks."""
 
     json: bool = False
     debug: bool = False
@@ -56,16 +56,16 @@ class Shown(NamedTuple):
 def flags(
     kind: AnyKind | None = None, *more: Knob, **defaults: Any
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command the knobs of a kind of job (None: those of every job), `more`, and `--json --debug` as `shown`.
+    """Give a command the knobs of a kind of job (None: those of every job), `more`, and `--json --debug` as `display`.
 
     It gets them all as keywords, None where one was left out. `defaults` are of what another command must be told.
     """
-    knobs = [*job_knobs(kind), *more, *_SHOWN]
+    knobs = [*job_knobs(kind), *more, *_DISPLAY]
 
     def decorate(work: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(work)
         def run(*, json: bool, debug: bool, **given: Any) -> int:
-            return work(shown=Shown(json, debug), **given)
+            return work(display=Display(json, debug), **given)
 
         parameters = [_parameter(each, defaults) for each in knobs]
         return with_signature(run, sorted(parameters, key=lambda each: each.kind))

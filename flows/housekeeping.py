@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import terminal
-from flows.flags import Shown
+from flows.flags import Display
 from lib.errors import UsageError
 from lib.memory import history
 from lib.publish import Leftover, find_leftovers, remove_leftover
@@ -20,7 +20,7 @@ _DONE = {"status": "completed", "exit_code": 0, "error": None}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def show_config(layers: SettingsLayers, shown: Shown) -> int:
+def show_config(layers: SettingsLayers, display: Display) -> int:
     """Every setting with its value and where it came from."""
     values = layers.settings.model_dump(mode="json")
     settings = {
@@ -31,7 +31,7 @@ def show_config(layers: SettingsLayers, shown: Shown) -> int:
         }
         for each in settings_knobs(values)
     }
-    if shown.json:
+    if display.json:
         terminal.write_json(_DONE | {"settings": settings})
     else:
         rows = [
@@ -47,7 +47,7 @@ def show_config(layers: SettingsLayers, shown: Shown) -> int:
     return 0
 
 
-def sweep(folder: str, older_than: str | None, shown: Shown, *, dry_run: bool) -> int:
+def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: bool) -> int:
     """List leftovers below a folder, and remove those whose owners are dead, or old enough where an age is given.
 
     Raises:
@@ -75,7 +75,7 @@ def sweep(folder: str, older_than: str | None, shown: Shown, *, dry_run: bool) -
         }
         for each in found
     ]
-    if shown.json:
+    if display.json:
         terminal.write_json(_DONE | {"leftovers": rows})
     else:
         terminal.show_table(
@@ -95,12 +95,12 @@ def sweep(folder: str, older_than: str | None, shown: Shown, *, dry_run: bool) -
     return 0
 
 
-def show_history(layers: SettingsLayers, shown: Shown) -> int:
+def show_history(layers: SettingsLayers, display: Display) -> int:
     """Past runs by kind of work; names the margin where a projection was too low."""
     path = layers.settings.history_path
     past, warning = ([], "history_path is off") if path == "off" else history.read(Path(path))
     warnings = [warning] if warning else []
-    if shown.json:
+    if display.json:
         terminal.write_json(_DONE | {"warnings": warnings, "history": [asdict(each) for each in past]})
         return 0
     for each in warnings:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
-__all__ = ["Knob", "knob", "knobs_of", "typed"]
+__all__ = ["Knob", "as_words", "knob", "knobs_of"]
 
 _MARK = "knob"
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most", "multiple_of": "a multiple of"}
@@ -61,7 +61,7 @@ class Knob:
     def words(self) -> str:
         """What it is, with its owner, unit and bounds."""
         bounds = [
-            f"{word} {typed(getattr(each, name))}"
+            f"{word} {as_words(getattr(each, name))}"
             for each in getattr(self.type, "__metadata__", ())
             for name, word in _BOUNDS.items()
             if getattr(each, name, None) is not None
@@ -74,7 +74,7 @@ class Knob:
         default = self.in_flows if in_flows and self.in_flows is not None else self.default
         if default is ...:
             return ""
-        said = self.unset if default in {None, ()} else typed(default)
+        said = self.unset if default in {None, ()} else as_words(default)
         return f"as configured, else {said}" if self.is_setting else said
 
     @property
@@ -109,12 +109,12 @@ def knobs_of(model: type[BaseModel], names: Iterable[str] | None = None) -> list
     return list(found.values())
 
 
-def typed(value: Any) -> str:
+def as_words(value: Any) -> str:
     """A value as a user would type it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (tuple, list)):
-        return " ".join(map(typed, value))
+        return " ".join(map(as_words, value))
     return str(value).removesuffix(".0")
 
 

@@ -25,7 +25,7 @@ from lib.jobs import (
     VectorJob,
     VerifyJob,
 )
-from lib.knobs import Knob, knobs_of, typed
+from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
 from lib.publish import check_destination, is_local
 from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
@@ -33,8 +33,8 @@ from lib.units import MIB
 
 __all__ = [
     "AnyKind",
-    "checked",
     "drivers_job",
+    "flow_arguments",
     "job_knobs",
     "profile_job",
     "raster_job",
@@ -77,7 +77,7 @@ def settings_of(given: Mapping[str, Any], *, word: str = "flag") -> SettingsLaye
     )
 
 
-def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+def flow_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Flat choices as a flow takes them: settings as numbers, what was left out (None) left out.
 
     Raises:
@@ -208,7 +208,7 @@ def _operation(name: str | None, given: Mapping[str, Any], word: str) -> BaseMod
             continue
         owner = each.operations[0]
         shown, write = (
-            (each.as_flag, f"--operation {owner} {each.as_flag} {typed(value)}")
+            (each.as_flag, f"--operation {owner} {each.as_flag} {as_words(value)}")
             if word == "flag"
             else (key, f"operation {owner}, or leave {key} at its default of {each.default_words()}")
         )
