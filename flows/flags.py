@@ -47,7 +47,7 @@ _DISPLAY = (
 
 
 class Display(NamedTuple):
-    """How a command's end is display: as one JSON object, with tracebacks."""
+    """How a command's end is shown: as one JSON object, with tracebacks."""
 
     json: bool = False
     debug: bool = False
