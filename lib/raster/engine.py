@@ -120,13 +120,13 @@ class RasterWork:
         """The plan by header and own terms.
 
         Raises:
-            MemoryRefused: it does not fit; the limit that it names was measured, where one block is no danger.
+            MemoryRefused: it does not fit; the limit that it names was measured, where reading is no danger.
             DiskRefused: less is free than the output likely takes.
         """
         choices = self._planner.choices(self._held)
         smallest = self._planner.smallest(choices)
         if smallest.projected_bytes > self.room.budget_bytes:
-            if self.source.block_bytes <= self.room.limit_bytes // 4:
+            if max(4 * self.source.block_bytes, sum(smallest.own.values())) <= self.room.limit_bytes:
                 self.measure_by_reading(smallest.layout)
             raise self._planner.refused(self._planner.choices(self._held), self._held)
         self._check_disk(smallest.layout)
