@@ -394,8 +394,9 @@ def _cost(layout: Layout) -> float:
     """Nanoseconds a pixel, for comparing layouts with each other."""
     at_once = 1 + _THREAD_GAIN * (layout.threads - 1)
     reading = _DECODE * layout.decodes / (at_once if layout.readers > 1 else 1.0)
-    window = _WINDOW / (layout.window[0] * layout.window[1] * layout.bands_at_once)
-    huge = _HUGE_WINDOW if layout.window[0] * layout.window[1] > _MOST_WINDOW_PIXELS else 0.0
+    values = layout.window[0] * layout.window[1] * layout.bands_at_once
+    window = _WINDOW / values
+    huge = _HUGE_WINDOW if values > _MOST_WINDOW_PIXELS else 0.0
     return reading + (_ENCODE + window + huge + _BLOCK_COST.get(layout.block_size, 0.0)) / at_once
 
 
