@@ -29,8 +29,11 @@ __all__ = ["VectorWork", "prepare"]
 
 # What a run takes beside what a look that writes nothing sees: traces, the meter, a thread.
 _RUN_BYTES = 4 * MIB
+_LOOK_COPIES = 1.5
 # So many batches without a kept feature, and the sink's own memory is taken from its facts.
-_MOST_PROBED = 8
+_MOST_PROBED = 64
+# What has to have gone through before: caches of SQLite and GDAL fill with it.
+_PROBED_BYTES = 8 * MIB
 
 
 def prepare(job: VectorJob, room: Room) -> "VectorWork":
@@ -94,7 +97,8 @@ class VectorWork:
 
         self.probe.heaviest(self.source, least, see)
         first_batches(self.source, least, see)
-        held = int(self._sink.own_bytes + self._sink.feature_copies * planning.large(self.source.facts))
+        copies = self._sink.feature_copies + _LOOK_COPIES
+        held = int(self._sink.own_bytes + copies * planning.large(self.source.facts))
         reached = self.probe.reached_bytes + held + _RUN_BYTES
         self.measured = reached, least.batch_bytes, least
         return self._plan(planning.grown(self.task, reached, least, self.layout), least.batch_bytes)
@@ -195,7 +199,7 @@ class VectorWork:
             nonlocal settled
             is_over = batch_bytes is None
             self.probe.written(batch_bytes or 0)
-            is_seen = tally.kept and tally.batches > self.layout.is_ahead
+            is_seen = tally.kept and tally.batches > self.layout.is_ahead and self.probe.read_bytes >= _PROBED_BYTES
             if not settled and (is_over or is_seen or tally.batches >= _MOST_PROBED):
                 settled = True
                 bench.settle(self._settled(is_over=is_over, is_kept=tally.kept > 0))

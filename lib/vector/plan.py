@@ -87,7 +87,8 @@ def choose(task: Task, left_bytes: int) -> Layout:
     every = _allowed(task, [resources.chunk_rows] if resources.chunk_rows_fixed else steps_of(resources.chunk_rows))
     mean = facts.sizes.mean_bytes or KIB
     worth = [rows for rows in every if rows * mean <= _ENOUGH_BATCH_BYTES] or every[-1:]
-    reads_ahead = task.sink is not None and resources.threads_max > 1 and resources.threads != 1
+    # Of large features not two batches at once.
+    reads_ahead = task.sink is not None and not large(facts) and resources.threads_max > 1 and resources.threads != 1
     for is_ahead in (True, False)[not reads_ahead :]:
         for rows in worth:
             for share in _SHARES:

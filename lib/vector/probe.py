@@ -24,11 +24,12 @@ class Probe:
 
     def __init__(self, baseline_bytes: int) -> None:
         self._baseline_bytes = baseline_bytes
-        self.written_bytes = 0
+        self.written_bytes = self.read_bytes = 0
 
     def written(self, batch_bytes: int) -> None:
         """Remember how large batches are that have gone all the way."""
         self.written_bytes = max(self.written_bytes, batch_bytes)
+        self.read_bytes += batch_bytes
 
     @property
     def reached_bytes(self) -> int:
@@ -50,7 +51,7 @@ class Probe:
         facts = source.facts
         place, mean_bytes = facts.place(layout.rows), layout.rows * facts.sizes.mean_bytes
         is_heavy = bool(facts.sizes.runs) and layout.batch_bytes > _HEAVY * mean_bytes + LARGE_BYTES
-        if place is None or not (is_heavy or facts.sizes.largest_bytes >= LARGE_BYTES):
+        if place is None or facts.features <= layout.rows or not (is_heavy or facts.sizes.largest_bytes >= LARGE_BYTES):
             return
         with ogr.reads(source.facts.label), source.at(place, layout.rows, layout.batch_bytes) as reader:
             for batch in reader:  # to its end: to close early is not safe everywhere

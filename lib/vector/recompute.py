@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from lib.vector.area import AreaMethod, Bounds
+from lib.vector.method import AreaMethod, Bounds
 from lib.vector.wkb import promote_to_multi
 
 __all__ = ["Membership", "near", "plain_area", "row_digests"]

@@ -6,7 +6,8 @@ from typing import Any
 from lib.errors import DataError, SourceError
 from lib.jobs import VectorJob
 from lib.units import MIB
-from lib.vector.area import AreaMethod, Bounds, area_method, decide
+from lib.vector.area import decide
+from lib.vector.method import AreaMethod, Bounds, area_method
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Tally, keep
 from lib.vector.wkb import CURVES, column_of, is_any_of
