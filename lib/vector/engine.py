@@ -4,6 +4,7 @@
 pure, `probe.py` measures, `stream.py` is the pass, `verify.py` the checks that end it.
 """
 
+import importlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -30,6 +31,7 @@ __all__ = ["VectorWork", "prepare"]
 # What a run takes beside what a look that writes nothing sees: traces, the meter, a thread.
 _RUN_BYTES = 4 * MIB
 _LOOK_COPIES = 1.5
+_NEARLY = 0.9  # a GeoPackage's geometry has a header
 # So many batches without a kept feature, and the sink's own memory is taken from its facts.
 _MOST_PROBED = 64
 # What has to have gone through before: caches of SQLite and GDAL fill with it.
@@ -48,6 +50,8 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
     source = open_source(job.source, job.layer, job.label, resources.chunk_rows)
     sink = sink_for(job.driver, source.facts)
     task = Task(source.facts, sink, steps_of(job, source.facts), resources)
+    if verify.recomputes(job, task.steps):
+        importlib.import_module("lib.vector.recompute")  # now: what it weighs is measured then
     return VectorWork(job, room, source, task, planning.choose(task, room.budget_bytes - room.baseline_bytes))
 
 
@@ -212,7 +216,7 @@ class VectorWork:
         reached = self.probe.reached_bytes
         if not is_over:
             reached += 0 if is_kept else sink.own_bytes
-            reached += int(sink.feature_copies * large) if self.probe.written_bytes < large else 0
+            reached += int(sink.feature_copies * large) if self.probe.written_bytes < _NEARLY * large else 0
         self.measured = reached, self.probe.freed_bytes(), self.layout
         return self._plan(*self.measured[:2])
 

@@ -88,6 +88,8 @@ class VectorSink(ABC):
     @classmethod
     def _of(cls, facts: LayerFacts, layer_options: dict[str, str], *, keeps_fids: bool = False) -> Self:
         promotes = facts.is_multi_unsure
+        if promotes:
+            import pyarrow.compute  # noqa: F401 - now, and not amid the work
         return cls(
             label=facts.label,
             layer=facts.layer,

@@ -88,7 +88,13 @@ def result_of(steps: Sequence[Step], tally: Tally) -> dict[str, Any]:
 
 
 def keep(batch: Any, mask: Any) -> Any:
-    """The rows where a NumPy mask holds; the batch itself where that is all of them."""
-    import pyarrow as pa
+    """The rows where a NumPy mask holds; the batch itself where that is all of them.
 
-    return batch if mask.all() else batch.filter(pa.array(mask))
+    By Arrow's kernel itself: `batch.filter` imports `pyarrow.compute`, 0.05 s and ten thousand traces amid the work.
+    """
+    if mask.all():
+        return batch
+    import pyarrow as pa
+    from pyarrow._compute import FilterOptions, function_registry
+
+    return function_registry().get_function("filter").call([batch, pa.array(mask)], FilterOptions("drop"))
