@@ -30,7 +30,6 @@ __all__ = ["VectorWork", "prepare"]
 
 # What a run takes beside what a look that writes nothing sees: traces, the meter, a thread.
 _RUN_BYTES = 4 * MIB
-_LOOK_COPIES = 1.5
 _NEARLY = 0.9  # a GeoPackage's geometry has a header
 # So many batches without a kept feature, and the sink's own memory is taken from its facts.
 _MOST_PROBED = 64
@@ -101,8 +100,7 @@ class VectorWork:
 
         self.probe.heaviest(self.source, least, see)
         first_batches(self.source, least, see)
-        copies = self._sink.feature_copies + _LOOK_COPIES
-        held = int(self._sink.own_bytes + copies * planning.large(self.source.facts))
+        held = int(self._sink.own_bytes + self._sink.feature_copies * planning.large(self.source.facts))
         reached = self.probe.reached_bytes + held + _RUN_BYTES
         self.measured = reached, least.batch_bytes, least
         return self._plan(planning.grown(self.task, reached, least, self.layout), least.batch_bytes)
@@ -201,10 +199,12 @@ class VectorWork:
 
         def after(batch_bytes: int | None) -> None:
             nonlocal settled
-            is_over = batch_bytes is None
-            self.probe.written(batch_bytes or 0)
-            is_seen = tally.kept and tally.batches > self.layout.is_ahead and self.probe.read_bytes >= _PROBED_BYTES
-            if not settled and (is_over or is_seen or tally.batches >= _MOST_PROBED):
+            if settled:
+                return
+            if not (is_over := batch_bytes is None):
+                self.probe.written(batch_bytes)
+            is_seen = tally.kept and self.probe.read_bytes >= _PROBED_BYTES and self.probe.is_steady
+            if is_over or is_seen or tally.batches >= _MOST_PROBED:
                 settled = True
                 bench.settle(self._settled(is_over=is_over, is_kept=tally.kept > 0))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lib.memory.cap import trim
 from lib.memory.proc import process_memory
+from lib.units import MIB
 from lib.vector import ogr
 from lib.vector.plan import LARGE_BYTES, Layout
 from lib.vector.sources import VectorSource
@@ -16,6 +17,7 @@ __all__ = ["Probe", "first_batches"]
 
 # A batch that is so many times as large as others is worth a look beforehand.
 _HEAVY = 2
+_STEADY = 2
 Look = Callable[[Any], None]
 
 
@@ -25,11 +27,18 @@ class Probe:
     def __init__(self, baseline_bytes: int) -> None:
         self._baseline_bytes = baseline_bytes
         self.written_bytes = self.read_bytes = 0
+        self._reached: list[int] = []
 
     def written(self, batch_bytes: int) -> None:
         """Remember how large batches are that have gone all the way."""
         self.written_bytes = max(self.written_bytes, batch_bytes)
         self.read_bytes += batch_bytes
+        self._reached.append(self.reached_bytes)
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the last two batches have added next to nothing."""
+        return len(self._reached) > _STEADY and self._reached[-1] - self._reached[-1 - _STEADY] < MIB
 
     @property
     def reached_bytes(self) -> int:
