@@ -3,9 +3,18 @@
 A Ctrl-C amid an import would be a traceback, and leave modules that cannot be imported again to say it better.
 """
 
+import itertools
+import os
 import signal
+import sys
+
+from lib.memory.launch import launch_early
+from lib.units import file_label
 
 __all__ = ["main"]
+
+_KINDS = {"raster", "vector", "verify", "profile", "drivers"}
+_NOT_DIRECT = {"--flow", "--help", "-h", "--version"}
 
 
 def main() -> None:
@@ -16,9 +25,24 @@ def main() -> None:
     for number in heard:
         signal.signal(number, lambda came, _: held.append(came))
 
+    # pydantic would look for plugins in every package that is installed (MEASURED, "Start-up of a direct job").
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    _launch_child(sys.argv[1:])
     from flows import cli
 
     cli.main(heard, held)
+
+
+def _launch_child(arguments: list[str]) -> None:
+    """Let a direct job's child import GIS libraries while we import the command line; a wrong guess is ended."""
+    words = arguments[1:] if arguments[:1] == ["plan"] else arguments
+    if not words or words[0] not in _KINDS or _NOT_DIRECT & {word.split("=")[0] for word in words}:
+        return
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
+    if words[0] == "drivers":
+        launch_early("drivers", ",".join(named) or "all")
+    elif named:
+        launch_early(words[0], file_label(named[0]))
 
 
 if __name__ == "__main__":

@@ -95,18 +95,20 @@ class SwathError(Exception):
     Args:
         message: what is wrong and with which file or setting, one line.
         hint: what to do about it, one line.
+        traceback: for `--debug`: no fact, so in neither record nor pickle.
         **facts: JSON-able values, each an attribute of the error.
     """
 
     status: ClassVar[str] = "failed"
     exit_code: ClassVar[int] = 1
     default_hint: ClassVar[str] = "run again with --debug for the traceback"
-    # Where a job's error leaves a flow: the job's Report. Not a fact, so in neither record nor pickle.
+    # Where a job's error leaves a flow: the job's Report. Not a fact, either.
     report: Any = None
 
-    def __init__(self, message: str, *, hint: str | None = None, **facts: Any) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, traceback: str | None = None, **facts: Any) -> None:
         self.message = shown(message)
         self.hint = shown(hint or self.default_hint)
+        self.traceback = traceback
         self.facts = facts
         super().__init__(self.message)
 

@@ -1,8 +1,7 @@
-"""The one publisher: a staging folder beside the destination, an owner's lock, then fsync and rename.
+"""The one publisher: a staging folder beside the destination, an owner's lock, then fsync and rename. Needs no GIS library.
 
-Needs no GIS library. The folder `.<name>.swath/` belongs to whoever holds the lock on its `owner` file; the lock dies with its
-holder, so a folder whose lock can be had is a dead owner's and is swept. Another host's folder (a shared disk) is left alone:
-its lock cannot be seen from here with certainty; `clean` removes it by age.
+The folder `.<name>.swath/` belongs to whoever holds the lock on its `owner` file; a dead owner's is swept. Another host's
+(a shared disk) is left alone, as its lock cannot be seen from here with certainty; `clean` removes it by age.
 """
 
 import contextlib

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lib.errors import SwathError
+from lib.errors import SwathError, from_record
 from lib.units import mib
 
 __all__ = [
@@ -91,23 +91,29 @@ class Outcome:
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", defer_build=True)  # a child makes no report
 
 
 class ErrorRecord(_Record):
-    """An error as a report carries it."""
+    """An error as a report carries it; `traceback` is for `--debug`, and in no dump."""
 
     type: str
     message: str
     hint: str | None = None
     smallest_limit_mb: int | None = None
     facts: dict[str, Any] = Field(default_factory=dict)
+    traceback: str | None = Field(None, exclude=True)
 
     @classmethod
     def of(cls, error: SwathError) -> "ErrorRecord":
         """The record of an error of ours; `smallest_limit_mb` is rounded up, so that it works when typed back."""
         smallest = error.facts.get("smallest_limit_bytes")
-        return cls(**error.to_record(), smallest_limit_mb=None if smallest is None else mib(smallest))
+        smallest_mb = None if smallest is None else mib(smallest)
+        return cls(**error.to_record(), smallest_limit_mb=smallest_mb, traceback=error.traceback)
+
+    def to_error(self) -> SwathError:
+        """The error that this is the record of."""
+        return from_record(self.model_dump() | {"facts": self.facts | {"traceback": self.traceback}})
 
 
 class Cap(_Record):
@@ -205,6 +211,13 @@ class Report(_Record):
     def ok(self) -> bool:
         """True for `completed` and `planned`."""
         return self.exit_code == 0
+
+    def to_record(self, *, debug: bool = False) -> dict[str, Any]:
+        """The report as a JSON object; with `debug` its error has its traceback, else it has none."""
+        record = self.model_dump(mode="json")
+        if debug and self.error:
+            record["error"]["traceback"] = self.error.traceback
+        return record
 
     def with_error(self, error: SwathError) -> "Report":
         """This report, ended by an error that came after it (a verification, a publication)."""

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from lib.errors import DestinationBusy, DestinationError, JobFailed, OutputError, from_record
+from lib.errors import DestinationBusy, DestinationError, JobFailed, OutputError
 from lib.jobs import RasterJob, VectorJob, VerifyJob
 from lib.memory.process import OnEvent, run_job
 from lib.publish import Staging, sidecars, staging
@@ -61,7 +61,7 @@ def with_verification(report: Report, of_verify: Report) -> Report:
     merged.seconds.verify = round(merged.seconds.verify + of_verify.seconds.total, 3)
     if of_verify.ok or of_verify.error is None:
         return merged
-    return merged.with_error(from_record(of_verify.error.model_dump()))
+    return merged.with_error(of_verify.error.to_error())
 
 
 def published(report: Report, staged: Staging) -> Report:

@@ -9,6 +9,7 @@ import re
 __all__ = [
     "KIB",
     "MIB",
+    "file_label",
     "format_bytes",
     "format_seconds",
     "mib",
@@ -23,6 +24,11 @@ MIB = 1024 * 1024
 _SUFFIXES = {"": 1, "B": 1, "KB": KIB, "K": KIB, "MB": MIB, "M": MIB, "GB": 1024 * MIB, "G": 1024 * MIB}
 # GDAL reads a bare GDAL_CACHEMAX below this as megabytes, from it on as bytes.
 _GDAL_BYTES_FROM = 100_000
+
+
+def file_label(source: str) -> str:
+    """A source's base name, for `ps` and messages: no folders, no URLs, no query strings."""
+    return source.split("?", maxsplit=1)[0].rstrip("/").rpartition("/")[2] or "source"
 
 
 def mib(size_bytes: int) -> int:

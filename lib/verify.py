@@ -129,7 +129,7 @@ def _provenance(kind: str, output: str) -> dict[str, Any] | None:
 
 
 def _expected(work: RasterJob | VectorJob | None) -> dict[str, Any]:
-    """What a plan of the work would expect of its output; without the tile size, which depends on the limit of the run."""
+    """What a plan of the work would expect of its output; without what depends on the limit of the run."""
     if work is None:
         return {}
     room = Room(limit_bytes=_AMPLE_BYTES, budget_bytes=_AMPLE_BYTES, baseline_bytes=process_memory().resident_bytes)
@@ -137,4 +137,5 @@ def _expected(work: RasterJob | VectorJob | None) -> dict[str, Any]:
         expected = dict(prepared.first().expected)
     if getattr(work, "block_size", None) is None:
         expected.pop("block_size", None)
+    expected.pop("window", None)
     return expected

@@ -40,7 +40,7 @@ def allocator_rows(report: Report) -> list[dict[str, Any]]:
         {"location": each.location, "size": format_bytes(each.size_bytes), "blocks": each.blocks}
         for each in report.memory.top_allocators
     ]
-    return rows or [{"location": "(no Python allocation was traced)", "size": format_bytes(0), "blocks": 0}]
+    return rows or [{"location": "(no Python allocation was traced)", "size": "-", "blocks": "-"}]
 
 
 def memory_markdown(report: Report) -> str:
@@ -108,7 +108,7 @@ def _memory_rows(report: Report) -> list[tuple[str, str, str]]:
     last = memory.samples[-1] if memory.samples else None
     rows = [
         ("Limit", _limit(report), held_by),
-        ("Projected peak", plan.get("projected_bytes"), "planned from the header, before anything was read"),
+        ("Projected peak", plan.get("projected_bytes"), "planned from the header and the first chunks"),
         ("Peak", memory.peak_bytes, "high-water mark of resident memory"),
         ("Baseline", memory.baseline_bytes, "datasets open and buffers touched, before the loop"),
         ("Most drift", memory.max_drift_bytes, "largest growth over the baseline while it ran"),
@@ -149,6 +149,7 @@ def _holders(memory: MemoryRecord) -> list[str]:
     rows = [
         (_cell(name.removesuffix("_bytes").replace("_", " ")), _share(name, peak), _share(name, end))
         for name in peak or end
+        if peak.get(name) or end.get(name) or _is_untraced(name, peak)
     ]
     if not rows:
         return []
@@ -159,22 +160,29 @@ def _holders(memory: MemoryRecord) -> list[str]:
 
 def _share(name: str, attribution: dict[str, int]) -> str:
     """One part of an attribution with its share; of Python and NumPy only while they were traced."""
-    if name not in attribution:
-        return "-"
-    if name in ("python_heap_bytes", "numpy_bytes") and attribution.get("tracing_bytes") == 0:
+    if _is_untraced(name, attribution):
         return "not traced, in unexplained"
+    if not attribution.get(name):
+        return "-"
     resident = attribution.get("resident_bytes") or 1
     return f"{format_bytes(attribution[name])} ({attribution[name] / resident:.0%})"
+
+
+def _is_untraced(name: str, attribution: dict[str, int]) -> bool:
+    return name in ("python_heap_bytes", "numpy_bytes") and attribution.get("tracing_bytes") == 0
 
 
 def _plan_rows(plan: dict[str, Any] | None) -> list[tuple[str, str]]:
     if not plan:
         return []
     rows = [
-        (f"memory: {_cell(name.replace('_', ' '))}", format_bytes(size)) for name, size in plan.get("terms", {}).items()
+        (f"memory: {_cell(name.replace('_', ' '))}", format_bytes(size))
+        for name, size in plan.get("terms", {}).items()
+        if size
     ]
     rows.append(("**memory: projected peak**", f"**{format_bytes(plan['projected_bytes'])}**"))
-    rows.append(("disk, at most, with temporary files", format_bytes(plan.get("disk_bytes", 0))))
+    if plan.get("disk_bytes"):
+        rows.append(("disk, at most, with temporary files", format_bytes(plan["disk_bytes"])))
     if plan.get("disk_free_bytes") is not None:
         rows.append(("free on that disk", format_bytes(plan["disk_free_bytes"])))
     if plan.get("window"):
@@ -185,7 +193,8 @@ def _plan_rows(plan: dict[str, Any] | None) -> list[tuple[str, str]]:
     if plan.get("chunks"):
         rows.append(("chunks", str(plan["chunks"])))
     rows.append(("threads", str(plan.get("threads", 1))))
-    rows.append(("GDAL block cache", format_bytes(plan.get("gdal_cache_bytes", 0))))
+    if plan.get("gdal_cache_bytes"):
+        rows.append(("GDAL block cache", format_bytes(plan["gdal_cache_bytes"])))
     if plan.get("lower_by"):
         rows.append(("what would lower the peak most", _cell(plan["lower_by"])))
     return rows

@@ -6,33 +6,29 @@ itself, retries included, is lib/memory/process.py.
 
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 
 from lib.errors import Interrupted, SwathError, Terminated
-from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
-from lib.memory.process import run_job
-from lib.reports import Allocator, MemoryRecord, Report
+from lib.memory.process import AnyJob, run_job
+from lib.memory.record import Record
+from lib.reports import Report
 from lib.units import format_bytes
 from tasks.artifacts import emit
-from tasks.states import ended, report_of
+from tasks.states import Ended, ended, report_of
 
 __all__ = ["capped", "measured", "report_of"]
 
-AnyJob = RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 _TENTHS = 10
-_MOST_SAMPLES = 240
 
 
-def capped(job: AnyJob, *, staged: Path | None = None) -> Report | State[Any]:
+def capped(job: AnyJob, *, staged: Path | None = None) -> Ended:
     """Run a job in its capped child; a task's return value, whatever came of it."""
     return ended(measured(job, staged=staged))
 
@@ -59,29 +55,27 @@ def measured(job: AnyJob, *, staged: Path | None = None) -> Report:
 
 
 class _Listener:
-    """Hears a child's events: logs them, and keeps what a report of a cancelled job needs."""
+    """Hears a child's events: logs them, and keeps the record of which a cancelled job's report is made."""
 
     def __init__(self, job: AnyJob, logger: Logger) -> None:
-        self._job = job
+        self._record = Record(job)
         self._logger = logger
-        self._began = time.monotonic()
         self._tenth = 0
-        self._plan: dict[str, Any] | None = None
-        self._memory = MemoryRecord()
 
     def hear(self, event: dict[str, Any]) -> None:
-        """One event: keep what it tells of memory, and log it."""
+        """One event: fold it into the record, and log it."""
+        if event["event"] == "attempt":
+            self._record, self._tenth = Record(self._record.job, self._record.began), 0
+        self._record.take(event)
         if "resident_bytes" in event:
-            self._memory.samples.append((round(time.monotonic() - self._began, 3), event["resident_bytes"]))
-            del self._memory.samples[:-_MOST_SAMPLES]
-        match event["event"]:
-            case "planned":
-                self._plan = event["plan"]
-            case "baseline":
-                self._memory.baseline_bytes = event["resident_bytes"]
-            case "allocators":
-                self._memory.top_allocators = [Allocator(**each) for each in event["top"]]
+            self._record.sample(event["resident_bytes"])
         self._log(event)
+
+    def cancelled(self, reason: BaseException) -> Report:
+        """The report of a job that was cancelled while it ran."""
+        kind = Interrupted if isinstance(reason, KeyboardInterrupt) else Terminated
+        self._record.fail(kind(f"{self._record.job.label}: cancelled while it ran"))
+        return self._record.report()
 
     def _log(self, event: dict[str, Any]) -> None:
         """Checks as JSON lines, progress in tenths, what the child printed line by line."""
@@ -108,21 +102,12 @@ class _Listener:
                     limit,
                 )
 
-    def cancelled(self, reason: BaseException) -> Report:
-        """The report of a job that was cancelled while it ran."""
-        ctrl_c = isinstance(reason, KeyboardInterrupt)
-        error: SwathError = (Interrupted if ctrl_c else Terminated)(f"{self._job.label}: cancelled while it ran")
-        report = Report.of_error(error, self._job.model_dump(mode="json"))
-        peak = max((size for _, size in self._memory.samples), default=None)
-        memory = self._memory.model_copy(update={"peak_bytes": peak})
-        return report.model_copy(update={"plan": self._plan, "memory": memory})
-
     def _log_plan(self, plan: dict[str, Any]) -> None:
         chunk = f"windows of {plan['window'][0]} x {plan['window'][1]} px" if plan.get("window") else ""
         chunk = f"batches of {plan['batch_rows']} rows" if plan.get("batch_rows") else chunk
         self._logger.info(
             "%s: projected peak %s of a limit of %s%s",
-            self._job.label,
+            self._record.job.label,
             format_bytes(plan["projected_bytes"]),
             format_bytes(plan["limit_bytes"]),
             f", in {chunk}" if chunk else "",

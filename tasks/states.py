@@ -1,34 +1,46 @@
 """How task runs and flow runs end: as a value, or as `Failed` under the error's own name, with one line of message.
 
-Why this is a module (Prefect 3.9, measured): a task that returns `Failed(name=…)` and is called plainly does not raise, and
-a flow that returns a task's state loses the name. So a task ends with `ended`, a flow looks with `settled` and is
-decorated with `named_end`. Cancellation passes through all of them and stays Prefect's own.
+In Prefect 3.9 a task that returns `Failed(name=…)` and is called plainly does not raise, and a flow that returns a task's
+state loses the name: so a task ends with `ended`, a flow looks with `settled` and is decorated with `named_end`.
 """
 
 import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.exceptions import ParameterTypeError
 from prefect.states import Cancelled, Failed
 from prefect.tasks import Task
 
-from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed, from_record
+from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed
 from lib.reports import Report
 
-__all__ = ["cancelled_by_signal", "ended", "failed", "named_end", "report_of", "settled", "worth_retrying"]
+__all__ = [
+    "OPTIONS",
+    "Ended",
+    "cancelled_by_signal",
+    "ended",
+    "failed",
+    "named_end",
+    "report_of",
+    "settled",
+    "worth_retrying",
+]
 
+# What a task of ours ends with, see `ended`.
+Ended = Report | State[Any]
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def ended(report: Report) -> Report | State[Any]:
+def ended(report: Report) -> Ended:
     """A task's return value: the report of a job that went well, else `Failed` under its error's name."""
     if report.ok or report.error is None:
         return report
-    error = from_record(report.error.model_dump())
+    error = report.error.to_error()
     error.report = report
     return failed(error)
 
@@ -92,6 +104,10 @@ def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> b
     """Veto Prefect's retries where another try must end the same: memory has its own ladder in lib, bad input stays bad."""
     data = _data(state)
     return isinstance(data, JobFailed) and not isinstance(data, (DataError, FunctionError, VerificationFailed))
+
+
+# Of every task of ours: what it did is on the disk, so nothing of it is cached.
+OPTIONS: dict[str, Any] = {"cache_policy": NO_CACHE, "retry_condition_fn": worth_retrying}
 
 
 def _error_of(state: State[Any]) -> SwathError:

@@ -1,12 +1,8 @@
 """The cap, from inside the child: death signal and what it does not reach, start-up ceiling, RLIMIT_AS, a cgroup v2 leaf.
 
-What a user's function starts belongs to the job. The child adopts what its descendants leave behind, so that a daemon (double
-fork, setsid) stays in the tree that the watchdog sums and kills; what is left when the job ends is ended then. A guard beside
-the child ends all of it when the child itself is killed. Not reached, once the child is dead: a process that has both left its
-group and been executed with an environment without the child's mark.
-
-Virtual size is many times resident size, so RLIMIT_AS is a backstop with slack; the parent's watchdog holds resident
-memory (`process.py`). All of it is Linux; elsewhere each function says by its return value that it holds nothing.
+What a user's function starts belongs to the job: the child adopts orphans, ends what is left, and a guard ends all of it
+when the child is killed; which process even that misses is in lib/README.md. Resident memory is held by the parent
+(`watch.py`). Elsewhere than on Linux each function says by its return value that it holds nothing.
 """
 
 import contextlib
@@ -19,11 +15,10 @@ import sys
 import time
 from pathlib import Path
 
-from lib.memory.proc import process_memory, tree
+from lib.memory.proc import MARK, process_memory, tree
 from lib.units import MIB
 
 __all__ = [
-    "MARK",
     "STARTUP_CEILING_BYTES",
     "adopt_orphans",
     "apply_address_space_cap",
@@ -44,8 +39,6 @@ _STARTUP_ADDRESS_SPACE = 8 * 1024 * MIB
 _SLACK_BYTES = 64 * MIB
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-# In the environment of a child, and so of all that it starts: its value names the child, for those who left its group.
-MARK = "SWATH_CHILD"
 # Ends those who bear our mark, itself last with the group; `-s` and `2>` are for processes that end meanwhile.
 _GUARD = f"""read _
 for each in $(grep -lsazx "{MARK}=${MARK}" /proc/[0-9]*/environ); do

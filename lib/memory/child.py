@@ -24,19 +24,19 @@ import traceback
 import tracemalloc
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lib.errors import MemoryRefused, SwathError, shown_lines
+from lib.errors import MemoryRefused, shown_lines
 from lib.jobs import parse_job, user_function
 from lib.memory import refusal
 from lib.memory.evidence import explain_exception
 from lib.memory.meter import Meter
-from lib.memory.proc import process_memory
+from lib.memory.proc import peak_bytes, process_memory, restart_peak
 from lib.memory.traces import FUNCTION_FRAMES
 from lib.memory.work import Bench, Engine, Room, Work, load_engine
-from lib.reports import Outcome, Plan
+from lib.reports import Plan
 
 __all__ = ["main"]
 
@@ -69,21 +69,27 @@ def main(kind: str, descriptor: int) -> None:
 
 def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None) -> None:
     """One job, to its `done` or `error` event."""
+    os.environ |= request["environment"]
+    if tempfile := sys.modules.get("tempfile"):
+        vars(tempfile)["tempdir"] = None  # Python looks at TMPDIR once
     job = parse_job(request["job"])
     cap.lift_address_space_cap()
     cap.apply_startup_ceiling()
+    if leaf:
+        cap.limit_leaf(leaf, cap.STARTUP_CEILING_BYTES)
     guard = None
     if user_function(job):
         cap.adopt_orphans()
         guard = cap.end_with_us()
-    _forget_peak()
+    restart_peak(forget=True)
+    resources = job.resources
     meter = Meter(
         send,
-        drift_threshold_bytes=job.resources.drift_threshold_bytes,
-        residual_tolerance_bytes=job.resources.residual_tolerance_bytes,
+        drift_threshold_bytes=resources.drift_threshold_bytes,
+        residual_tolerance_bytes=resources.residual_tolerance_bytes,
     )
     try:
-        last = _work(request, job, engine, meter, send, leaf)
+        last = _Sitting(request, job, meter, send, leaf).work(engine)
     except BaseException as error:  # noqa: BLE001 - the job's boundary
         cap.lift_address_space_cap()
         last = _error_event(error, job.label, meter)
@@ -94,107 +100,93 @@ def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None
     send(last)
 
 
-def _work(
-    request: dict[str, Any], job: Any, engine: Engine, meter: Meter, send: Send, leaf: Path | None
-) -> dict[str, Any]:
-    """Plan and do the job; the event that says that it is done."""
-    limit_bytes = job.resources.limit_bytes
-    staged = Path(request["staged"]) if request.get("staged") else None
-    room = Room(
-        limit_bytes=limit_bytes,
-        budget_bytes=int(limit_bytes * request.get("budget_fraction", 1.0)),
-        baseline_bytes=process_memory().resident_bytes,
-        disk_free_bytes=_free_bytes(job, staged),
-    )
-    with closing(engine.prepare(job, room)) as work:
-        try:
-            return _planned_and_run(
-                work, job, room, meter, send, staged, leaf, plan_only=bool(request.get("plan_only"))
-            )
-        except MemoryRefused as refused:
-            raise refusal.hinted(refused, work, job, room) from refused
+@dataclass(frozen=True, slots=True)
+class _Sitting:
+    """One job in this child: what was asked, and with what it is measured, told and capped."""
 
+    request: dict[str, Any]
+    job: Any
+    meter: Meter
+    send: Send
+    leaf: Path | None
 
-def _planned_and_run(
-    work: Work,
-    job: Any,
-    room: Room,
-    meter: Meter,
-    send: Send,
-    staged: Path | None,
-    leaf: Path | None,
-    *,
-    plan_only: bool,
-) -> dict[str, Any]:
-    """First plan, cap, probe, final plan, work."""
+    def work(self, engine: Engine) -> dict[str, Any]:
+        """Plan and do the job; the event that says that it is done."""
+        limit_bytes = self.job.resources.limit_bytes
+        room = Room(
+            limit_bytes=limit_bytes,
+            budget_bytes=int(limit_bytes * self.request["budget_fraction"]),
+            baseline_bytes=process_memory().resident_bytes,
+            disk_free_bytes=self._free_bytes(),
+        )
+        with closing(engine.prepare(self.job, room)) as work:
+            try:
+                self._cap(self._tell(work.first(), room, final=False))
+                return self._look(work, room) if self.request["plan_only"] else self._run(work, room)
+            except MemoryRefused as refused:
+                raise refusal.hinted(refused, work, self.job, room) from refused
 
-    def tell(plan: Plan, *, final: bool) -> Plan:
-        held = refusal.held(plan, room, job.label, process_memory().peak_bytes)
+    def _tell(self, plan: Plan, room: Room, *, final: bool) -> Plan:
+        most_bytes = room.limit_bytes if final else room.budget_bytes
+        held = refusal.held(plan, most_bytes, self.job.label, peak_bytes())
         record = replace(held, disk_free_bytes=room.disk_free_bytes).to_record()
-        send({"event": "planned", "plan": record, "final": final})
+        self.send({"event": "planned", "plan": record, "final": final})
         return held
 
-    def settle(plan: Plan) -> None:
-        meter.expect(tell(plan, final=True).projected_bytes)
+    def _cap(self, first: Plan) -> None:
+        address_space = cap.apply_address_space_cap(first.limit_bytes, first.threads + 1)  # and the meter's
+        if self.leaf:
+            cap.limit_leaf(self.leaf, first.limit_bytes)
+        leaf = str(self.leaf) if self.leaf else None
+        self.send({"event": "capped", "address_space_bytes": address_space, "leaf": leaf})
 
-    first = tell(work.first(), final=False)
-    address_space = cap.apply_address_space_cap(room.limit_bytes, first.threads + 1)  # and the meter's
-    if leaf:
-        cap.limit_leaf(leaf, room.limit_bytes)
-    send({"event": "capped", "address_space_bytes": address_space, "leaf": str(leaf) if leaf else None})
-    if plan_only:
-        tell(work.look(), final=True)
-        return {"event": "done", "outcome": None, "memory": meter.record()}
-    # Traced from here: with what planning imports, a snapshot takes 17 ms instead of 2.
-    tracemalloc.start(FUNCTION_FRAMES if user_function(job) else 1)
-    meter.expect(room.limit_bytes)
-    bench = Bench(staged=staged, meter=meter, send=send, settle=settle)
-    began = time.monotonic()
-    outcome = work.run(bench)
-    bench.conclude(job.label)
-    return _done(outcome, meter, time.monotonic() - began)
+    def _look(self, work: Work, room: Room) -> dict[str, Any]:
+        self._tell(work.look(), room, final=True)
+        return {"event": "done", "outcome": None, "memory": self.meter.record()}
 
+    def _run(self, work: Work, room: Room) -> dict[str, Any]:
+        # From here, as what planning imports would make each look eight times longer (MEASURED, "Traces").
+        tracemalloc.start(FUNCTION_FRAMES if user_function(self.job) else 1)
+        self.meter.expect(room.limit_bytes)
 
-def _done(outcome: Outcome, meter: Meter, seconds: float) -> dict[str, Any]:
-    return {
-        "event": "done",
-        "outcome": {
-            "result": outcome.result,
-            "driver": outcome.driver,
-            "warnings": [*outcome.warnings, *meter.warnings],
-        },
-        "memory": meter.record(),
-        "seconds": seconds,
-    }
+        def settle(plan: Plan) -> None:
+            self.meter.expect(self._tell(plan, room, final=True).projected_bytes)
 
+        bench = Bench(staged=self._staged, meter=self.meter, send=self.send, settle=settle)
+        began = time.monotonic()
+        outcome = work.run(bench)
+        bench.conclude(self.job.label)
+        warnings = [*outcome.warnings, *self.meter.warnings]
+        return {
+            "event": "done",
+            "outcome": {"result": outcome.result, "warnings": warnings},
+            "memory": self.meter.record(),
+            "seconds": time.monotonic() - began,
+        }
 
-def _free_bytes(job: Any, staged: Path | None) -> int | None:
-    """What is free where the job writes; of a plan that is only looked at, where it would."""
-    destination = staged or getattr(job, "destination", None)
-    if destination is None:
+    @property
+    def _staged(self) -> Path | None:
+        return Path(self.request["staged"]) if self.request["staged"] else None
+
+    def _free_bytes(self) -> int | None:
+        """What is free where the job writes; of a plan that is only looked at, where it would."""
+        destination = self._staged or getattr(self.job, "destination", None)
+        if destination is None:
+            return None
+        with suppress(OSError):
+            return shutil.disk_usage(Path(destination).parent).free
         return None
-    with suppress(OSError):
-        return shutil.disk_usage(Path(destination).parent).free
-    return None
 
 
 def _error_event(error: BaseException, label: str, meter: Meter) -> dict[str, Any]:
-    explained: SwathError = explain_exception(error, label)
     meter.note_failure()
-    record = explained.to_record()
-    record["facts"]["traceback"] = shown_lines("".join(traceback.format_exception(error)))
     return {
         "event": "error",
-        "error": json.loads(json.dumps(record, default=str)),
+        "error": json.loads(json.dumps(explain_exception(error, label).to_record(), default=str)),
+        "traceback": shown_lines("".join(traceback.format_exception(error))),
         "memory": meter.record(),
         "warnings": meter.warnings,
     }
-
-
-def _forget_peak() -> None:
-    """Set VmHWM back to the size now, so that each job in turn has its own peak (proc(5), clear_refs)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from lib.diagnosis import diagnose, named, words
 from lib.errors import FunctionError, MemoryExceeded, SwathError
 from lib.memory import cap
-from lib.memory.evidence import NEAR_ADDRESS_SPACE_BYTES, all_words, is_refusal, one_line
+from lib.memory.evidence import NEAR_ADDRESS_SPACE_BYTES
 
 __all__ = ["call"]
 
@@ -26,9 +27,10 @@ def call(function: Callable[..., Any], name: str, *arguments: Any) -> Any:
     except (MemoryError, SwathError):
         raise
     except BaseException as error:
-        if is_refusal(error, at_cap=cap.is_near_address_space_cap(NEAR_ADDRESS_SPACE_BYTES)):
-            raise MemoryExceeded(f"function {name}: an allocator was refused: {all_words(error)}") from error
-        raise FunctionError(f"function {name} raised {one_line(error)}", function=name) from error
+        at_cap = cap.is_near_address_space_cap(NEAR_ADDRESS_SPACE_BYTES)
+        if diagnose(error, at_cap=at_cap, of_user=True) == "memory":
+            raise MemoryExceeded(f"function {name}: an allocator was refused: {words(error)}") from error
+        raise FunctionError(f"function {name} raised {named(error)}", function=name) from error
     finally:
         if os.getpid() != ours:  # a fork that came back would go on with the job's files, and close them
             traceback.print_exc()

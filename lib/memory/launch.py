@@ -1,26 +1,29 @@
-"""One capped child: launch, send, hear, stop. What it does and when it has died is judged in `process.py`."""
+"""One capped child: launch, send, hear, stop. What it does and when it has died is judged in `process.py`.
+
+A direct job's child is launched before the command line is imported, by kind and label alone: both imports take half a second,
+on a core each (MEASURED, "Start-up of a direct job"). So this module imports little, and what a job chooses goes down with it.
+"""
 
 import contextlib
 import json
 import os
-import secrets
 import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lib.jobs import Resources
-from lib.memory.cap import MARK
-from lib.memory.proc import started_with, tree
+from lib.memory.proc import MARK, started_with, tree
 from lib.units import MIB
 
-__all__ = ["Child", "child_environment"]
+if TYPE_CHECKING:
+    from lib.jobs import Resources
+
+__all__ = ["Child", "child_environment", "job_environment", "launch_early", "take_early"]
 
 _ROOT = Path(__file__).resolve().parents[2]
 _READ_BYTES = 65536
@@ -36,20 +39,11 @@ class Child:
     Args:
         kind: the job kind that it will take.
         label: the file name that an operator sees in `ps`.
-        resources: for its environment.
-        folder: where libraries may put temporary files; None: the system's own.
         leaf: its cgroup v2 leaf, if it gets one.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        label: str,
-        resources: Resources,
-        folder: Path | None = None,
-        leaf: Path | None = None,
-    ) -> None:
-        self._mark = secrets.token_hex(8)
+    def __init__(self, kind: str, label: str, leaf: Path | None = None) -> None:
+        self._mark = os.urandom(8).hex()
         reader, writer = os.pipe()
         try:
             self._process = subprocess.Popen(
@@ -59,14 +53,14 @@ class Child:
                 stderr=subprocess.PIPE,
                 pass_fds=(writer,),
                 start_new_session=True,
-                env=child_environment(resources, folder, leaf) | {MARK: self._mark},
+                env=child_environment(leaf) | {MARK: self._mark},
             )
         except BaseException:
             os.close(reader)
             raise
         finally:
             os.close(writer)
-        self.kind = kind
+        self.kind, self.label = kind, label
         self.pid = self._process.pid
         self.last_words: deque[bytes] = deque()
         self._words_bytes = 0
@@ -215,26 +209,59 @@ def _kill_all(listed: Callable[[], list[int]], *, until_gone: bool) -> None:
             time.sleep(_DYING_SECONDS)
 
 
-def child_environment(resources: Resources, folder: Path | None, leaf: Path | None) -> dict[str, str]:
+def child_environment(leaf: Path | None) -> dict[str, str]:
     """What the child must have before it imports anything; the rest is the parent's own."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")])),
         "PYTHONUNBUFFERED": "1",
         "SWATH_PARENT_PID": str(os.getpid()),
         "MALLOC_ARENA_MAX": "1",
-        # Pinned: else the threshold moves with what is freed, and the same job varies by up to 128 MiB (FACTS, "The probe").
+        # Else the threshold moves with what is freed, and no two runs take the same (MEASURED, "malloc pinned").
         "MALLOC_MMAP_THRESHOLD_": str(4 * MIB),
         "MALLOC_TRIM_THRESHOLD_": str(8 * MIB),
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "ARROW_DEFAULT_MEMORY_POOL": "system",
-        # GDAL takes numbers from 100000 on as bytes and less as megabytes.
-        "GDAL_CACHEMAX": str(max(resources.gdal_cache_max_bytes, 100_000)),
-        "GDAL_NUM_THREADS": str(min(resources.threads or resources.threads_max, resources.threads_max)),
-        "CPL_TMPDIR": str(folder or tempfile.gettempdir()),
+        "PYDANTIC_DISABLE_PLUGINS": "__all__",  # it would read the metadata of every installed package
     }
-    if folder:
-        environment["TMPDIR"] = str(folder)
     if leaf:
         environment["SWATH_CGROUP_LEAF"] = str(leaf)
     return environment
+
+
+def job_environment(resources: "Resources", folder: Path | None) -> dict[str, str]:
+    """What libraries in the child must have before the job opens anything.
+
+    Args:
+        resources: the job's.
+        folder: where libraries may put temporary files; None: the system's own.
+    """
+    import tempfile
+
+    place = str(folder or tempfile.gettempdir())
+    return {
+        # GDAL takes numbers from 100000 on as bytes and less as megabytes.
+        "GDAL_CACHEMAX": str(max(resources.gdal_cache_max_bytes, 100_000)),
+        "GDAL_NUM_THREADS": str(min(resources.threads or resources.threads_max, resources.threads_max)),
+        "CPL_TMPDIR": place,
+        "TMPDIR": place,
+    }
+
+
+_early: list[Child] = []
+
+
+def launch_early(kind: str, label: str) -> None:
+    """Launch the child of the job that is to come, if all goes well; it dies with us if it does not."""
+    _early.append(Child(kind, label))
+
+
+def take_early(kind: str, label: str) -> Child | None:
+    """The child that was launched early, if it is for such a job; else it is ended."""
+    while _early:
+        child = _early.pop()
+        if (child.kind, child.label) == (kind, label):
+            return child
+        child.stop()
+        child.close()
+    return None

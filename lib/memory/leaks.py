@@ -1,14 +1,13 @@
 """A leak is residue that slopes with chunks: when to release, a robust line through what stays, and what that line means. Pure.
 
-Theil-Sen slope with Sen's confidence interval (Sen 1968, JASA 63, 1379-1389): the median of all pairwise slopes, and
-the pairwise slopes at the ranks that Kendall's statistic gives for 95 %. A sawtooth has a wide interval around zero.
-Which lines of code it grows at is in `traces.py`; who releases and says so, in `meter.py`.
+Theil-Sen slope with Sen's confidence interval (Sen 1968, JASA 63, 1379-1389): the median of all pairwise slopes, and those at the
+ranks that Kendall's statistic gives for 95 %. Which lines of code grow is in `traces.py`.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from typing import Any
 
 __all__ = ["Residues", "Sizes", "Slope", "fit", "growing", "would_cross"]
 
@@ -57,7 +56,8 @@ def fit(points: Sequence[Point]) -> Slope | None:
     half_width = _Z_95 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
     low = slopes[max(0, math.floor((len(slopes) - half_width) / 2))]
     high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + half_width) / 2))]
-    return Slope(round(median(slopes), 1), round(low, 1), round(high, 1), n)
+    median = (slopes[(len(slopes) - 1) // 2] + slopes[len(slopes) // 2]) / 2
+    return Slope(round(median, 1), round(low, 1), round(high, 1), n)
 
 
 def growing(points: Sequence[Point]) -> Slope | None:
@@ -99,18 +99,19 @@ def would_cross(slope: Slope, *, chunk: int, held_bytes: int, chunks: int, thres
 
 
 class Sizes:
-    """Resident sizes over chunks, at most 128 of them, evenly thinned."""
+    """Resident sizes over chunks or seconds, evenly thinned to so many."""
 
-    def __init__(self) -> None:
-        self.points: list[Point] = []
+    def __init__(self, most: int = _MOST_POINTS) -> None:
+        self.points: list[tuple[Any, int]] = []
+        self._most = most
         self._stride = 1
         self._seen = 0
 
-    def add(self, chunk: int, resident_bytes: int) -> None:
+    def add(self, at: float, resident_bytes: int) -> None:
         """One more size; only every so many are kept."""
         if self._seen % self._stride == 0:
-            self.points.append((chunk, resident_bytes))
-            if len(self.points) > _MOST_POINTS:
+            self.points.append((at, resident_bytes))
+            if len(self.points) > self._most:
                 del self.points[1::2]
                 self._stride *= 2
         self._seen += 1

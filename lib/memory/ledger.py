@@ -1,8 +1,7 @@
-"""Many jobs, one budget: a ledger of tickets held by file locks, strictly first come first served.
+"""Many jobs, one budget: a ledger of tickets held by file locks, first come first served, for terminal and flows alike.
 
-A ticket is a file whose name is its place in the queue and whose content is what it asks for; it counts for as long as its owner
-holds the lock on it, and a lock dies with its holder. Whoever waits looks again every `_LOOK_SECONDS`; nobody needs to be told.
-Terminal and flows use the same folder, hence the same queue.
+A ticket is a file: its name is its place in the queue, its content what it asks for, its owner's lock its life. Whoever
+waits looks again every `_LOOK_SECONDS`; nobody needs to be told.
 """
 
 import contextlib

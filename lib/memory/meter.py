@@ -1,8 +1,7 @@
 """The meter: baseline, drift chunk by chunk, peak, residue, leaks, attribution and top allocators, from inside the child.
 
-It reads `/proc` and tracemalloc and knows nothing of pixels or features. Releasing happens here too, at chunk boundaries, some
-sixty times a job and whenever memory stands higher than ever: what stays after a release is what a leak is fitted through
-(`leaks.py`). What is traced, and within what bound, is in `traces.py`; what memory is made of, in `attribution.py`.
+It releases, too, at chunk boundaries, some sixty times a job and whenever memory stands higher than ever: a leak is fitted
+through what stays (`leaks.py`). What is traced is in `traces.py`, what memory is made of in `attribution.py`.
 """
 
 import gc
@@ -16,7 +15,7 @@ from lib.errors import DriftExceeded
 from lib.memory.attribution import Attributor
 from lib.memory.cap import trim
 from lib.memory.leaks import Residues, Sizes, Slope, fit, growing, would_cross
-from lib.memory.proc import process_memory
+from lib.memory.proc import peak_bytes, process_memory
 from lib.memory.traces import Lines, Tracer, growth
 from lib.units import MIB, format_bytes
 
@@ -153,7 +152,7 @@ class Meter:
         slope = fit(self._residues.points)
         return {
             "baseline_bytes": self.baseline_bytes,
-            "peak_bytes": now.peak_bytes,
+            "peak_bytes": peak_bytes(),
             "final_bytes": self.final_bytes if self.final_bytes is not None else now.resident_bytes,
             "residual_bytes": self.residual_bytes,
             "max_drift_bytes": self.max_drift_bytes,

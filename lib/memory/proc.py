@@ -1,23 +1,25 @@
-"""What the kernel says of a process's memory, and of its descendants. psutil where there is no `/proc`."""
+"""What the kernel says of a process's memory, and of its descendants; psutil only where there is no `/proc`."""
 
 import contextlib
 import os
 from pathlib import Path
-from typing import NamedTuple
-
-import psutil
+from typing import Any, NamedTuple
 
 __all__ = [
+    "MARK",
     "ProcessMemory",
     "TreeMemory",
     "cpu_seconds",
-    "mapped_bytes",
+    "peak_bytes",
     "process_memory",
+    "restart_peak",
     "started_with",
     "tree",
     "tree_memory",
 ]
 
+# In the environment of a child, and so of all that it starts: its value names the child, for those who left its group.
+MARK = "SWATH_CHILD"
 _MOST_BYTES = 65536
 _HAS_PROC = Path("/proc/self/status").exists()
 
@@ -40,11 +42,14 @@ class TreeMemory(NamedTuple):
 
 
 _GONE = ProcessMemory(0, 0, 0, 0)
+_highest = [0]
 
 
 def process_memory(pid: int | None = None) -> ProcessMemory:
     """Memory of a process (default: this one); zeros where it is gone."""
     if not _HAS_PROC:
+        import psutil
+
         with contextlib.suppress(psutil.Error):
             info = psutil.Process(pid).memory_info()
             return ProcessMemory(info.rss, info.rss, 0, info.vms)
@@ -58,9 +63,17 @@ def process_memory(pid: int | None = None) -> ProcessMemory:
     )
 
 
-def mapped_bytes() -> int:
-    """This process's resident pages of files: of libraries, mostly. 0 where the kernel does not tell."""
-    return _kib(_read("/proc/self/status"), b"\nRssFile:") * 1024 if _HAS_PROC else 0
+def peak_bytes(*, since_restart: bool = False) -> int:
+    """This process's own high-water mark: of the job, or since `restart_peak`."""
+    now = process_memory().peak_bytes
+    return now if since_restart else max(now, _highest[0])
+
+
+def restart_peak(*, forget: bool = False) -> None:
+    """Set VmHWM back to the size now (proc(5), clear_refs); what it was is kept for `peak_bytes`, or forgotten: a new job."""
+    _highest[0] = 0 if forget else peak_bytes()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _kib(status: bytes, field: bytes) -> int:
@@ -79,6 +92,8 @@ def tree(pid: int) -> list[int]:
 def _children(pid: int) -> list[int]:
     children: list[int] = []
     if not _HAS_PROC:
+        import psutil
+
         with contextlib.suppress(psutil.Error):
             children = [child.pid for child in psutil.Process(pid).children()]
         return children
@@ -90,12 +105,25 @@ def _children(pid: int) -> list[int]:
 
 def started_with(name: str, value: str) -> list[int]:
     """The processes that were started with this variable in their environment, as far as we may look at them."""
+    if not _HAS_PROC:
+        import psutil
+
+        return [each.pid for each in psutil.process_iter() if _environ(each).get(name) == value]
     found: list[int] = []
-    for pid in psutil.pids():
-        with contextlib.suppress(psutil.Error):
-            if psutil.Process(pid).environ().get(name) == value:
-                found.append(pid)
+    wanted = f"{name}={value}".encode()
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - names only
+        with contextlib.suppress(OSError):
+            if entry.isdigit() and wanted in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                found.append(int(entry))
     return found
+
+
+def _environ(process: Any) -> dict[str, str]:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return dict(process.environ())
+    return {}
 
 
 def _read(path: str) -> bytes:
@@ -117,7 +145,14 @@ def tree_memory(pid: int) -> TreeMemory:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process has used, seconds; 0 where it is gone."""
-    with contextlib.suppress(psutil.Error):
-        times = psutil.Process(pid).cpu_times()
-        return float(times.user + times.system)
+    if not _HAS_PROC:
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(pid).cpu_times()
+            return float(times.user + times.system)
+        return 0.0
+    with contextlib.suppress(OSError):
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime: proc(5)
     return 0.0

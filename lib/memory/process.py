@@ -1,8 +1,7 @@
-"""The parent: runs jobs in capped children, watches them, and says what came of each as a Report.
+"""The parent: runs jobs in capped children, with the one loop of retries, and says what came of each as a Report.
 
-One runner for every kind of job, terminal and flows alike, and the one loop of retries. `launch.py` has the process itself,
-`watch.py` hears it and holds its limit and deadlines, `evidence.py` judges deaths.
-A caller's KeyboardInterrupt (or a flow's cancellation) passes through after the child is gone.
+`launch.py` has the process itself, `watch.py` hears it and holds limit and deadlines, `record.py` folds what it says. A
+caller's KeyboardInterrupt (or a flow's cancellation) passes through after the child is gone.
 """
 
 import contextlib
@@ -15,11 +14,12 @@ from typing import Any, NamedTuple, Self
 from lib.errors import MemoryExceeded, MemoryRefused, SettingsError
 from lib.jobs import Resources
 from lib.memory import history
-from lib.memory.launch import Child
-from lib.memory.ledger import admission
-from lib.memory.watch import AnyJob, OnEvent, Watch
+from lib.memory.launch import Child, job_environment, take_early
+from lib.memory.ledger import Entry, admission
+from lib.memory.record import AnyJob, Record
+from lib.memory.watch import OnEvent, Watch
 from lib.reports import Attempt, Report
-from lib.units import MIB, format_bytes, mib
+from lib.units import format_bytes, mib
 
 __all__ = ["AnyJob", "OnEvent", "Runner", "run_job"]
 
@@ -84,71 +84,71 @@ class Runner:
         hear = on_event or _ignore
         began = time.monotonic()
         attempts: list[Attempt] = []
-        report: Report | None = None
+        report = None
         rung: _Rung | None = _Rung(job.resources.limit_bytes, 1.0)
         timeout = job.resources.timeout_seconds
         self._deadline = None if timeout is None else began + timeout
         while rung is not None:
             if attempts:
                 hear({"event": "attempt", "number": len(attempts) + 1, **rung._asdict()})
-            resources = job.resources.model_copy(update={"limit_bytes": rung.limit_bytes})
-            tried = job.model_copy(update={"resources": resources})
-            with contextlib.ExitStack() as admitted:
-                if not plan_only:
-                    asked = time.monotonic()
-                    admitted.enter_context(_admission(tried, hear))
-                    if self._deadline is not None:  # waiting is not the job's time
-                        self._deadline += time.monotonic() - asked
-                latest = self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
+            record = self._admitted(job, rung, staged, plan_only=plan_only, hear=hear)
+            latest = record.report(plan_only=plan_only)
             attempts.append(_attempt_of(latest, rung.limit_bytes))
-            if report is None or rung.fraction == 1 or latest.status != "refused":
+            if report is None or rung.fraction == 1 or latest.status != "refused" or record.ran_out:
                 report = latest  # where no smaller plan is to be had, what the death before said stands
-            rung = _next_rung(latest, rung, job.resources)
+            rung = _next_rung(record, rung, job.resources)
         if report is None:  # pragma: no cover - the loop runs at least once
             raise AssertionError
-        report = _refused_in_probe(report)
         report.attempts = attempts
         _warn_of_overrun(report, job.resources)
         _remember(report, job.resources.history_path)
         report.seconds.total = round(time.monotonic() - began, 3)
         return report
 
-    def _attempt(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Report:
-        reused = self._child is not None and self._child.kind == job.kind and self._taken < _JOBS_PER_CHILD
-        if not reused:
-            self._renew(job, staged)
-        watch = self._watch(job, staged, plan_only=plan_only, fraction=fraction, hear=hear)
-        if reused and isinstance(watch.error, MemoryRefused):
+    def _admitted(self, job: AnyJob, rung: "_Rung", staged: Path | None, *, plan_only: bool, hear: OnEvent) -> Record:
+        """One attempt, with a place in the host's ledger where jobs share a budget."""
+        resources = job.resources.model_copy(update={"limit_bytes": rung.limit_bytes})
+        tried = job.model_copy(update={"resources": resources})
+        asked = time.monotonic()
+        with contextlib.nullcontext() if plan_only else _admission(tried, hear):
+            if self._deadline is not None:  # waiting is not the job's time
+                self._deadline += time.monotonic() - asked
+            return self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
+
+    def _attempt(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Record:
+        request = {
+            "job": job.model_dump(mode="json"),
+            "staged": str(staged) if staged else None,
+            "environment": job_environment(job.resources, staged.parent if staged else None),
+            "plan_only": plan_only,
+            "budget_fraction": fraction,
+        }
+        kept = self._child if self._taken < _JOBS_PER_CHILD else None
+        child = kept if kept is not None and kept.kind == job.kind else self._renew(job)
+        watch = self._watch(child, job, request, hear)
+        if child is kept and isinstance(watch.record.error, MemoryRefused):
             # A used child is larger than a fresh one: the refusal must not depend on what ran before.
-            self._renew(job, staged)
-            watch = self._watch(job, staged, plan_only=plan_only, fraction=fraction, hear=hear)
-        residue = watch.memory.residual_bytes or 0
-        worn = residue > job.resources.residual_tolerance_bytes or watch.ended_processes
+            watch = self._watch(self._renew(job), job, request, hear)
+        record = watch.record
+        residue = record.memory.residual_bytes or 0
+        worn = residue > job.resources.residual_tolerance_bytes or record.ended_processes
         if watch.died or worn or job.resources.host_budget_bytes:
             self.close()  # under a shared budget nothing is held between jobs either
-        return watch.report(job, plan_only=plan_only)
+        return record
 
-    def _renew(self, job: AnyJob, staged: Path | None) -> None:
+    def _renew(self, job: AnyJob) -> Child:
         self.close()
         self._leaf = _make_leaf(job.resources.cgroup_parent)
-        self._child = Child(job.kind, job.label, job.resources, staged.parent if staged else None, self._leaf)
+        early = None if self._leaf else take_early(job.kind, job.label)
+        self._child = early or Child(job.kind, job.label, self._leaf)
         self._taken = 0
+        return self._child
 
-    def _watch(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> "Watch":
-        child = self._child
-        if child is None:  # pragma: no cover - `_attempt` has just made sure
-            raise AssertionError
+    def _watch(self, child: Child, job: AnyJob, request: dict[str, Any], hear: OnEvent) -> Watch:
         self._taken += 1
         child.forget_words()
-        watch = Watch(child, job, self._leaf, deadline=self._deadline)
-        child.send(
-            {
-                "job": job.model_dump(mode="json"),
-                "staged": str(staged) if staged else None,
-                "plan_only": plan_only,
-                "budget_fraction": fraction,
-            }
-        )
+        watch = Watch(child, Record(job), self._leaf, self._deadline)
+        child.send(request)
         try:
             watch.until_done(hear)
         except BaseException:
@@ -170,13 +170,13 @@ def _admission(job: AnyJob, hear: OnEvent) -> contextlib.AbstractContextManager[
     resources = job.resources
     if resources.host_budget_bytes is None or resources.ledger_path is None:
         return contextlib.nullcontext()
-    return admission(
-        resources.ledger_path,
-        resources.limit_bytes,
-        resources.host_budget_bytes,
-        f"{job.kind} {job.label}",
-        lambda before: hear({"event": "waiting", "behind": len(before)}),
-    )
+
+    def wait(before: list[Entry]) -> None:
+        take_early("", "")  # what was launched for us holds none of the others' budget meanwhile
+        hear({"event": "waiting", "behind": len(before)})
+
+    label = f"{job.kind} {job.label}"
+    return admission(resources.ledger_path, resources.limit_bytes, resources.host_budget_bytes, label, wait)
 
 
 def _warn_of_overrun(report: Report, resources: Resources) -> None:
@@ -193,22 +193,6 @@ def _warn_of_overrun(report: Report, resources: Resources) -> None:
     )
 
 
-def _refused_in_probe(report: Report) -> Report:
-    """A job that passed its limit while it was still measured has been refused: nothing of it was to be published."""
-    reached = report.error.facts.get("reached_bytes") if report.error else None
-    if not reached or report.error is None or report.error.type != MemoryExceeded.__name__:
-        return report
-    smallest = max(int(reached), int((report.plan or {}).get("limit_bytes", 0)) + MIB)
-    return report.with_error(
-        MemoryRefused(
-            f"{report.error.message}, while its first chunks were measured: it needs more than {mib(smallest) - 1} MiB",
-            hint=f"raise the memory limit to at least {mib(smallest)} MiB; how much is enough shows when the first chunks fit",
-            smallest_limit_bytes=smallest,
-            reached_bytes=reached,
-        )
-    )
-
-
 def _remember(report: Report, path: Path | None) -> None:
     if path is not None and report.status in {"completed", "exceeded"} and report.plan and report.memory.peak_bytes:
         warning = history.record(path, report.model_dump(mode="json"))
@@ -220,23 +204,25 @@ def _ignore(_: dict[str, Any]) -> None:
     return
 
 
-def _next_rung(latest: Report, rung: _Rung, granted: Resources) -> _Rung | None:
+def _next_rung(latest: Record, rung: _Rung, granted: Resources) -> _Rung | None:
     """The next attempt after a death or a refusal of memory: a smaller plan under the same cap, then a higher limit."""
-    type_ = latest.error.type if latest.error else None
-    smallest = (latest.plan or {}).get("smallest_limit_bytes")
-    is_first = rung == _Rung(granted.limit_bytes, 1.0)
-    if type_ == MemoryExceeded.__name__ and is_first and smallest and smallest <= rung.limit_bytes * _LADDER_FRACTION:
-        # Of what was projected, where that was less: else the plan that died would be made again.
-        projected = min((latest.plan or {})["projected_bytes"], rung.limit_bytes)
+    error = latest.error
+    if rung == _Rung(granted.limit_bytes, 1.0) and latest.ran_out and latest.first_plan:
+        # Of the first plan: what the probe adds to it does not grow with the budget, and the plan that died would be made again.
+        projected, smallest = latest.first_plan["projected_bytes"], latest.first_plan["smallest_limit_bytes"]
         budget = max(smallest, projected * _LADDER_FRACTION)
-        return _Rung(rung.limit_bytes, min(budget / rung.limit_bytes, _LADDER_FRACTION))
+        if budget < projected:
+            return _Rung(rung.limit_bytes, budget / rung.limit_bytes)
     limit_max_bytes = granted.limit_max_bytes
     if limit_max_bytes is not None and granted.host_budget_bytes is not None:
         limit_max_bytes = min(limit_max_bytes, granted.host_budget_bytes)
-    of_memory = type_ in {MemoryExceeded.__name__, MemoryRefused.__name__}
-    if not of_memory or limit_max_bytes is None or rung.limit_bytes >= limit_max_bytes:
+    if (
+        not isinstance(error, (MemoryExceeded, MemoryRefused))
+        or limit_max_bytes is None
+        or rung.limit_bytes >= limit_max_bytes
+    ):
         return None
-    needed = latest.error.facts.get("smallest_limit_bytes", 0) if latest.error and rung.fraction == 1 else 0
+    needed = error.facts.get("smallest_limit_bytes", 0) if rung.fraction == 1 else 0
     return _Rung(min(max(int(rung.limit_bytes * _LIMIT_GROWTH), needed), limit_max_bytes), 1.0)
 
 

@@ -15,19 +15,29 @@ from lib.units import MIB, mib
 
 __all__ = ["held", "hinted"]
 
+# The kernel adds up a thread's pages in batches, so that a high-water mark rises after the peak (MEASURED, "High-water mark").
+_COUNTED_LATE_BYTES = MIB
 
-def held(plan: Plan, room: Room, label: str, peak_bytes: int) -> Plan:
+
+def held(plan: Plan, most_bytes: int, label: str, peak_bytes: int) -> Plan:
     """A plan that is not below the peak that was reached so far.
+
+    Args:
+        plan: what the engine projects.
+        most_bytes: what it may project: the budget for a first plan, the limit for a final one: what is probed heeds no budget.
+        label: the job's, for the message.
+        peak_bytes: what was reached.
 
     Raises:
         MemoryRefused: that is more than may be planned with; names a limit that would do.
     """
-    missing = max(0, peak_bytes - plan.projected_bytes)
-    smallest = max(plan.smallest_limit_bytes, peak_bytes + BASELINE_SPREAD_BYTES)
+    reached = peak_bytes + _COUNTED_LATE_BYTES
+    missing = max(0, reached - plan.projected_bytes)
+    smallest = max(plan.smallest_limit_bytes, reached + BASELINE_SPREAD_BYTES)
     projected = plan.projected_bytes + missing
-    if projected > room.budget_bytes:
+    if projected > most_bytes:
         raise MemoryRefused(
-            f"{label}: needs a limit of at least {mib(smallest)} MiB, {room.budget_bytes // MIB} MiB are granted",
+            f"{label}: needs a limit of at least {mib(smallest)} MiB, {most_bytes // MIB} MiB are granted",
             hint=f"raise the memory limit to {mib(smallest)} MiB",
             smallest_limit_bytes=smallest,
         )

@@ -1,8 +1,7 @@
 """What Python and NumPy hold, line by line: small tables from tracemalloc, which itself stays within a bound.
 
-A trace takes 93 bytes, and 170 more while it is looked at (Python 3.13): a user's dictionary of 300,000 entries would make
-150 MiB of them. So no snapshot is kept, and past `MOST_TRACER_BYTES` there is one look more and tracing ends. Ordinary jobs
-have 300 to 3,000 traces. What the tables say of a leak is in `leaks.py`, what of resident memory in `attribution.py`.
+No snapshot is kept, and past `MOST_TRACER_BYTES` there is one look more and tracing ends (MEASURED, "Traces"). What the
+tables say of a leak is in `leaks.py`, what of resident memory in `attribution.py`.
 """
 
 import sys
@@ -18,12 +17,11 @@ from lib.units import KIB
 
 __all__ = ["FUNCTION_FRAMES", "MOST_TRACER_BYTES", "Lines", "Tracer", "growth"]
 
-# By its own count, which is half of what it takes: some 15,000 traces, 1.4 MiB, and 2.5 MiB while they are looked at.
+# By its own count, which is half of what it takes: some 15,000 traces (MEASURED, "Traces").
 MOST_TRACER_BYTES = 768 * KIB
-# A single call into C may make any number of objects between two checks: past this (10 MiB to look), it ends without a look.
+# A single call into C may make any number of objects between two checks: past this it ends without a look.
 _MOST_LOOKED_AT_BYTES = 3072 * KIB
-# Frames where a user's function runs: `np.ones` allocates in NumPy's own Python, its caller is the line to name. The job's
-# processor time is 1.0 to 1.2 of that with one frame; with three, through the engine's long functions, 1.5 to 3.
+# Where a user's function runs: `np.ones` allocates in NumPy's own Python, its caller is the line to name. Three cost too much.
 FUNCTION_FRAMES = 2
 _LEAST_LINE_BYTES = 4 * KIB
 

@@ -28,8 +28,8 @@ __all__ = [
     "with_probed",
 ]
 
-# The size after imports, from which a job is planned, differs by up to 3 MiB between children of the same job (file-backed pages
-# that the kernel maps along, more where the machine is busy): a smallest limit must do for the next child too.
+# The size after imports differs between children of the same job (MEASURED, "Size after imports"): a smallest limit must do for
+# the next child, too.
 BASELINE_SPREAD_BYTES = 4 * MIB
 
 ENGINES = {

@@ -15,9 +15,10 @@ from lib.errors import SourceError
 from lib.jobs import RasterJob
 from lib.raster.faults import writing
 from lib.raster.formats import read_tags
-from lib.raster.operations import Linear, linear
+from lib.raster.operations.base import Linear, Outputs
+from lib.raster.sources.dataset import RasterSource
 
-__all__ = ["carried_bytes", "carry", "check_points", "georeferencing", "read_provenance"]
+__all__ = ["carried_bytes", "carry", "check_points", "read_provenance"]
 
 # Written by GDAL itself from other things, or true of the source's file only.
 _OWN_NAMESPACES = frozenset(
@@ -32,9 +33,6 @@ _STALE_TAGS = (
     "SWATH_",
     "SourceColorInterp",
 )
-# What XML makes longer, and by how much.
-_ESCAPES = {"&": 4, "<": 3, ">": 3}
-
 # A TIFF's tag takes 65,535 numbers, six of each. GDAL would put more into a file beside the output.
 _MOST_POINTS = 65_535 // 6
 
@@ -52,35 +50,26 @@ def check_points(points: int, label: str) -> None:
         )
 
 
-def georeferencing(source: Any) -> dict[str, Any]:
-    """CRS and transform for `rasterio.open(..., "w")`; ground control points take their place where they are what there is."""
-    points, points_crs = source.gcps
-    if points:
-        return {"gcps": points, "crs": points_crs}
-    crs = {"crs": source.crs} if source.crs else {}
-    return crs if source.transform.is_identity else {"transform": source.transform, **crs}
-
-
-def carry(source: Any, output: Any, job: RasterJob, bands: Sequence[int], path: str) -> None:
+def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs) -> None:
     """Write to a new output what it takes over from the source, and where it comes from.
 
     Args:
-        source: the open source.
+        source: the source, with the bands in the output's order.
         output: the open output, nothing written yet.
         job: the work.
-        bands: the source's bands, in the output's order.
-        path: the output's name, for errors.
+        outputs: what its operation makes of bands.
     """
-    with writing(path):
-        _carry_tags(source, output, bands)
+    dataset, bands = source.dataset, source.bands
+    with writing(job.destination):
+        _carry_tags(dataset, output, bands)
         output.update_tags(**provenance.texts(job))
-        if source.rpcs:
-            output.rpcs = source.rpcs
+        if dataset.rpcs:
+            output.rpcs = dataset.rpcs
         for number, band in enumerate(bands, 1):
-            if source.descriptions[band - 1]:
-                output.set_band_description(number, source.descriptions[band - 1])
-        _carry_colours(source, output, bands)
-        _carry_scales(source, output, job, bands)
+            if dataset.descriptions[band - 1]:
+                output.set_band_description(number, dataset.descriptions[band - 1])
+        _carry_colours(dataset, output, bands, outputs)
+        _carry_scales(dataset, output, bands, outputs)
 
 
 def _carry_tags(source: Any, output: Any, bands: Sequence[int]) -> None:
@@ -98,13 +87,8 @@ def _tags(source: Any, bands: Sequence[int]) -> Iterator[tuple[int, str | None, 
 
 
 def carried_bytes(source: Any, bands: Sequence[int]) -> int:
-    """Size of the tags that `carry` would write, as the XML in which GDAL stores them, bytes."""
-    return sum(
-        len(text.encode()) + sum(text.count(sign) * more for sign, more in _ESCAPES.items())
-        for _, _, tags in _tags(source, bands)
-        for each in tags.items()
-        for text in each
-    )
+    """Size of the tags that `carry` would write, bytes."""
+    return sum(len(text.encode()) for _, _, tags in _tags(source, bands) for each in tags.items() for text in each)
 
 
 def _plain(namespaces: Sequence[str]) -> list[str]:
@@ -115,21 +99,25 @@ def _fresh(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if not key.startswith(_STALE_TAGS)}
 
 
-def _carry_colours(source: Any, output: Any, bands: Sequence[int]) -> None:
-    # Indexes into a colour table are plain values once they are transformed.
+def _carry_colours(source: Any, output: Any, bands: Sequence[int], outputs: Outputs) -> None:
     wanted = [source.colorinterp[band - 1] for band in bands]
-    wanted = [ColorInterp.gray if each == ColorInterp.palette else each for each in wanted]
+    if (
+        outputs.keeps_colours and len(bands) == 1 and wanted[0] == ColorInterp.palette
+    ):  # a TIFF holds one table, of one band
+        output.write_colormap(1, source.colormap(bands[0]))
+    else:  # indexes into a colour table are plain values once they are transformed
+        wanted = [ColorInterp.gray if each == ColorInterp.palette else each for each in wanted]
     if tuple(wanted) != tuple(output.colorinterp):
         output.colorinterp = wanted
 
 
-def _carry_scales(source: Any, output: Any, job: RasterJob, bands: Sequence[int]) -> None:
+def _carry_scales(source: Any, output: Any, bands: Sequence[int], outputs: Outputs) -> None:
     scales, offsets, units = [], [], []
     for band in bands:
-        line = Linear(1.0, 0.0) if source.colorinterp[band - 1] == ColorInterp.alpha else linear(job.operation)
+        line = Linear() if source.colorinterp[band - 1] == ColorInterp.alpha else outputs.line
         scale, offset = source.scales[band - 1], source.offsets[band - 1]
         scaled = (scale, offset) != (1.0, 0.0)
-        kept = line is not None and (scaled or line == Linear(1.0, 0.0))
+        kept = line is not None and (scaled or line == Linear())
         units.append(source.units[band - 1] if kept else None)
         scales.append(scale / line.factor if line and scaled else 1.0)
         offsets.append(offset - line.shift * scale / line.factor if line and scaled else 0.0)

@@ -1,262 +1,431 @@
-"""The raster engine: window by window from an open source into a tiled GeoTIFF, in buffers that are made once.
+"""The raster engine: window by window from a source into a tiled GeoTIFF, within what was planned.
 
-For each row of windows, for each group of bands, for each window of the row: read, mask, transform, write. How large a
-window is and what is cached was decided in `plan.py`; what a pixel becomes, in `operations.py`; what is nodata, in `masks.py`.
+`prepare` opens the source; the first chunks are the probe, behind which the plan is final; the pipeline does the rest. How large
+a chunk is was decided in `plan.py`; what a pixel becomes, in `operations/`; how tiles reach the file, in `sinks/`.
 """
 
+import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lib.errors import UsageError
-from lib.jobs import Normalise, RasterJob
+from lib.errors import DiskRefused, UsageError
+from lib.jobs import RasterJob
 from lib.memory.cap import trim
-from lib.memory.proc import mapped_bytes, process_memory
-from lib.memory.work import Bench, Room
-from lib.raster import verification
-from lib.raster.carried import carry, check_points, georeferencing
-from lib.raster.facts import RasterFacts, gather
-from lib.raster.faults import read, writing
-from lib.raster.formats import (
-    creation_options,
-    environment,
-    open_output,
-    open_source,
-    return_large_blocks,
-    set_cache,
-)
-from lib.raster.masks import MaskBuffers
-from lib.raster.operations import (
-    Transform,
-    avoid,
-    call_function,
-    load_user_function,
-    output_dtype,
-    output_nodata,
-)
-from lib.raster.plan import check_disk, make_plan
-from lib.raster.terms import TINY_CACHE_BYTES
-from lib.raster.windows import Window, windows
+from lib.memory.proc import process_memory
+from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
+from lib.raster import verify, windows
+from lib.raster.carried import carried_bytes, check_points
+from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
+from lib.raster.operations import Operation, make
+from lib.raster.operations.verbatim import Verbatim
+from lib.raster.pipeline import Chunk, Encoded, Worker, finished, in_order
+from lib.raster.plan import Choice, Facts, Held, Layout, Planner
+from lib.raster.probe import Growth, Quiet, undecoded_bytes
+from lib.raster.sinks import gtiff, tiles
+from lib.raster.sinks.encode import TileEncoder
+from lib.raster.sources.dataset import RasterSource, open_raster
+from lib.raster.sources.tables import heavy_places
 from lib.reports import Outcome, Plan
+from lib.units import MIB, format_bytes
 
-__all__ = ["plan", "run"]
+__all__ = ["RasterWork", "facts_of", "prepare"]
 
-Chunk = tuple[Window, tuple[int, ...]]
+# Before the probe: what a reader holds beside a block, and what it may hold where a layout is chosen; making a skeleton.
+_GUESS_BYTES, _CAUTIOUS_BYTES, _WRITER_BYTES = 4 * MIB, 16 * MIB, 8 * MIB
+_TEXT_COPIES = 6  # MEASURED.md, "Texts among the tags"
+_TRIES = 3
 
 
-def plan(job: RasterJob, room: Room) -> Plan:
-    """Read the source's header and plan.
+def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "RasterWork":
+    """Open the source and gather what its header says; only what reading needs is asked of it where nothing is written.
 
     Raises:
         SourceError: what the header shows cannot be used.
         DataError: a truncated file.
-        MemoryRefused, DiskRefused: it does not fit.
+        UsageError: the operation does not fit the source; a driver that is not written.
     """
-    _check_job(job)
-    load_user_function(job.operation)  # a name that cannot be imported is told before any work
-    set_cache(TINY_CACHE_BYTES)
-    # A child's peak is set back to its size before each job.
-    before, mapped = process_memory().peak_bytes, mapped_bytes()
-    with environment(), open_source(job.source) as source:
-        facts = gather(source, job.source, job.bands)
-        grown, mapped = process_memory().peak_bytes - before, mapped_bytes() - mapped
-        facts = replace(facts, opening_growth_bytes=grown, mapped_bytes=min(grown, max(0, mapped)))
-        made = make_plan(facts, job, room)
-        made.expected.update(verification.grid(source))
-        check_points(made.expected["gcps"], job.label)
-    trim()  # what reading the header took and freed: it is read again
-    check_disk(facts, job, made, room.disk_free_bytes)
-    return made
-
-
-def run(job: RasterJob, plan: Plan, bench: Bench) -> Outcome:
-    """Transform every window, close, verify.
-
-    Raises:
-        DataError, FunctionError, MemoryExceeded, OutputError: under way.
-        VerificationFailed: the output is not what it must be.
-    """
-    if bench.staged is None or plan.window is None or plan.block_size is None:
-        raise TypeError("a raster job needs a staged file, and a plan with window and block size")
-    set_cache(plan.gdal_cache_bytes)
-    with environment():
-        with open_source(job.source) as source:
-            counts = _transform(job, plan, bench.staged, bench, source)
-        bench.meter.finish()
-        bench.meter.phase("verify")
-        verification.basic(str(bench.staged), job.source, job, plan.expected, bench, result=counts)
-    return Outcome(result=counts, checks=tuple(bench.checks), warnings=tuple(_notes(job, plan)), driver="GTiff")
-
-
-def _notes(job: RasterJob, plan: Plan) -> list[str]:
-    files, seen = plan.facts["sources"], plan.facts["sources_seen"]
-    if seen == files:
-        return []
-    return [
-        f"{job.label}: {seen} of its {files} files were looked into; one with larger blocks than theirs takes more memory"
-    ]
-
-
-def _check_job(job: RasterJob) -> None:
     if job.driver != "GTiff":
         raise UsageError(
             f"driver {job.driver} is not written: rasters are written as GTiff", hint="name the output .tif"
         )
-    if isinstance(job.nodata, float) and abs(job.nodata) > float(np.finfo(np.float32).max):
-        raise UsageError(f"nodata {job.nodata:g} does not fit into float32", hint="choose a smaller value, or nan")
+    with ExitStack() as stack:
+        stack.enter_context(environment())
+        set_cache(TINY_CACHE_BYTES)
+        source = open_raster(job.source, job.bands)
+        stack.callback(source.close)
+        if not for_reading:
+            check_points(len(source.grid.points), job.label)
+        operation = Verbatim.for_reading(source) if for_reading else make(job, source)
+        trim()  # what reading the header took and freed
+        return RasterWork(job, room, source, operation, stack.pop_all())
 
 
-def _transform(job: RasterJob, plan: Plan, staged: Path, bench: Bench, source: Any) -> dict[str, Any]:
-    """Everything between opening and closing the output; what it counts is the outcome's result."""
-    facts = gather(source, job.source, job.bands, tables_checked=True)
-    if facts.read.uneven:
-        return_large_blocks()
-    options = creation_options(job.compress, plan.block_size or 512, plan.threads, plan.expected["dtype"])
-    profile = {
-        "width": facts.shape[1],
-        "height": facts.shape[0],
-        "count": len(facts.bands),
-        "dtype": plan.expected["dtype"],
-        "nodata": output_nodata(job, np.dtype(plan.expected["dtype"])),
-        **georeferencing(source),
-    }
-    at_once = int(plan.facts["bands_at_once"])
-    chunks = 0
-    with open_output(staged, profile, options) as output:
-        carry(source, output, job, facts.bands, job.destination)
-        worker = _Worker(job, facts, source, output, plan.window or (1, 1), at_once)
-        worker.touch()
-        bench.meter.start(plan.chunks)
-        for chunk in in_order(facts.shape, plan.window or (1, 1), facts.bands, at_once):
-            worker.do(*chunk)
-            chunks += 1
-            bench.meter.chunk()
-        bench.meter.phase("close", patient=True)
-    return {
-        "width": facts.shape[1],
-        "height": facts.shape[0],
-        "bands": len(facts.bands),
-        "windows": chunks,
-        "valid_pixels": worker.pixels - worker.nodata_pixels,
-        "nodata_pixels": worker.nodata_pixels,
-        "decoded_bytes": facts.decoded_bytes,
-    }
+def facts_of(job: RasterJob, source: RasterSource, operation: Operation) -> Facts:
+    """What a job's layout depends on."""
+    return Facts(
+        label=job.label,
+        shape=source.grid.shape,
+        bands=len(source.bands),
+        in_dtype=source.dtype,
+        encoding=functools.cache(lambda block_size: gtiff.encoding(job, operation.outputs.dtype, block_size)),
+        block=source.block,
+        block_bytes=source.block_bytes,
+        file_bands=source.dataset.count,
+        pixel_interleaved=source.pixel_interleaved,
+        parallel=source.reads_in_parallel,
+        all_bands=operation.wants_all_bands,
+        overlap=operation.overlap,
+        operation_memory=operation.memory,
+        one_at_a_time=operation.one_at_a_time,
+        needs_room=operation.needs_room,
+        has_mask=operation.outputs.has_mask,
+        block_size=job.block_size,
+    )
 
 
-def in_order(shape: tuple[int, int], window: tuple[int, int], bands: Sequence[int], at_once: int) -> Iterator[Chunk]:
-    """Chunks in the order of work: rows of windows, in each the groups of bands, in each the windows.
+@dataclass(slots=True)
+class RasterWork:
+    """A prepared raster job."""
 
-    So strips that a row of windows shares need be cached for one group of bands only.
-    """
-    groups = [tuple(bands[start : start + at_once]) for start in range(0, len(bands), at_once)]
-    for _, row in itertools.groupby(windows(shape, window), key=lambda each: each.top):
-        across = list(row)
-        for group in groups:
-            for each in across:
-                yield each, group
+    job: RasterJob
+    room: Room
+    source: RasterSource
+    operation: Operation
+    _open: ExitStack
+    _planner: Planner = field(init=False)
+    _held: Held = field(init=False)
+    _is_measured: bool = False
 
+    def __post_init__(self) -> None:
+        """Facts for the planner, and a guess of what libraries hold."""
+        facts = facts_of(self.job, self.source, self.operation)
+        self._planner = Planner(facts, self.job.resources, self.room)
+        opened = process_memory().resident_bytes
+        self._held = Held(opened, self._writer_guess(), _GUESS_BYTES + 2 * self.source.block_bytes)
 
-class _Worker:
-    """The buffers of one job, and what is done with each chunk in them."""
+    def _writer_guess(self) -> int:
+        """What making the output's skeleton takes, before it was made: texts come in many copies until they are in the file."""
+        return _WRITER_BYTES + _TEXT_COPIES * carried_bytes(self.source.dataset, self.source.bands)
 
-    def __init__(
-        self, job: RasterJob, facts: RasterFacts, source: Any, output: Any, window: tuple[int, int], at_once: int
-    ) -> None:
-        self._job, self._facts, self._source, self._output = job, facts, source, output
-        pixels = min(window[0], facts.shape[0]) * min(window[1], facts.shape[1])
-        self._dtype = output_dtype(job.operation, facts.dtype)
-        self._nodata = output_nodata(job, self._dtype)
-        self._highest = job.operation.clip[1] if isinstance(job.operation, Normalise) else None
-        self._raw = np.empty(at_once * pixels, facts.dtype)
-        self._out = np.empty(pixels, self._dtype)
-        self._masks = MaskBuffers(facts.rules, pixels, facts.dtype)
-        self._numbers = {band: number for number, band in enumerate(facts.bands, 1)}
-        self._function = load_user_function(job.operation)
-        values = at_once * pixels if self._function else 0
-        self._pixels, self._valid = np.empty(values, np.float32), np.empty(values, np.bool_)
-        self._transform = None if self._function else Transform(job.operation, facts.dtype, self._dtype, pixels)
-        self.pixels = self.nodata_pixels = 0
+    def close(self) -> None:
+        """Close the source."""
+        self._open.close()
 
-    def touch(self) -> None:
-        """Write to every page of the buffers, so that the baseline has them."""
-        for buffer in (self._raw, self._out, self._pixels, self._valid):
-            buffer.fill(0)
-        self._masks.touch()
+    def first(self) -> Plan:
+        """The plan by header and own terms.
 
-    def do(self, window: Window, bands: tuple[int, ...]) -> None:
-        """Read, mask, transform and write one chunk."""
-        raw = self._raw[: len(bands) * window.pixels].reshape(len(bands), window.pixels)
-        out = raw.reshape(len(bands), window.height, window.width)
-        read(partial(self._source.read, bands, out=out, window=window.ranges), self._job.source, window)
-        alpha = self._facts.rules.alpha
-        self._masks.read_shared(
-            self._source, self._job.source, window, raw[bands.index(alpha)] if alpha in bands else None
+        Raises:
+            MemoryRefused: it does not fit; the limit that it names was measured, where one block is no danger.
+            DiskRefused: less is free than the output likely takes.
+        """
+        choices = self._planner.choices(self._held)
+        smallest = self._planner.smallest(choices)
+        if smallest.projected_bytes > self.room.budget_bytes:
+            if self.source.block_bytes <= self.room.limit_bytes // 4:
+                self.measure_by_reading(smallest.layout)
+            raise self._planner.refused(self._planner.choices(self._held), self._held)
+        self._check_disk(smallest.layout)
+        return self._plan_of(self._cautious(choices))
+
+    def look(self) -> Plan:
+        """The final plan, by reading where it is heaviest and the first window; nothing is written."""
+        chosen = self._cautious(self._planner.choices(self._held))
+        self.measure_by_reading(chosen.layout)
+        return self._plan_of(self._final(chosen.layout) or self._tightest())
+
+    def smallest(self, **without: Any) -> int:
+        """The smallest limit with other resources, bytes."""
+        choices = self._planner.choices(self._held, without=without)
+        return self._planner.smallest(choices).projected_bytes + BASELINE_SPREAD_BYTES
+
+    def run(self, bench: Bench) -> Outcome:
+        """Transform every window, close, check.
+
+        Raises:
+            DataError, FunctionError, MemoryExceeded, OutputError: under way.
+            MemoryRefused: the first chunks show that it does not fit.
+        """
+        if bench.staged is None:
+            raise TypeError("a raster job needs a staged file")
+        try:
+            result, plan = self._transform(bench, bench.staged)
+        finally:
+            self.source.close_others()
+        bench.meter.finish()
+        bench.meter.phase("verify")
+        verify.basic(str(bench.staged), self.source, self.job, self.operation, plan.expected, bench, result=result)
+        return Outcome(result=result, checks=tuple(bench.checks), driver="GTiff")
+
+    def _transform(self, bench: Bench, staged: Path) -> tuple[dict[str, Any], Plan]:
+        choices = self._planner.choices(self._held)
+        chosen = self._cautious(choices)
+        if chosen.cost > min(each.cost for each in choices):  # memory is scarce: what reading holds shows what fits
+            self.measure_by_reading(chosen.layout)
+            chosen = self._cautious(self._planner.choices(self._held))
+        for _ in range(_TRIES):
+            with _Pass(self, chosen.layout, staged, bench) as work:
+                work.probe()
+                final = self._final(chosen.layout)
+                if final is not None:
+                    plan = self._plan_of(final)
+                    bench.settle(plan)
+                    return work.finish(final.layout), plan
+            smaller = self._planner.choose(self._planner.choices(self._held)) or self._tightest()
+            if smaller.layout == chosen.layout:
+                break
+            chosen = smaller
+        raise self._planner.refused(self._planner.choices(self._held), self._held)
+
+    @property
+    def held(self) -> Held:
+        """What is held beside own terms, as far as is known."""
+        return self._held
+
+    def default_choice(self) -> Choice:
+        """The layout that the work would have within its limit; the smallest where none fits."""
+        choices = self._planner.choices(self._held)
+        return self._planner.choose(choices) or self._planner.smallest(choices)
+
+    def reading_layout(self) -> Layout:
+        """The layout in which one reader reads a sample: small where the limit is."""
+        return self._cautious(self._planner.choices(self._held)).layout._replace(threads=1, readers=1)
+
+    def chunk_pixels(self, layout: Layout) -> int:
+        """Pixels of the largest chunk, all its bands."""
+        height, width = (min(each, most) for each, most in zip(layout.window, self.source.grid.shape, strict=True))
+        return height * width * layout.bands_at_once
+
+    def measured(self, held: Held) -> None:
+        """Take what a probe has measured; a second one, of a smaller layout, counts as much."""
+        self._held, self._is_measured = held, True
+
+    def _cautious(self, choices: list[Choice]) -> Choice:
+        """The layout to probe: while what libraries hold is not known, one that leaves them room, or the smallest."""
+        if self._is_measured:
+            return self._planner.choose(choices) or self._planner.smallest(choices)
+        held = self._held._replace(reader_bytes=3 * self._held.reader_bytes + _CAUTIOUS_BYTES)
+        chosen = self._planner.choose(self._planner.choices(held))
+        layout = (chosen or self._planner.smallest(choices)).layout
+        return next(each for each in choices if each.layout == layout)
+
+    def _final(self, layout: Layout) -> Choice | None:
+        """The fastest choice that differs from the probed layout by its workers only, and fits; None where none does."""
+        alike = [each for each in self._planner.choices(self._held) if _probed_alike(each.layout, layout)]
+        # After a death the budget is for choosing; what was probed under the limit may use it.
+        return self._planner.choose(alike) or self._planner.choose(alike, most_bytes=self.room.limit_bytes)
+
+    def _tightest(self) -> Choice:
+        return self._planner.smallest(self._planner.choices(self._held))
+
+    def measure_by_reading(self, layout: Layout) -> None:
+        """What a reader holds, by reading alone; and a user's function, by calling it once."""
+        set_cache(layout.cache_bytes)
+        opened = process_memory().resident_bytes
+        [worker] = self.workers(layout._replace(threads=1, readers=1))
+        growth = Growth()
+        chunks = self.chunks(layout)
+        decoded = self.look_at_places(worker, layout)
+        for chunk in itertools.islice(chunks, 2):
+            worker.look(*chunk)
+        held = growth.bytes()
+        if self.operation.one_at_a_time:
+            worker.compute(next(self.chunks(layout)))
+        function = self.function_bytes(layout, growth.bytes() - held)
+        del worker
+        held += undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
+        self.measured(Held(opened, self._writer_guess(), held, function))
+
+    def function_bytes(self, layout: Layout, grown: int) -> int:
+        """What of a growth is a user's function, beyond what its operation plans for itself, bytes."""
+        bands = layout.bands_at_once
+        return max(0, grown - self.operation.memory(self.chunk_pixels(layout) // bands, bands))
+
+    def look_at_places(self, worker: Worker, layout: Layout) -> int:
+        """Read the windows where the source is heaviest; how many bytes were decoded."""
+        decoded = 0
+        shape = self.source.grid.shape
+        for place in heavy_places(self.source.dataset, self.source.table):
+            row, column = (
+                min(at, length - 1) // step for at, length, step in zip(place[:2], shape, layout.window, strict=True)
+            )
+            top, left = row * layout.window[0], column * layout.window[1]
+            window = windows.Window(
+                top, left, min(layout.window[0], shape[0] - top), min(layout.window[1], shape[1] - left)
+            )
+            worker.look(window, self.source.bands[: layout.bands_at_once])
+            decoded += window.pixels * layout.bands_at_once * self.source.itemsize
+        return decoded
+
+    def workers(self, layout: Layout) -> list[Worker]:
+        """Workers with buffers, and readers as far as they have their own."""
+        readers = self.source.readers(layout.readers)
+        return [
+            Worker(
+                readers[i % layout.readers],
+                self.operation if i == 0 else make(self.job, self.source),
+                TileEncoder(gtiff.encoding(self.job, self.operation.outputs.dtype, layout.block_size)),
+                layout,
+                self.source.bands,
+                self.source.dtype,
+                self.source.validity.alpha,
+                self.source.grid.shape,
+            )
+            for i in range(layout.threads)
+        ]
+
+    def chunks(self, layout: Layout) -> Iterator[Chunk]:
+        """All chunks in the order of work."""
+        return in_order(self.source.grid.shape, layout.window, self.source.bands, layout.bands_at_once)
+
+    def count(self, layout: Layout) -> int:
+        """How many chunks there are."""
+        bands = windows.steps(len(self.source.bands), layout.bands_at_once)
+        return windows.count(self.source.grid.shape, layout.window) * bands
+
+    def _plan_of(self, chosen: Choice) -> Plan:
+        layout, choices = chosen.layout, self._planner.choices(self._held)
+        return Plan(
+            limit_bytes=self.room.limit_bytes,
+            projected_bytes=chosen.projected_bytes,
+            baseline_bytes=self.room.baseline_bytes,
+            disk_bytes=self._disk_bytes(layout),
+            smallest_limit_bytes=self.smallest(),
+            threads=layout.threads,
+            gdal_cache_bytes=layout.cache_bytes,
+            window=layout.window,
+            block_size=layout.block_size,
+            chunks=self.count(layout),
+            terms=self._planner.terms(chosen, self._held),
+            lower_by=self._planner.lower_by(chosen, choices),
+            expected=gtiff.expected(self.job, self.source, self.operation.outputs, layout),
+            facts=self.source.describe(),
         )
-        if self._function:
-            self._do_function(self._function, window, bands, raw)
+
+    def _disk_bytes(self, layout: Layout) -> int:
+        outputs = self.operation.outputs
+        encoding = gtiff.encoding(self.job, outputs.dtype, layout.block_size)
+        return tiles.disk_bytes(self.source.grid.shape, len(self.source.bands), encoding, mask=outputs.has_mask)
+
+    def _check_disk(self, layout: Layout) -> None:
+        """Refuse a job whose output cannot fit into what is free: all of an uncompressed one, else half of its source's own size.
+
+        An uncompressed source says nothing: a tenth of it is asked for. Both shares are a judgement, not measured.
+        """
+        free = self.room.disk_free_bytes
+        if free is None:
             return
-        for band, pixels in zip(bands, raw, strict=True):
-            self._do_band(window, band, pixels)
+        need = self._disk_bytes(layout)
+        if self.job.compress != "none":
+            share = len(self.source.bands) / self.source.dataset.count
+            need = min(need, int(self.source.source_bytes * share / (2 if self.source.compression else 10)) + MIB)
+        if free < need:
+            raise DiskRefused(
+                f"{self.job.label}: the output takes at least {format_bytes(need)}, and its disk has {format_bytes(free)} free",
+                free_bytes=free,
+                need_bytes=need,
+            )
 
-    def _do_band(self, window: Window, band: int, raw: NDArray[Any]) -> None:
-        out = self._out[: window.pixels]
-        if band == self._facts.rules.alpha or self._transform is None:
-            np.copyto(out, raw, casting="unsafe")  # alpha is carried as it is
-            self._write(window, band, out, 0)
-            return
-        self._transform(raw, out)
-        invalid = self._masks.invalid(self._source, self._job.source, window, band, raw)
-        self._finish(window, band, out, invalid)
 
-    def _finish(self, window: Window, band: int, out: NDArray[Any], invalid: NDArray[np.bool_] | None) -> None:
-        """Results that are NaN are nodata, valid ones that equal the nodata value are moved beside it; then write."""
-        nodata_pixels = 0
-        if invalid is not None:
-            np.copyto(out, np.nan, where=invalid)
-        if invalid is not None or self._job.operation.name != "normalise":
-            hits = np.isnan(out, out=self._masks.scratch[: window.pixels])
-            nodata_pixels = int(np.count_nonzero(hits))
-        avoid(out, self._nodata, self._highest, self._masks.scratch[: window.pixels])
-        if nodata_pixels and not np.isnan(self._nodata):
-            np.copyto(out, self._nodata, where=np.isnan(out, out=self._masks.scratch[: window.pixels]))
-        self._write(window, band, out, nodata_pixels)
+def _probed_alike(one: Layout, other: Layout) -> bool:
+    return one._replace(threads=0, readers=0) == other._replace(threads=0, readers=0) and one.threads <= other.threads
 
-    def _do_function(
-        self, function: Callable[..., Any], window: Window, bands: tuple[int, ...], raw: NDArray[Any]
+
+class _Pass:
+    """One pass over the source into a staged file: first its probe by one worker, then the rest by all.
+
+    Args:
+        work: the job.
+        layout: how it is cut up; the probe has one worker of it.
+        staged: the file.
+        bench: for its meter.
+    """
+
+    def __init__(self, work: RasterWork, layout: Layout, staged: Path, bench: Bench) -> None:
+        self._work, self._layout, self._bench = work, layout, bench
+        set_cache(layout.cache_bytes)
+        trim()
+        self._opened = process_memory().resident_bytes
+        growth = Growth()
+        self._writer = gtiff.create(staged, work.job, work.source, work.operation.outputs, layout.block_size)
+        self._writer_bytes = growth.bytes()
+        self._workers = work.workers(layout._replace(threads=1, readers=1))
+        self._chunks = work.chunks(layout)
+        self._done = self._pixels = self._nodata_pixels = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give a user's function the bands that are not alpha, all at once."""
-        alpha = self._facts.rules.alpha
-        given = [(i, band) for i, band in enumerate(bands) if band != alpha]
-        shape = (len(given), window.height, window.width)
-        pixels = self._pixels[: len(given) * window.pixels].reshape(len(given), window.pixels)
-        valid = self._valid[: pixels.size].reshape(pixels.shape)
-        for k, (i, band) in enumerate(given):
-            np.copyto(pixels[k], raw[i], casting="unsafe")
-            invalid = self._masks.invalid(self._source, self._job.source, window, band, raw[i])
-            if invalid is None:
-                valid[k] = True
-            else:
-                np.logical_not(invalid, out=valid[k])
-                np.copyto(pixels[k], np.nan, where=invalid)
-        returned = call_function(function, self._job.operation, pixels.reshape(shape), valid.reshape(shape))  # type: ignore[arg-type]
-        for k, (i, band) in enumerate(given):
-            out = self._out[: window.pixels]
-            np.copyto(out.reshape(shape[1:]), returned[k], casting="unsafe")
-            # The function may have written into what it was given: nodata is found anew.
-            self._finish(window, band, out, self._masks.invalid(self._source, self._job.source, window, band, raw[i]))
-        for i, band in enumerate(bands):
-            if band == alpha:
-                self._do_band(window, band, raw[i])
+        self._workers.clear()
+        if kind is not None or not self._is_whole:
+            self._writer.__exit__(RuntimeError, error, traceback)
 
-    def _write(self, window: Window, band: int, out: NDArray[Any], nodata_pixels: int) -> None:
-        self.pixels += window.pixels
-        self.nodata_pixels += nodata_pixels
-        with writing(self._job.destination):
-            # A three-dimensional array and a list of bands: given two dimensions, rasterio copies the array first.
-            self._output.write(out.reshape(1, window.height, window.width), [self._numbers[band]], window=window.ranges)
+    @property
+    def _is_whole(self) -> bool:
+        return self._done == self._work.count(self._layout)
+
+    def probe(self) -> None:
+        """The places where it is heaviest are looked at, and the first chunks done, until they add next to nothing."""
+        work, layout, [worker] = self._work, self._layout, self._workers
+        self._bench.meter.start(work.count(layout))
+        growth = Growth()
+        decoded = work.look_at_places(worker, layout)
+        read = None
+        if work.operation.one_at_a_time:
+            worker.look(*next(work.chunks(layout)))
+            read = growth.bytes()
+        quiet = Quiet(growth, windows.steps(len(work.source.bands), layout.bands_at_once))
+        encoded_bytes = 0
+        for chunk in self._chunks:
+            done = worker.do(chunk)
+            self._take(done)
+            encoded_bytes = max(encoded_bytes, done.bytes)
+            decoded += done.pixels * work.source.itemsize
+            del done
+            if quiet.reached():
+                break
+        held = grown = max(0, growth.bytes() - encoded_bytes)
+        if read is not None:
+            held = min(read, grown)
+        function = work.function_bytes(layout, grown - held)
+        held += undecoded_bytes(work.source.dataset.driver, work.source.decoded_bytes, decoded)
+        work.measured(Held(self._opened, self._writer_bytes, held, function))
+
+    def finish(self, layout: Layout) -> dict[str, Any]:
+        """The rest, by as many workers as the final plan has; what was counted is the outcome's result."""
+        if layout.threads > 1 and not self._is_whole:
+            self._workers.clear()
+            self._workers += self._work.workers(layout)
+        for done in finished(self._chunks, self._workers):
+            self._take(done)
+        self._workers.clear()
+        self._bench.meter.phase("close", patient=True)
+        self._writer.close()
+        source = self._work.source
+        return {
+            "width": source.grid.shape[1],
+            "height": source.grid.shape[0],
+            "bands": len(source.bands),
+            "windows": self._done,
+            "valid_pixels": self._pixels - self._nodata_pixels,
+            "nodata_pixels": self._nodata_pixels,
+            "decoded_bytes": source.decoded_bytes,
+        }
+
+    def _take(self, done: Encoded) -> None:
+        """Append a chunk's tiles, in order."""
+        for tile in done.tiles:
+            self._writer.append(*tile)
+        for mask_tile in done.mask_tiles:
+            self._writer.append_mask(*mask_tile)
+        self._pixels += done.pixels
+        self._nodata_pixels += done.nodata_pixels
+        self._done += 1
+        self._bench.meter.chunk()

@@ -1,134 +1,136 @@
 """Profiling a raster: read an evenly spread sample of windows exactly as the engine would, and say what that takes.
 
-Nothing is written. The suggestions are for the default work, normalise of all bands, with the same resources.
+Nothing is written. The suggestions are for the default work, a copy of all bands, with the same resources.
 """
 
-from dataclasses import replace
-from functools import partial
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lib.errors import MemoryRefused
 from lib.jobs import ProfileJob, RasterJob
-from lib.memory.proc import process_memory
-from lib.memory.work import Bench, Room
-from lib.raster import windows
-from lib.raster.engine import in_order
-from lib.raster.facts import RasterFacts, gather
-from lib.raster.faults import read
-from lib.raster.formats import environment, open_source, return_large_blocks, set_cache
-from lib.raster.masks import MaskBuffers
-from lib.raster.plan import make_plan
-from lib.raster.terms import TINY_CACHE_BYTES, read_tags_bytes
+from lib.memory.proc import peak_bytes
+from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
+from lib.raster import engine, windows
+from lib.raster.block import Buffer
+from lib.raster.pipeline import in_order
+from lib.raster.plan import worker_bytes
 from lib.reports import Outcome, Plan
 from lib.units import mib
 
-__all__ = ["plan", "run"]
+__all__ = ["ProfileWork", "prepare"]
 
 _HEADROOM = 1.2
-# What the default work takes and a profile does not.
-_WRITING_TERMS = ("encoder", "output index", "pages again", "operation", "output buffer")
 
 
-def plan(job: ProfileJob, room: Room) -> Plan:
-    """The default work's plan, less what writing takes; its own where the work itself does not fit.
+def prepare(job: ProfileJob, room: Room) -> "ProfileWork":
+    """Open the source as the default work would.
 
     Raises:
-        SourceError, DataError, MemoryRefused: as for the work itself.
+        SourceError, DataError: as for the work itself.
     """
-    set_cache(TINY_CACHE_BYTES)
-    with environment(), open_source(job.source) as source:
-        facts = gather(source, job.source)
-    instead = dict.fromkeys(_WRITING_TERMS, 0) | {"carried tags": read_tags_bytes(facts)}
-    made = make_plan(facts, _default_work(job), room, instead=instead)
-    work = _work_plan(facts, _default_work(job), room)
-    if work.projected_bytes <= room.budget_bytes:
-        terms = {**work.terms, **instead}
-        smallest = made.smallest_limit_bytes
-        made = replace(work, terms=terms, projected_bytes=sum(terms.values()), smallest_limit_bytes=smallest)
-    return replace(
-        made,
-        threads=1,
-        disk_bytes=0,
-        chunks=min(made.chunks, job.sample_chunks),
-        lower_by="",
-        expected={},
-        facts=made.facts
-        | {
-            "chunks_total": made.chunks,
-            "work_projected_bytes": work.projected_bytes,
-            "work_window": list(work.window or ()),
-            "work_gdal_cache_bytes": work.gdal_cache_bytes,
-        },
-    )
+    work = RasterJob(source=job.source, destination="profile.tif", nodata=None, resources=job.resources)
+    with ExitStack() as stack:
+        prepared = engine.prepare(work, room, for_reading=True)
+        stack.callback(prepared.close)
+        return ProfileWork(job, room, prepared, stack.pop_all())
 
 
-def _work_plan(facts: RasterFacts, work: RasterJob, room: Room) -> Plan:
-    """The work's plan within the same limit; within the smallest that does, where that is more."""
-    try:
-        return make_plan(facts, work, room)
-    except MemoryRefused as refused:
-        return make_plan(facts, work, replace(room, budget_bytes=int(refused.facts["smallest_limit_bytes"])))
+@dataclass(slots=True)
+class ProfileWork:
+    """A prepared profile; `_work` is the default work, which is planned and read for, and not done."""
 
+    job: ProfileJob
+    room: Room
+    _work: engine.RasterWork
+    _open: ExitStack
 
-def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
-    """Read the sample, masks included, and suggest a limit, a chunk and a cache.
+    def close(self) -> None:
+        """Close the source."""
+        self._open.close()
 
-    Raises:
-        DataError, MemoryExceeded: under way.
-    """
-    set_cache(plan.gdal_cache_bytes)
-    with environment(), open_source(job.source) as source:
-        counts = _read(job, plan, bench, source)
-    bench.meter.finish()
-    peak = int(process_memory().peak_bytes * _HEADROOM)
-    return Outcome(
-        result=counts
-        | {
-            "suggested_limit_mb": mib(max(peak, int(plan.facts["work_projected_bytes"]))) + 1,
-            "suggested_chunk": plan.facts["work_window"],
-            "suggested_gdal_cachemax_mb": max(1, mib(int(plan.facts["work_gdal_cache_bytes"]))),
-        },
-        checks=tuple(bench.checks),
-    )
+    def first(self) -> Plan:
+        """What reading takes, by headers."""
+        return self._plan()
 
+    def look(self) -> Plan:
+        """The final plan, by reading where the source is heaviest."""
+        self._work.measure_by_reading(self._work.reading_layout())
+        return self._plan()
 
-def _default_work(job: ProfileJob) -> RasterJob:
-    return RasterJob(source=job.source, destination="profile.tif", resources=job.resources)
+    def smallest(self, **without: Any) -> int:
+        """The smallest limit with other resources, bytes."""
+        margin: int = without.get("margin_bytes", self.job.resources.margin_bytes)
+        return self._plan().smallest_limit_bytes - self.job.resources.margin_bytes + margin
 
+    def run(self, bench: Bench) -> Outcome:
+        """Read the sample, masks included, and suggest a limit, a chunk and a cache.
 
-def _read(job: ProfileJob, plan: Plan, bench: Bench, source: Any) -> dict[str, Any]:
-    facts = gather(source, job.source, tables_checked=True)
-    if facts.read.uneven:
-        return_large_blocks()
-    at_once, window = int(plan.facts["bands_at_once"]), plan.window or (1, 1)
-    pixels = min(window[0], facts.shape[0]) * min(window[1], facts.shape[1])
-    raw, masks = np.zeros(at_once * pixels, facts.dtype), MaskBuffers(facts.rules, pixels, facts.dtype)
-    raw.fill(0)
-    masks.touch()
-    wanted = set(windows.evenly(int(plan.facts["chunks_total"]), job.sample_chunks))
-    nodata_pixels = read_pixels = 0
-    bench.meter.start(len(wanted))
-    for i, (each, bands) in enumerate(in_order(facts.shape, window, facts.bands, at_once)):
-        if i not in wanted:
-            continue
-        values = raw[: len(bands) * each.pixels].reshape(len(bands), each.pixels)
-        out = values.reshape(len(bands), each.height, each.width)
-        read(partial(source.read, bands, out=out, window=each.ranges), job.source, each)
-        masks.read_shared(source, job.source, each)
-        for band, band_pixels in zip(bands, values, strict=True):
-            invalid = masks.invalid(source, job.source, each, band, band_pixels)
-            nodata_pixels += 0 if invalid is None else int(np.count_nonzero(invalid))
-        read_pixels += values.size
-        bench.meter.chunk()
-    return {
-        "width": facts.shape[1],
-        "height": facts.shape[0],
-        "bands": len(facts.bands),
-        "chunks_total": int(plan.facts["chunks_total"]),
-        "chunks_read": len(wanted),
-        "decoded_bytes": read_pixels * facts.itemsize,
-        "nodata": facts.rules.describe(),
-        "nodata_share": round(nodata_pixels / read_pixels, 4) if read_pixels else 0.0,
-    }
+        Raises:
+            DataError, MemoryExceeded: under way.
+        """
+        work, source = self._work, self._work.source
+        layout = work.reading_layout()
+        total = work.count(layout)
+        wanted = set(windows.evenly(total, self.job.sample_chunks))
+        bench.meter.start(len(wanted))
+        work.measure_by_reading(layout)
+        bench.settle(self._plan())
+        buffer = Buffer(work.chunk_pixels(layout), source.dtype)
+        [reader] = source.readers(1)
+        nodata_pixels = read_pixels = 0
+        for i, (window, bands) in enumerate(
+            in_order(source.grid.shape, layout.window, source.bands, layout.bands_at_once)
+        ):
+            if i in wanted:
+                block = reader.read(window, bands, 0, buffer.block(window, bands))
+                nodata_pixels += 0 if block.all_valid else block.valid.size - int(np.count_nonzero(block.valid))
+                read_pixels += block.pixels.size
+                bench.meter.chunk()
+        bench.meter.finish()
+        default = work.default_choice()
+        return Outcome(
+            result={
+                "kind": "raster",
+                "width": source.grid.shape[1],
+                "height": source.grid.shape[0],
+                "bands": len(source.bands),
+                "chunks_total": total,
+                "chunks_read": len(wanted),
+                "decoded_bytes": read_pixels * source.itemsize,
+                "nodata": source.validity.describe(source.dtype.kind == "f"),
+                "nodata_share": round(nodata_pixels / read_pixels, 4) if read_pixels else 0.0,
+                "suggested_limit_mb": mib(max(int(peak_bytes() * _HEADROOM), default.projected_bytes)) + 1,
+                "suggested_chunk": list(default.layout.window),
+                "suggested_gdal_cachemax_mb": max(1, mib(default.layout.cache_bytes)),
+            },
+            checks=tuple(bench.checks),
+        )
+
+    def _plan(self) -> Plan:
+        work, resources = self._work, self.job.resources
+        layout = work.reading_layout()
+        own = {
+            "baseline": self.room.baseline_bytes,
+            "opening the source": max(0, work.held.opened_bytes - self.room.baseline_bytes),
+            **worker_bytes(
+                engine.facts_of(work.job, work.source, work.operation), layout
+            ),  # which the probe reads with
+            "gdal cache": layout.cache_bytes,
+            "margin": resources.margin_bytes,
+        }
+        projected = with_probed(sum(own.values()), work.held.reader_bytes)
+        return Plan(
+            limit_bytes=self.room.limit_bytes,
+            projected_bytes=projected,
+            baseline_bytes=self.room.baseline_bytes,
+            disk_bytes=0,
+            smallest_limit_bytes=projected + BASELINE_SPREAD_BYTES,
+            gdal_cache_bytes=layout.cache_bytes,
+            window=layout.window,
+            block_size=layout.block_size,
+            chunks=min(work.count(layout), self.job.sample_chunks),
+            terms=own | {"libraries": projected - sum(own.values())},
+            facts=work.source.describe(),
+        )

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Window", "count", "evenly", "sample", "steps", "windows"]
+__all__ = ["Window", "count", "evenly", "nth", "sample", "steps", "windows"]
 
 
 class Window(NamedTuple):

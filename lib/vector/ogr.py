@@ -5,9 +5,6 @@ and only there, they are hidden from it while it is imported (a user's function 
 """
 
 import importlib.abc
-import re
-import resource
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lib.diagnosis import FULL, diagnose, one_line, space_is_short
 from lib.errors import DataError, JobFailed, MemoryExceeded, OutputError, SwathError
-from lib.memory.evidence import speaks_of_memory
 
 __all__ = [
     "configured",
@@ -47,13 +44,6 @@ _APPLICATION, _GEOPACKAGES = (
 )  # the application id in its header (sqlite.org/fileformat.html)
 _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.wkb")
 _NO_CRS = "'crs' was not provided"
-_IO_WORDS = re.compile(
-    r"No space left|File too large|quota|disk|I/O|[Ww]rite (failed|error)|failed to write|[Cc]annot write|fwrite|"
-    # SQLite's last word, not its first: a full disk or an I/O error had ended the transaction (sqlite.org/lang_transaction.html).
-    r"Read-only file system|Permission denied|cannot rollback - no transaction is active"
-)
-_FULL_WORDS = re.compile(r"No space left|File too large|[Dd]isk quota|database or disk is full")
-_FULL = "the disk is full or a file-size limit was reached"
 
 
 class _Hider(importlib.abc.MetaPathFinder):
@@ -297,7 +287,7 @@ def translated(error: Exception, source: str, *, writing: bool, space_is_short: 
     words = one_line(error)
     if isinstance(error, SwathError):
         return error
-    if speaks_of_memory(words):
+    if diagnose(error) == "memory":
         return MemoryExceeded(f"{source}: an allocator was refused: {words}")
     return (
         _of_writing(error, words, source, space_is_short)
@@ -314,23 +304,8 @@ def _of_writing(error: Exception, words: str, source: str, space_is_short: bool)
     if isinstance(error, (pyogrio.errors.FieldError, pyogrio.errors.GeometryError, pyogrio.errors.CRSError)):
         return OutputError(failed, hint="the output format cannot hold this layer: choose another one")
     if isinstance(error, (OSError, RuntimeError)):  # pyogrio's errors of datasets and layers are of the latter
-        speaks_of_io = isinstance(error, OSError) or _IO_WORDS.search(words)
-        if _FULL_WORDS.search(words) or (space_is_short and speaks_of_io):
-            return OutputError(f"writing the output of {source} failed: {_FULL} ({words})")
-        return OutputError(failed, hint=None if speaks_of_io else _NOT_WRITTEN_HINT)
+        kind = diagnose(error)
+        if kind == "disk full" or (space_is_short and kind != "other"):
+            return OutputError(f"writing the output of {source} failed: {FULL} ({words})")
+        return OutputError(failed, hint=_NOT_WRITTEN_HINT if kind == "other" else None)
     return JobFailed(f"{source}: unexpected {type(error).__name__}: {words}")
-
-
-def space_is_short(staged: Path, needed_bytes: int) -> bool:
-    """Whether so much may not fit; asked after a failure, when what was written is mostly gone again."""
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    try:
-        free = shutil.disk_usage(staged.parent).free
-    except OSError:
-        free = needed_bytes
-    return free < needed_bytes or (limit != resource.RLIM_INFINITY and limit < needed_bytes)
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's text in one line, or its type's name."""
-    return " ".join(str(error).split()) or type(error).__name__

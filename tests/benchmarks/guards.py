@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from lib.jobs import Normalise, RasterJob, Resources, VectorJob, parse_job
-from lib.memory.launch import child_environment
+from lib.memory.launch import child_environment, job_environment
 from lib.memory.process import run_job
 from lib.memory.work import Bench, Room, load_engine
 from lib.units import MIB
@@ -74,7 +74,7 @@ def bare_run(job: RasterJob | VectorJob, staged: Path) -> float:
     """Seconds of the same engine in a plain process with the same environment."""
     run = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.guards", "--bare", job.model_dump_json(), "--staged", str(staged)],
-        env=child_environment(job.resources, None, None) | os.environ,
+        env=child_environment(None) | job_environment(job.resources, None) | os.environ,
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -4,6 +4,7 @@ import gc
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
-from lib.jobs import RasterJob, Resources
+from lib.jobs import Normalise, RasterJob, Resources
 from lib.memory.meter import Meter
 from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Room
@@ -39,7 +40,7 @@ class Workshop:
             source=str(source),
             destination=str(self.folder / "out.tif"),
             resources=Resources(limit_bytes=limit, **(resources or {})),
-            **choices,
+            **{"operation": Normalise()} | choices,
         )
 
     def room(self, job: Any) -> Room:
@@ -47,17 +48,28 @@ class Workshop:
         limit = job.resources.limit_bytes
         return Room(limit, limit, process_memory().resident_bytes, shutil.disk_usage(self.folder).free)
 
-    def bench(self, staged: Path | None) -> Bench:
+    def bench(self, staged: Path | None, settle: Callable[[Plan], None] = lambda _: None) -> Bench:
         """A bench whose events go nowhere."""
         events: list[dict[str, Any]] = []
         gc.freeze()  # as a child does: the meter's collections need not walk all that pytest holds
         meter = Meter(events.append, drift_threshold_bytes=1024 * MIB, residual_tolerance_bytes=1024 * MIB)
-        return Bench(staged, meter, events.append)
+        return Bench(staged, meter, events.append, settle)
+
+    def first(self, job: RasterJob) -> Plan:
+        """The plan by header and own terms."""
+        with closing(engine.prepare(job, self.room(job))) as work:
+            return work.first()
 
     def run(self, job: RasterJob) -> tuple[Plan, Outcome]:
-        """Plan and run, verification included."""
-        plan = engine.plan(job, self.room(job))
-        return plan, engine.run(job, plan, self.bench(Path(job.destination)))
+        """Do a job as the child does, verification included; its final plan, which is settled once, and its outcome."""
+        plans: list[Plan] = []
+        bench = self.bench(Path(job.destination), plans.append)
+        with closing(engine.prepare(job, self.room(job))) as work:
+            work.first()
+            outcome = work.run(bench)
+        bench.conclude(job.label)
+        [plan] = plans
+        return plan, outcome
 
     def transform(self, source: Path | str, **choices: Any) -> tuple[Plan, Outcome]:
         """Make a job of a source and run it."""

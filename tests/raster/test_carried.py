@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
 from lib.errors import SourceError
-from lib.jobs import RasterJob
+from lib.jobs import Normalise, RasterJob
 from lib.raster.carried import read_provenance
 from lib.raster.formats import environment
 from tests.raster.conftest import Workshop
@@ -31,7 +31,7 @@ def test_georeferencing_tags_and_descriptions(shop: Workshop, write: Write) -> N
         dataset.update_tags(2, ns="CALIBRATION", GAIN="1.5")
         dataset.set_band_description(1, "red")
         dataset.set_band_description(2, "near infrared")
-    shop.transform(source, bands=(2, 1))
+    shop.transform(source, operation=Normalise(), bands=(2, 1))
     with rasterio.open(source) as before, rasterio.open(shop.folder / "out.tif") as after:
         assert after.crs == before.crs
         assert after.transform == before.transform
@@ -119,7 +119,7 @@ def test_a_unit_of_unscaled_pixels_is_not_carried(shop: Workshop, write: Write) 
     source = write(RAW)
     with rasterio.open(source, "r+") as dataset:
         dataset.units = ("m", "m")
-    shop.transform(source)
+    shop.transform(source, operation=Normalise())
     with rasterio.open(shop.folder / "out.tif") as after:
         assert after.units == (None, None)
         assert after.scales == (1.0, 1.0)
@@ -128,12 +128,12 @@ def test_a_unit_of_unscaled_pixels_is_not_carried(shop: Workshop, write: Write) 
         assert after.units == ("m", "m")
 
 
-def test_a_colour_table_is_not_carried(shop: Workshop, write: Write) -> None:
+def test_a_colour_table_of_changed_pixels_is_not_carried(shop: Workshop, write: Write) -> None:
     """Float pixels are no indexes into a colour table."""
     source = write(RAW[:1].astype("uint8"), photometric="PALETTE")
     with rasterio.open(source, "r+") as dataset:
         dataset.write_colormap(1, {0: (255, 0, 0, 255), 1: (0, 255, 0, 255)})
-    shop.transform(source)
+    shop.transform(source, operation=Normalise())
     with rasterio.open(shop.folder / "out.tif") as after:
         assert after.colorinterp == (ColorInterp.gray,)
         with pytest.raises(ValueError, match="NULL color table"):

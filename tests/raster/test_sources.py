@@ -9,7 +9,6 @@ import pytest
 import rasterio
 
 from lib.errors import DataError, MemoryRefused, SourceError, UsageError
-from lib.raster import engine
 from tests.raster.conftest import Workshop
 
 Write = Callable[..., Path]
@@ -19,7 +18,7 @@ RAW = np.random.default_rng(2).integers(0, 9000, (1, 300, 300), dtype="uint16")
 def refused(shop: Workshop, source: Path | str, error: type[Exception], match: str, **choices: object) -> None:
     """Planning raises, in one line that names the file; nothing is written."""
     with pytest.raises(error, match=match) as raised:
-        engine.plan(job := shop.job(source, **choices), shop.room(job))
+        shop.first(shop.job(source, **choices))
     assert "\n" not in str(raised.value)
     assert not (shop.folder / "out.tif").exists()
 
@@ -91,7 +90,7 @@ def test_one_block_larger_than_the_limit(shop: Workshop) -> None:
     """One tile of 1 GiB is refused for memory, with the limit that it would take."""
     source = hostile(shop.folder / "in.tif", 32_768, 32_768, 32_768)
     with pytest.raises(MemoryRefused, match=r"one source block of 32768 x 32768 pixels alone is 1\.0 GiB") as raised:
-        engine.plan(job := shop.job(source), shop.room(job))
+        shop.first(shop.job(source))
     assert raised.value.smallest_limit_bytes > 2**30
 
 
@@ -136,26 +135,3 @@ def test_a_raw_file_shorter_than_its_header(shop: Workshop) -> None:
     )
     (shop.folder / "in.dat").write_bytes(b"\0" * 1000)
     refused(shop, shop.folder / "in.dat", SourceError, r"in\.dat is not a raster")
-
-
-def test_a_mosaic_that_is_not_looked_into_whole_says_so(
-    shop: Workshop, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of more files than are looked into, the job is done, and warns of what it has not seen."""
-    tile, placed = write(RAW).name, ""
-    for column in range(3):
-        (shop.folder / f"{column}.tif").write_bytes((shop.folder / tile).read_bytes())
-        placed += (
-            f'<SimpleSource><SourceFilename relativeToVRT="1">{column}.tif</SourceFilename>'
-            '<SrcRect xOff="0" yOff="0" xSize="300" ySize="300"/>'
-            f'<DstRect xOff="{column * 300}" yOff="0" xSize="300" ySize="300"/></SimpleSource>'
-        )
-    (shop.folder / "mosaic.vrt").write_text(
-        '<VRTDataset rasterXSize="900" rasterYSize="300"><GeoTransform>0, 10, 0, 0, 0, -10</GeoTransform>'
-        f'<VRTRasterBand dataType="UInt16" band="1">{placed}</VRTRasterBand></VRTDataset>'
-    )
-    assert shop.transform(shop.folder / "mosaic.vrt")[1].warnings == ()
-    (shop.folder / "out.tif").unlink()
-    monkeypatch.setattr("lib.raster.blocks.MOST_FILES_SEEN", 2)
-    _, outcome = shop.transform(shop.folder / "mosaic.vrt")
-    assert outcome.warnings[0].startswith("mosaic.vrt: 2 of its 3 files were looked into")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.raster import windows
-from lib.raster.engine import in_order
+from lib.raster.pipeline import in_order
 
 LENGTHS = st.integers(1, 90)
 STEPS = st.integers(1, 40)

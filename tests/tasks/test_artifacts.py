@@ -136,7 +136,7 @@ def test_a_killed_job_tells_error_hint_and_last_sample() -> None:
     assert "> **MemoryExceeded** (exit 137): in.tif: stopped by the watchdog" in markdown
     assert "> **What to do:** raise the limit" in markdown
     assert ["Last sample", "250.0 MiB", "1.5 s after the job began"] in tables(markdown)[0]
-    assert allocator_rows(killed) == [{"location": "(no Python allocation was traced)", "size": "0 B", "blocks": 0}]
+    assert allocator_rows(killed) == [{"location": "(no Python allocation was traced)", "size": "-", "blocks": "-"}]
 
 
 def test_a_refused_job_names_the_limit_that_would_do() -> None:
@@ -177,6 +177,20 @@ def test_holders_are_told_near_the_peak_and_at_the_end() -> None:
     rows = {row[0]: row[1:] for row in table}
     assert rows["unexplained"] == ["31.0 MiB (24%)", "32.0 MiB (33%)"]
     assert rows["numpy"] == ["24.0 MiB (19%)", "not traced, in unexplained"]
+
+
+def test_no_row_says_0_bytes() -> None:
+    """What a plan or a process holds nothing of is no row; what only the end holds nothing of is a dash."""
+    plan = _PLAN | {"disk_bytes": 0, "gdal_cache_bytes": 0, "terms": {"interpreter": 88 * MIB, "retained": 0}}
+    end = _SEEN | {"tracing_bytes": MIB, "numpy_bytes": 0}
+    markdown = memory_markdown(_with(attribution=_SEEN, attribution_end=end).model_copy(update={"plan": plan}))
+    _, holders, planned, *_ = tables(markdown)
+    assert " 0 B" not in markdown
+    assert ["numpy", "24.0 MiB (19%)", "-"] in holders
+    assert "not resident" not in [row[0] for row in holders]
+    assert [row[0] for row in planned[1:]] == [
+        "memory: interpreter", "**memory: projected peak**", "window", "threads",
+    ]  # fmt: skip
 
 
 def test_a_slope_is_told_with_its_unit_and_interval() -> None:

@@ -69,9 +69,15 @@ def test_a_cancelled_job_leaves_a_report_of_what_was_heard(monkeypatch: pytest.M
     plan = {"limit_bytes": 9, "projected_bytes": 8}
     _say(
         monkeypatch,
-        {"event": "planned", "plan": plan},
+        {"event": "planned", "plan": plan, "final": False},
         {"event": "baseline", "resident_bytes": 70 * MIB, "chunks": 4},
-        {"event": "allocators", "top": [{"location": "a:1", "size_bytes": 5, "blocks": 1}], "resident_bytes": 80 * MIB},
+        {
+            "event": "allocators",
+            "top": [{"location": "a:1", "size_bytes": 5, "blocks": 1}],
+            "attribution": {"resident_bytes": 80 * MIB},
+            "resident_bytes": 80 * MIB,
+            "tracing_stopped": None,
+        },
         fail=KeyboardInterrupt(),
     )
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,28 @@
+"""What happens to pixels. An operation is a module here, its line in `REGISTRY` and its parameters in `lib/jobs.py`."""
+
+from lib.jobs import RasterJob
+from lib.raster.operations import linear
+from lib.raster.operations.base import Linear, Maker, Operation, Outputs, nudge_off_nodata
+from lib.raster.operations.custom import UserFunction
+from lib.raster.operations.verbatim import Verbatim
+from lib.raster.sources.dataset import RasterSource
+
+__all__ = ["REGISTRY", "Linear", "Operation", "Outputs", "make", "nudge_off_nodata"]
+
+REGISTRY: dict[str, Maker] = {
+    "copy": Verbatim,
+    "normalise": linear.normalise,
+    "rescale": linear.rescale,
+    "custom": UserFunction,
+}
+
+
+def make(job: RasterJob, source: RasterSource) -> Operation:
+    """The operation of a job, ready for a source's blocks.
+
+    Raises:
+        UsageError: its parameters or the job's nodata do not fit the source; a function that cannot be imported.
+        SourceError: the source has what the output cannot hold.
+    """
+    nodata = float("nan") if job.nodata == "nan" else job.nodata
+    return REGISTRY[job.operation.name](job.operation, source, nodata)

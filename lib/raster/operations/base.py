@@ -1,0 +1,125 @@
+"""What an operation is: pixels and validity in, pixels and validity out, and what that makes of bands."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.raster.block import Block
+from lib.raster.sources.dataset import RasterSource
+from lib.raster.validity import MOST_EXACT, is_nodata, taken_for
+
+__all__ = ["Linear", "Maker", "Operation", "Outputs", "fits", "nudge_off_nodata"]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """How results follow from pixels, as `factor * pixel + shift`, before any clip."""
+
+    factor: float = 1.0
+    shift: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outputs:
+    """What an operation writes.
+
+    Attributes:
+        dtype: of all bands.
+        nodata: the value that marks invalid pixels; None where none is declared.
+        fills: invalid pixels get that value; else they stay as they were read.
+        has_mask: a mask band of the dataset says what is valid.
+        keeps_colours: colour tables and palette interpretation stay true.
+        line: how values follow from the source's, for scales, offsets and units; None where they do not.
+        highest: no result is above it; None where there is no such bound.
+    """
+
+    dtype: np.dtype[Any]
+    nodata: float | None = None
+    fills: bool = True
+    has_mask: bool = False
+    keeps_colours: bool = False
+    line: Linear | None = None
+    highest: float | None = None
+
+
+class Operation(ABC):
+    """One operation on one source; each worker has an instance of its own, so that scratch needs no lock.
+
+    Attributes:
+        outputs: what it writes.
+        overlap: pixels that it wants around a window.
+        wants_all_bands: it must get all bands at once.
+        takes_alpha: it gets the alpha band like any other; else that is carried as it is.
+        one_at_a_time: it works on one chunk at a time, and what it holds shows only when it does.
+        needs_room: it writes its results into `out`; else they are the block that it gets.
+    """
+
+    outputs: Outputs
+    overlap: int = 0
+    wants_all_bands: bool = False
+    takes_alpha: bool = False
+    one_at_a_time: bool = False
+    needs_room: bool = True
+
+    def memory(self, pixels: int, bands: int) -> int:
+        """What it holds for a window of so many pixels beside the two blocks, bytes."""
+        del pixels, bands
+        return 0
+
+    @abstractmethod
+    def apply(self, block: Block, out: Block) -> Block:
+        """Compute a window: `out`, or `block` itself where that is the result. Validity is set, nodata is not filled in."""
+
+    @abstractmethod
+    def reference(
+        self, pixels: NDArray[Any], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+        """The plain path, for verification: a band's result and where it is valid, both `(height, width)`; None: not known."""
+
+
+class Maker(Protocol):
+    """Makes an operation for a source; the registry's values."""
+
+    def __call__(self, model: Any, source: RasterSource, nodata: float | None) -> Operation:
+        """`model` is the job's; `nodata` the value that the user asks for, as a float, None where there is none."""
+
+
+def fits(nodata: float, dtype: np.dtype[Any]) -> bool:
+    """Whether pixels of a dtype can hold a nodata value."""
+    if dtype.kind == "f":
+        return not np.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
+    limits = np.iinfo(dtype)
+    if not np.isfinite(nodata) or nodata != int(nodata) or not limits.min <= int(nodata) <= limits.max:
+        return False
+    return dtype.itemsize < 8 or abs(nodata) < MOST_EXACT  # noqa: PLR2004 - rasterio would write another
+
+
+def nudge_off_nodata(pixels: NDArray[Any], nodata: float, highest: float | None, hits: NDArray[np.bool_]) -> None:
+    """Move valid results that would be read as nodata beside it, as GDAL's warper does, so that they stay valid.
+
+    Args:
+        pixels: results of one band; those of invalid pixels are overwritten later.
+        nodata: the output's nodata.
+        highest: upper bound of results: one there moves down, all others up.
+        hits: scratch of the same shape.
+    """
+    dtype = pixels.dtype
+    if dtype.kind == "f" and np.isnan(nodata):
+        return
+    value = dtype.type(nodata)
+    if not is_nodata(pixels, value, hits).any():
+        return
+    largest = np.finfo(dtype).max if dtype.kind == "f" else np.iinfo(dtype).max
+    down = value == largest or (highest is not None and value >= dtype.type(highest))
+    np.copyto(pixels, _beside(value, dtype, down=bool(down)), where=hits)
+
+
+def _beside(value: Any, dtype: np.dtype[Any], *, down: bool) -> Any:
+    """The nearest value that GDAL does not take for nodata."""
+    if dtype.kind != "f":
+        return value - dtype.type(1) if down else value + dtype.type(1)
+    low, high = taken_for(float(value), dtype)
+    return np.nextafter(low, dtype.type(-np.inf)) if down else np.nextafter(high, dtype.type(np.inf))

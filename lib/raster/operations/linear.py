@@ -1,0 +1,114 @@
+"""`normalise` and `rescale`: straight lines, on buffers that the caller owns, in pieces that stay in the CPU's cache.
+
+Arithmetic is in float32 where every pixel of the source is one exactly and the operation is a division (normalise of 8 and 16 bit
+integers and float32), else in float64, rounded once at the end. So rescale does not lose digits where a large offset cancels.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.errors import UsageError
+from lib.jobs import Normalise, Rescale
+from lib.raster.block import Block
+from lib.raster.operations.base import Linear, Operation, Outputs, fits
+from lib.raster.sources.dataset import RasterSource
+
+__all__ = ["Line", "normalise", "rescale"]
+
+# 512 KiB of float32, which a core's second-level cache holds (MEASURED.md, "Pieces of a window").
+_PIECE = 128 * 1024
+_EXACT_IN_FLOAT32 = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
+
+Step = Callable[[NDArray[Any]], None]
+
+
+class Line(Operation):
+    """One straight line on one source.
+
+    Args:
+        step: works on a piece in place.
+        plain: the same in float64 for a whole window, for verification.
+        arithmetic: the dtype in which `step` works.
+        outputs: what is written.
+    """
+
+    def __init__(self, step: Step, plain: Callable[[Any], Any], arithmetic: np.dtype[Any], outputs: Outputs) -> None:
+        self._step, self._plain, self._arithmetic, self.outputs = step, plain, arithmetic, outputs
+        self._scratch = np.empty(0, arithmetic)
+
+    def memory(self, pixels: int, bands: int) -> int:
+        """A piece, where the arithmetic is wider than the output."""
+        return 0 if self._arithmetic == self.outputs.dtype else min(_PIECE, pixels * bands) * self._arithmetic.itemsize
+
+    def apply(self, block: Block, out: Block) -> Block:
+        """Compute; a result that is not a number is not valid."""
+        raw, result = block.pixels.reshape(-1), out.pixels.reshape(-1)
+        if self._arithmetic != self.outputs.dtype and len(self._scratch) < min(_PIECE, len(raw)):
+            self._scratch = np.empty(min(_PIECE, len(raw)), self._arithmetic)
+        with np.errstate(all="ignore"):
+            for start in range(0, len(raw), _PIECE):
+                self._piece(raw[start : start + _PIECE], result[start : start + _PIECE])
+        out.all_valid = block.all_valid
+        if not block.all_valid:
+            np.isnan(out.pixels, out=out.valid)
+            np.logical_not(out.valid, out=out.valid)
+            np.logical_and(out.valid, block.valid, out=out.valid)
+        return out
+
+    def _piece(self, raw: NDArray[Any], result: NDArray[Any]) -> None:
+        work = self._scratch[: len(raw)] if len(self._scratch) else result
+        np.copyto(work, raw, casting="unsafe")
+        self._step(work)
+        if work is not result:
+            np.copyto(result, work, casting="same_kind")
+
+    def reference(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The formula as it is written, for a whole window in float64."""
+        with np.errstate(all="ignore"):
+            wanted = self._plain(pixels.astype(np.float64)).astype(self.outputs.dtype)
+        return wanted, valid & ~np.isnan(wanted)
+
+
+def normalise(model: Normalise, source: RasterSource, nodata: float | None) -> Line:
+    """`clip(pixel / scale, low, high)`, float32."""
+    exact = source.dtype.name in _EXACT_IN_FLOAT32
+    arithmetic = np.dtype(np.float32 if exact else np.float64)
+    scale, low, high = (arithmetic.type(value) for value in (model.scale, *model.clip))
+
+    def step(work: NDArray[Any]) -> None:
+        np.divide(work, scale, out=work)
+        np.maximum(work, low, out=work)  # np.clip takes longer to begin than to work on so few pixels
+        np.minimum(work, high, out=work)
+
+    def plain(pixels: NDArray[Any]) -> NDArray[Any]:
+        return np.clip(pixels / model.scale, *model.clip)
+
+    outputs = _outputs(np.dtype(np.float32), nodata, Linear(1 / model.scale), model.clip[1])
+    return Line(step, plain, arithmetic, outputs)
+
+
+def rescale(model: Rescale, source: RasterSource, nodata: float | None) -> Line:
+    """`pixel * multiply + add`, float32; float64 for a float64 source, whose digits it would else lose."""
+    arithmetic = np.dtype(np.float64)
+    dtype = arithmetic if source.dtype == np.float64 else np.dtype(np.float32)
+
+    def step(work: NDArray[Any]) -> None:
+        np.multiply(work, model.multiply, out=work)
+        np.add(work, model.add, out=work)
+
+    def plain(pixels: NDArray[Any]) -> NDArray[Any]:
+        return pixels * model.multiply + model.add
+
+    line = Linear(model.multiply, model.add) if model.multiply else None
+    return Line(step, plain, arithmetic, _outputs(dtype, nodata, line))
+
+
+def _outputs(dtype: np.dtype[Any], nodata: float | None, line: Linear | None, highest: float | None = None) -> Outputs:
+    """NaN by default, which collides with no valid value."""
+    value = float("nan") if nodata is None else nodata
+    if not fits(value, dtype):
+        raise UsageError(f"nodata {value:g} does not fit into {dtype}", hint="choose a smaller value, or nan")
+    return Outputs(dtype=dtype, nodata=float(dtype.type(value)), line=line, highest=highest)

@@ -1,0 +1,56 @@
+"""What libraries hold, measured: how far the kernel's high-water mark rises while the first chunks are worked through.
+
+Where to look is in `sources/tables.py`; how many chunks are enough was tried out (FACTS, "The probe, prototyped").
+"""
+
+from lib.memory.proc import peak_bytes, process_memory, restart_peak
+from lib.raster.formats import cache_bytes
+from lib.units import MIB
+
+__all__ = ["Growth", "Quiet", "undecoded_bytes"]
+
+_QUIET_BYTES, _QUIET_CHUNKS, _MOST_CHUNKS = MIB, 2, 17
+# netCDF and HDF5 fill a cache of chunks that no bounded look sees full.
+_CHUNK_CACHED = frozenset({"netCDF", "HDF5", "HDF5Image", "BAG"})
+_CHUNK_CACHE_BYTES = 48 * MIB
+
+
+class Growth:
+    """How far the process's peak has risen since this was made, without what GDAL's cache has come to hold."""
+
+    def __init__(self) -> None:
+        restart_peak()
+        self._before = process_memory().resident_bytes
+        self._cached = cache_bytes()[1]
+
+    def bytes(self) -> int:
+        """Bytes, at least 0. A block that is larger than the cache stays in it all the same, and counts here."""
+        bound, cached = cache_bytes()
+        return max(0, peak_bytes(since_restart=True) - self._before - min(max(0, cached - self._cached), bound))
+
+
+class Quiet:
+    """Tells when enough chunks have been seen: two in a row that add next to nothing, or a good many.
+
+    Args:
+        growth: what is watched.
+        least: chunks that must be seen (the first window's groups of bands).
+    """
+
+    def __init__(self, growth: Growth, least: int) -> None:
+        self._growth, self._least = growth, least
+        self._last = growth.bytes()
+        self._seen = self._quiet = 0
+
+    def reached(self) -> bool:
+        """Asked after each chunk."""
+        now = self._growth.bytes()
+        self._seen += 1
+        self._quiet = self._quiet + 1 if now - self._last < _QUIET_BYTES else 0
+        self._last = now
+        return self._seen >= self._least and (self._quiet >= _QUIET_CHUNKS or self._seen >= _MOST_CHUNKS)
+
+
+def undecoded_bytes(driver: str, decoded: int, read: int) -> int:
+    """What a driver with a cache of chunks may still come to hold of what was not read, bytes; 0 for others."""
+    return min(max(0, decoded - read), _CHUNK_CACHE_BYTES) if driver in _CHUNK_CACHED else 0

@@ -1,0 +1,258 @@
+"""One raster that GDAL opens: header facts, the checks that a header alone allows, and readers with handles of their own.
+
+A file that declares more than it can hold, or whose blocks lie past its end, is told when it is opened, before any work.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.errors import DataError, SourceError
+from lib.raster.block import Block
+from lib.raster.faults import read
+from lib.raster.formats import compression_of, is_pixel_interleaved, open_dataset
+from lib.raster.grid import Grid
+from lib.raster.sources.tables import Table, table_of
+from lib.raster.validity import Validity
+from lib.raster.windows import Window
+from lib.units import format_bytes
+
+__all__ = ["RasterSource", "Reader", "open_raster"]
+
+# A block costs a TIFF at least its 4 bytes of offset; GDAL's own sparse files take 8 to 12.
+_LEAST_TABLE_BYTES = 4
+# Each handle decodes by itself there, and GDAL's driver holds no lock; others (netCDF, HDF5) are read by one thread at a time.
+_READ_IN_PARALLEL = frozenset({"GTiff"})
+
+
+@dataclass(slots=True, kw_only=True)
+class RasterSource:
+    """An open raster.
+
+    Attributes:
+        path: as the job names it.
+        dataset: the open handle.
+        grid: where it lies.
+        bands: the selected bands' numbers.
+        dtype: that all selected bands are read as.
+        validity: how nodata is told.
+        block: `(height, width)` of the largest block, in pixels.
+        block_bytes: decoded size of such a block, all bands that it holds.
+        pixel_interleaved: that block holds all bands.
+        compression: the codec's name, "" for none.
+        table: a TIFF's block table, None for other formats.
+        source_bytes: size of the file; 0 where it is not one.
+    """
+
+    path: str
+    dataset: Any
+    grid: Grid
+    bands: tuple[int, ...]
+    dtype: np.dtype[Any]
+    validity: Validity
+    block: tuple[int, int]
+    block_bytes: int
+    pixel_interleaved: bool
+    compression: str
+    table: Table | None = None
+    source_bytes: int = 0
+    _others: list[Any] = field(default_factory=list)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one pixel of one band."""
+        return int(self.dtype.itemsize)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Decoded size of the selected bands."""
+        return self.grid.shape[0] * self.grid.shape[1] * len(self.bands) * self.itemsize
+
+    @property
+    def reads_in_parallel(self) -> bool:
+        """Whether several readers may work at once, and gain by it."""
+        return self.dataset.driver in _READ_IN_PARALLEL
+
+    def readers(self, count: int) -> list["Reader"]:
+        """Readers, each with a handle of its own; the first one's is the source's."""
+        while len(self._others) < count - 1:
+            self._others.append(open_dataset(self.path))
+        return [Reader(self, handle) for handle in [self.dataset, *self._others[: count - 1]]]
+
+    def close_others(self) -> None:
+        """Close the handles of other readers than the first."""
+        while self._others:
+            self._others.pop().close()
+
+    def close(self) -> None:
+        """Close all handles."""
+        self.close_others()
+        self.dataset.close()
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader of a plan wants to see, JSON-able."""
+        return {
+            "driver": self.dataset.driver,
+            "height": self.grid.shape[0],
+            "width": self.grid.shape[1],
+            "bands": len(self.bands),
+            "dtype": self.dtype.name,
+            "block": list(self.block),
+            "interleave": "pixel" if self.pixel_interleaved else "band",
+            "compression": self.compression or "none",
+            "nodata": self.validity.describe(self.dtype.kind == "f"),
+            "decoded_bytes": self.decoded_bytes,
+            "source_bytes": self.source_bytes,
+        }
+
+
+class Reader:
+    """Reads windows of a raster into blocks, with their validity.
+
+    Args:
+        source: what is read.
+        handle: an open dataset that no other reader uses.
+    """
+
+    def __init__(self, source: RasterSource, handle: Any) -> None:
+        self._source, self._handle, self._lock = source, handle, threading.Lock()
+
+    def read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
+        """Read a window, and so many pixels around it; threads that share a reader take turns.
+
+        Args:
+            window: on the source's grid.
+            bands: numbers of the bands that `into` has room for.
+            overlap: pixels on each side; what lies beyond the raster's edge is 0 and not valid.
+            into: `(bands, height + 2 overlap, width + 2 overlap)`; its `pixels`, `valid` and `all_valid` are set.
+
+        Raises:
+            DataError: a block that does not decode.
+            MemoryExceeded: an allocator refused.
+        """
+        with self._lock:
+            return self._read(window, bands, overlap, into)
+
+    def _read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
+        inside, place = _within(window, overlap, self._source.grid.shape)
+        pixels, valid = into.pixels, into.valid
+        if inside != place:
+            pixels.fill(0)
+            valid.fill(False)
+            rows, columns = (slice(low - at, high - at) for (low, high), (at, _) in zip(inside, place, strict=True))
+            pixels, valid = pixels[:, rows, columns], valid[:, rows, columns]
+        read(partial(self._handle.read, bands, out=pixels, window=inside), self._source.path, window)
+        rules, dtype = self._source.validity, self._source.dtype
+        into.all_valid = inside == place and all(rules.always(band, dtype) for band in bands)
+        if not into.all_valid:
+            self._read_validity(window, inside, bands, pixels, valid)
+        return into
+
+    def _read_validity(self, window: Window, inside: Any, bands: tuple[int, ...], pixels: Any, valid: Any) -> None:
+        rules, shared = self._source.validity, None
+        for i, band in enumerate(bands):
+            if band not in rules.masked:
+                rules.by_value(band, pixels[i], valid[i])
+                continue
+            mask = shared
+            if mask is None:
+                mask = read(partial(self._handle.read_masks, band, window=inside), self._source.path, window)
+                shared = mask if rules.shared else None
+            np.not_equal(mask, 0, out=valid[i])
+            if pixels.dtype.kind == "f":
+                np.logical_and(valid[i], ~np.isnan(pixels[i]), out=valid[i])
+
+
+def _within(window: Window, overlap: int, shape: tuple[int, int]) -> tuple[Any, Any]:
+    """The rows and columns that are there, and those that are wanted."""
+    place = tuple((low - overlap, high + overlap) for low, high in window.ranges)
+    inside = tuple((max(low, 0), min(high, length)) for (low, high), length in zip(place, shape, strict=True))
+    return inside, place
+
+
+def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
+    """Open a raster and check its header.
+
+    Raises:
+        SourceError: it is none, has no bands or not these, complex pixels, a header that declares more than the file holds.
+        DataError: blocks that lie past the end of the file.
+    """
+    dataset = open_dataset(path)
+    try:
+        selected = _check_bands(dataset, path, bands)
+        source_bytes = Path(path).stat().st_size if Path(path).is_file() else 0
+        table = table_of(dataset)
+        if table and source_bytes:
+            _check_table(dataset, path, source_bytes, table)
+        block = tuple(map(max, zip(*dataset.block_shapes, strict=True)))
+        interleaved = is_pixel_interleaved(dataset)
+        itemsize = max(np.dtype(name).itemsize for name in dataset.dtypes)
+        return RasterSource(
+            path=path,
+            dataset=dataset,
+            grid=Grid.of(dataset),
+            bands=selected,
+            dtype=_dtype(dataset, path, selected),
+            validity=Validity.of(dataset),
+            block=(block[0], block[1]),
+            block_bytes=block[0] * block[1] * itemsize * (dataset.count if interleaved else 1),
+            pixel_interleaved=interleaved,
+            compression=compression_of(dataset),
+            table=table,
+            source_bytes=source_bytes,
+        )
+    except BaseException:
+        dataset.close()
+        raise
+
+
+def _check_bands(dataset: Any, path: str, bands: Sequence[int] | None) -> tuple[int, ...]:
+    """The selected bands' numbers, all of them where none are named."""
+    if dataset.count == 0:
+        inside = ", ".join(dataset.subdatasets[:3])
+        hint = f"name one of what it holds: {inside}" if inside else "it holds no pixels"
+        raise SourceError(f"{path} has no bands of its own", hint=hint, path=path)
+    selected = tuple(bands or range(1, dataset.count + 1))
+    missing = [band for band in selected if not 1 <= band <= dataset.count]
+    if missing:
+        raise SourceError(
+            f"{path} has no band {missing[0]}: its bands are 1 to {dataset.count}",
+            hint=f"choose bands from 1 to {dataset.count}",
+            path=path,
+        )
+    if len(set(selected)) < len(selected):
+        twice = next(band for band in selected if selected.count(band) > 1)
+        raise SourceError(f"band {twice} is named more than once", hint="name each band once", path=path)
+    return selected
+
+
+def _dtype(dataset: Any, path: str, bands: Sequence[int]) -> np.dtype[Any]:
+    names = {dataset.dtypes[band - 1] for band in bands}
+    odd = sorted(name for name in names if "complex" in name)
+    if odd:
+        raise SourceError(
+            f"{path} has {odd[0]} pixels: complex numbers are not transformed",
+            hint="extract the real part or the amplitude first (`gdal_translate` of a derived subdataset)",
+            path=path,
+        )
+    return np.result_type(*(np.dtype(name) for name in names))
+
+
+def _check_table(dataset: Any, path: str, source_bytes: int, table: Table) -> None:
+    """Hold a TIFF's block table against its size."""
+    if table.blocks > 1 and table.blocks * _LEAST_TABLE_BYTES > source_bytes:
+        raise SourceError(
+            f"{path} declares {dataset.width} x {dataset.height} pixels in {table.blocks} blocks: its "
+            f"{format_bytes(source_bytes)} cannot even hold their table",
+            hint="the header is damaged or forged: fetch or export it again",
+            path=path,
+        )
+    if table.end > source_bytes:
+        raise DataError(
+            f"{path} is truncated: its blocks reach to byte {table.end}, the file ends at {source_bytes}", path=path
+        )

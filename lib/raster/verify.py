@@ -1,0 +1,212 @@
+"""Verification of a raster: what ends a run (`basic`), and a job of its own (`prepare`). The checks are in `checks.py`."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib.errors import DataError, OutputError, SourceError, VerificationFailed
+from lib.jobs import Custom, RasterJob, VerifyJob
+from lib.memory.proc import process_memory
+from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
+from lib.raster import checks, windows
+from lib.raster.block import Buffer
+from lib.raster.carried import read_provenance
+from lib.raster.checks import Subject
+from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
+from lib.raster.operations import Operation, make
+from lib.raster.probe import Growth, undecoded_bytes
+from lib.raster.recompute import BASIC_EDGE, SAMPLE_EDGE
+from lib.raster.sources.dataset import RasterSource, open_raster
+from lib.raster.sources.tables import heavy_places
+from lib.reports import Outcome, Plan
+from lib.units import MIB
+
+__all__ = ["VerifyWork", "basic", "prepare", "read_provenance"]
+
+_BASIC_WINDOWS, _FULL_WINDOWS = 6, 25
+_GUESS_BYTES = 8 * MIB
+# Of a recomputed window: pixels and mask as read, float64 of them, of the result and between, the output's, comparisons.
+_BYTES_PER_SAMPLED_PIXEL = 64
+_TABLE_BYTES_PER_BLOCK = 16
+_OPENS = "the output failed the check 'opens': "
+
+
+def basic(
+    output_path: str,
+    source: RasterSource,
+    job: RasterJob,
+    operation: Operation,
+    expected: dict[str, Any],
+    bench: Bench,
+    *,
+    result: dict[str, Any],
+) -> None:
+    """Structure, counts, tile table; a few recomputed windows unless `job.verify` is "none".
+
+    Raises:
+        OutputError: what was just written does not open, or blocks are missing: its directory did not reach the disk.
+    """
+    try:
+        output = _open_output(output_path)
+    except SourceError as error:
+        bench.check("opens", passed=False, detail=error.message)
+        raise OutputError(
+            f"the disk or a file-size limit cut the output: {_OPENS}{error.message}", check="opens", path=output_path
+        ) from error
+    try:
+        subject = Subject(output, source, job, operation, expected, result)
+        checks.structure(subject, bench)
+        checks.counts(subject, bench)
+        checks.tile_table(subject, bench)
+        if job.verify != "none":
+            checks.recomputed(subject, bench, BASIC_EDGE, _BASIC_WINDOWS)
+    finally:
+        output.close()
+
+
+def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
+    """Open source and output.
+
+    Raises:
+        SourceError: the source cannot be opened.
+        VerificationFailed: the output cannot.
+        OutputError: the output is cut off.
+    """
+    work = job.work if isinstance(job.work, RasterJob) else None
+    with ExitStack() as stack:
+        stack.enter_context(environment())
+        set_cache(TINY_CACHE_BYTES)
+        source = open_raster(job.source, work.bands if work else None)
+        stack.callback(source.close)
+        try:
+            output = _open_output(job.output)
+        except SourceError as error:
+            raise VerificationFailed(_OPENS + error.message, check="opens") from error
+        stack.callback(output.close)
+        # A user's function is not called again, so it need not be importable here.
+        operation = None if work is None or isinstance(work.operation, Custom) else make(work, source)
+        expected = job.expected or source.grid.describe()
+        subject = Subject(output, source, work, operation, expected, job.result)
+        return VerifyWork(job, room, subject, stack.pop_all())
+
+
+def _open_output(path: str) -> RasterSource:
+    try:
+        return open_raster(path)
+    except DataError as error:
+        raise OutputError(
+            f"the disk or a file-size limit cut the output: {error.message}", check="opens", path=path
+        ) from error
+
+
+@dataclass(slots=True)
+class VerifyWork:
+    """A prepared verification: decodes the whole output in flat memory, and recomputes samples."""
+
+    job: VerifyJob
+    room: Room
+    subject: Subject
+    _open: ExitStack
+    _opened_bytes: int = field(default_factory=lambda: process_memory().resident_bytes)
+    _held_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        """A guess of what libraries hold, before they are measured."""
+        self._held_bytes = _GUESS_BYTES + 2 * (self.subject.source.block_bytes + self.subject.output.block_bytes)
+
+    def close(self) -> None:
+        """Close both."""
+        self._open.close()
+
+    def first(self) -> Plan:
+        """The plan by headers; where it does not fit and no block is a danger, measured, so that the limit named is right."""
+        plan = self._plan()
+        largest = max(self.subject.source.block_bytes, self.subject.output.block_bytes)
+        if plan.projected_bytes > self.room.budget_bytes and largest <= self.room.limit_bytes // 4:
+            self._probe()
+            plan = self._plan()
+        return plan
+
+    def look(self) -> Plan:
+        """The final plan, by reading where both are heaviest."""
+        self._probe()
+        return self._plan()
+
+    def smallest(self, **without: Any) -> int:
+        """The smallest limit with other resources, bytes."""
+        margin: int = without.get("margin_bytes", self.job.resources.margin_bytes)
+        return self._plan().smallest_limit_bytes - self.job.resources.margin_bytes + margin
+
+    def run(self, bench: Bench) -> Outcome:
+        """Every check that can be made; what was counted is the result.
+
+        Raises:
+            OutputError: blocks are missing or cut off.
+        """
+        subject, basic_only = self.subject, self.job.level == "basic" and self.subject.job is not None
+        bench.meter.start(checks.decode_count(subject.output))
+        self._probe()
+        bench.settle(self._plan())
+        checks.structure(subject, bench)
+        bench.conclude(Path(self.job.output).name)
+        checks.counts(subject, bench)
+        checks.tile_table(subject, bench)
+        result: dict[str, Any] = {}
+        if not basic_only:
+            nodata = checks.decodes(subject, bench)
+            bench.conclude(Path(self.job.output).name)
+            shape = subject.output.grid.shape
+            result = {
+                "width": shape[1],
+                "height": shape[0],
+                "bands": len(subject.output.bands),
+                "nodata_pixels": nodata,
+            }
+        edge, most = (BASIC_EDGE, _BASIC_WINDOWS) if basic_only else (SAMPLE_EDGE, _FULL_WINDOWS)
+        result["windows_recomputed"] = checks.recomputed(subject, bench, edge, most)
+        bench.meter.finish()
+        return Outcome(result=result, checks=tuple(bench.checks))
+
+    def _probe(self) -> None:
+        """Read where source and output are heaviest, as the checks will."""
+        growth, source, output = Growth(), self.subject.source, self.subject.output
+        decoded = 0
+        for raster, step in ((source, (SAMPLE_EDGE, SAMPLE_EDGE)), (output, checks.decode_window(output.block))):
+            rows, columns = raster.grid.shape
+            height, width = min(step[0], rows), min(step[1], columns)
+            buffer, [reader] = Buffer(height * width, raster.dtype), raster.readers(1)
+            for place in [windows.Window(0, 0, 0, 0), *heavy_places(raster.dataset, raster.table)]:
+                window = windows.Window(min(place.top, rows - height), min(place.left, columns - width), height, width)
+                for band in (raster.bands[0], raster.bands[-1]):
+                    reader.read(window, (band,), 0, buffer.block(window, (band,)))
+                    decoded += window.pixels * source.itemsize if raster is source else 0
+        undecoded = undecoded_bytes(source.dataset.driver, source.decoded_bytes, decoded)
+        self._held_bytes = growth.bytes() + undecoded
+
+    def _plan(self) -> Plan:
+        output = self.subject.output
+        step = checks.decode_window(output.block)
+        tiles = windows.count(output.grid.shape, output.block) * len(output.bands)
+        own = {
+            "baseline": self.room.baseline_bytes,
+            "opening": max(0, self._opened_bytes - self.room.baseline_bytes),
+            "decode buffers": Buffer.bytes(step[0] * step[1], output.dtype),
+            "recomputed window": SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL,
+            "output index": tiles * _TABLE_BYTES_PER_BLOCK,
+            "margin": self.job.resources.margin_bytes,
+        }
+        projected = with_probed(sum(own.values()), self._held_bytes)
+        return Plan(
+            limit_bytes=self.room.limit_bytes,
+            projected_bytes=projected,
+            baseline_bytes=self.room.baseline_bytes,
+            disk_bytes=0,
+            smallest_limit_bytes=projected + BASELINE_SPREAD_BYTES,
+            gdal_cache_bytes=TINY_CACHE_BYTES,
+            window=step,
+            block_size=output.block[0],
+            chunks=checks.decode_count(output),
+            terms=own | {"libraries": projected - sum(own.values())},
+            facts=self.subject.source.describe(),
+        )

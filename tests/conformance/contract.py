@@ -1,0 +1,92 @@
+"""What the memory contract says of one report, and the limits at which it is asked."""
+
+from typing import Any, NamedTuple
+
+import psutil
+
+from lib import jobs
+from lib.jobs import Resources
+from lib.memory.process import AnyJob, run_job
+from lib.memory.work import BASELINE_SPREAD_BYTES
+from lib.reports import Report
+from lib.units import MIB, mib
+
+__all__ = ["AMPLE_MB", "OPERATIONS", "Limits", "at", "close", "holds", "limits", "resources"]
+
+AMPLE_MB = 2048
+# By name, as the registries have them: an operation that is added there and not here fails `test_kinds.py`.
+OPERATIONS = {
+    "copy": jobs.Copy(),
+    "normalise": jobs.Normalise(scale=200),
+    "rescale": jobs.Rescale(multiply=2.5, add=-3),
+    "custom": jobs.Custom(function="tests.faults.functions:unchanged"),
+}
+# A plan near the smallest limit is the fastest of those within 3 MiB of the least.
+_NEXT_TO_LEAST_BYTES = 3 * MIB
+
+
+def resources(limit_mb: int, **more: Any) -> Resources:
+    """A job's resources with two threads at most."""
+    return Resources(limit_bytes=limit_mb * MIB, threads_max=2, **more)
+
+
+def at(job: Any, limit_mb: int) -> Any:
+    """The job under another limit, all else as it is."""
+    update = {"limit_bytes": limit_mb * MIB}
+    return job.model_copy(update={"resources": job.resources.model_copy(update=update)})
+
+
+class Limits(NamedTuple):
+    """MiB: one that is too small, the smallest as a refusal names it, and ample."""
+
+    below: int
+    smallest: int
+    ample: int = AMPLE_MB
+
+
+def limits(job: AnyJob) -> Limits:
+    """Have a job refused, hear the smallest limit, and see that just below it, it is refused with the same number."""
+    refused = run_job(at(job, 48))
+    assert (refused.status, refused.exit_code) == ("refused", 137), refused.error
+    assert refused.error is not None
+    smallest = refused.error.smallest_limit_mb
+    assert smallest is not None
+    below = smallest - mib(2 * BASELINE_SPREAD_BYTES + _NEXT_TO_LEAST_BYTES)
+    again = run_job(at(job, below))
+    assert (again.status, again.exit_code) == ("refused", 137), again.error
+    assert again.error is not None
+    assert again.error.smallest_limit_mb is not None
+    assert abs(again.error.smallest_limit_mb - smallest) <= mib(BASELINE_SPREAD_BYTES), (again.error, smallest)
+    return Limits(below, smallest)
+
+
+def smallest_by_plan(job: AnyJob) -> int:
+    """The smallest limit as a plan under an ample one says it, MiB."""
+    planned = run_job(at(job, AMPLE_MB), plan_only=True)
+    assert planned.plan is not None, planned.error
+    return mib(planned.plan["smallest_limit_bytes"])
+
+
+def holds(report: Report, limit_mb: int) -> str:
+    """Completed, never over the limit, and no process is left; the numbers, for messages."""
+    assert report.status == "completed", report.error
+    assert report.plan is not None
+    peak, projected = report.memory.peak_bytes, report.plan["projected_bytes"]
+    assert peak is not None
+    shown = f"peak {peak / MIB:.1f}, projected {projected / MIB:.1f}, limit {limit_mb} MiB; {report.plan['terms']}"
+    assert max(peak, projected) <= limit_mb * MIB, shown
+    assert sum(report.plan["terms"].values()) == projected
+    assert [each for each in psutil.Process().children() if "lib.memory.child" in " ".join(each.cmdline())] == []
+    return shown
+
+
+def close(report: Report, limit_mb: int, *, smallest: bool = False) -> None:
+    """Measured <= projected <= limit at the first attempt, and near: within 25 % or 32 MiB; so is a smallest limit."""
+    shown = holds(report, limit_mb)
+    assert report.plan is not None
+    assert report.memory.peak_bytes is not None
+    peak, projected = report.memory.peak_bytes, report.plan["projected_bytes"]
+    assert len(report.attempts) == 1, report.attempts
+    assert peak <= projected <= max(peak * 1.25, peak + 32 * MIB), shown
+    if smallest:
+        assert limit_mb * MIB <= max(peak * 1.25, peak + 32 * MIB) + BASELINE_SPREAD_BYTES + MIB, shown

@@ -1,0 +1,99 @@
+"""Raster jobs hold the memory contract: every operation, and every kind of source that somebody has measured.
+
+Of common formats the projection is near the peak, and so is the smallest limit that a refusal names. Of odd ones nothing is
+asked but what a user needs: never over the limit, right pixels, and a smallest limit that does.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+
+from lib.jobs import RasterJob
+from lib.raster.formats import environment
+from lib.run import run_published
+from lib.units import MIB
+from tests.conformance import sources
+from tests.conformance.contract import AMPLE_MB, OPERATIONS, at, close, holds, limits, resources, smallest_by_plan
+
+CASES = [("copy", source) for source in sources.RASTERS] + [(name, "tiled") for name in OPERATIONS if name != "copy"]
+QUICK = {("copy", "striped"), ("normalise", "tiled")}
+
+
+def _job(made: tuple[sources.Made, str], folder: Path, operation: str, **choices: Any) -> RasterJob:
+    return RasterJob(
+        source=str(made[0](folder, made[1])),
+        destination=str(folder / "out.tif"),
+        operation=OPERATIONS[operation],
+        resources=resources(AMPLE_MB),
+        overwrite=True,
+        **choices,
+    )
+
+
+def _is_right(job: RasterJob) -> None:
+    """The output is what NumPy makes of all pixels at once, and GDAL takes the same ones of it for valid."""
+    with environment(), rasterio.open(job.source) as source, rasterio.open(job.destination) as output:
+        raw, found = source.read(masked=True), output.read(masked=True)
+    np.testing.assert_array_equal(np.ma.getmaskarray(found), np.ma.getmaskarray(raw))
+    truth = sources.raster_truth(job.operation.name, raw)
+    np.testing.assert_allclose(found.data, truth, rtol=0 if job.operation.name == "copy" else 1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("operation", "source"),
+    [pytest.param(*each, marks=() if each in QUICK else pytest.mark.slow, id="-".join(each)) for each in CASES],
+)
+def test_a_common_raster(operation: str, source: str, tmp_path: Path) -> None:
+    """Refused below the smallest limit, naming it; at it and with ample memory, measured <= projected <= limit, and near."""
+    job = _job(sources.RASTERS[source], tmp_path, operation)
+    asked = limits(job)
+    for limit_mb in (asked.smallest, asked.ample):
+        close(run_published(at(job, limit_mb)), limit_mb, smallest=limit_mb == asked.smallest)
+        _is_right(job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", sources.ODD)
+def test_an_odd_raster(source: str, tmp_path: Path) -> None:
+    """At the smallest limit that its plan names it completes, never over the limit, and right."""
+    job = _job(sources.ODD[source], tmp_path, "rescale")
+    limit_mb = smallest_by_plan(job)
+    holds(run_published(at(job, limit_mb)), limit_mb)
+    _is_right(job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compress", ["none", "lzw", "deflate", "zstd"])
+def test_pixels_that_do_not_compress(compress: str, tmp_path: Path) -> None:
+    """Every codec, with large tiles and three workers, holds the contract for noise, which it makes larger."""
+    path = tmp_path / "in.tif"
+    noise = np.random.default_rng(3).uniform(1, 2, (1, 3000, 3000)).astype("float32")
+    with rasterio.open(
+        path, "w", driver="GTiff", width=3000, height=3000, count=1, dtype="float32", crs="EPSG:32633",
+        transform=rasterio.Affine(10, 0, 5e5, 0, -10, 5e6), tiled=True, blockxsize=256, blockysize=256,
+    ) as dataset:  # fmt: skip
+        dataset.write(noise)
+    job = RasterJob(
+        source=str(path), destination=str(tmp_path / "out.tif"), operation=OPERATIONS["rescale"], compress=compress,
+        block_size=1024, resources=resources(AMPLE_MB, threads=3), overwrite=True,
+    )  # fmt: skip
+    for limit_mb in (smallest_by_plan(job), AMPLE_MB):
+        close(run_published(at(job, limit_mb)), limit_mb)
+        _is_right(job)
+
+
+@pytest.mark.parametrize("function", ["segfault", "numpy_over", "raises"])
+def test_nothing_is_published_on_failure(function: str, tmp_path: Path) -> None:
+    """An existing destination is as it was after a job that was to replace it has failed."""
+    job = _job((sources.tiled, "uint8"), tmp_path, "custom")
+    job = job.model_copy(update={"operation": type(job.operation)(function=f"tests.faults.functions:{function}")})
+    out = Path(job.destination)
+    out.write_bytes(b"precious")
+    report = run_published(at(job, 384))
+    assert report.exit_code in {1, 137}
+    assert (report.memory.peak_bytes or 0) < (384 + 200) * MIB
+    assert out.read_bytes() == b"precious"
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []

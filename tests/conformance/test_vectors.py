@@ -1,0 +1,149 @@
+"""Vector jobs hold the memory contract, and keep what geopandas and pyproj.Geod keep.
+
+Of common formats the projection is near the peak, and so is the smallest limit that a refusal names. Of odd ones nothing is
+asked but what a user needs: never over the limit, the right features, and a smallest limit that does.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pyogrio
+import pytest
+
+from lib import jobs
+from lib.jobs import ProfileJob, VectorJob, VerifyJob
+from lib.memory.process import run_job
+from lib.run import run_published
+from tests.conformance import sources
+from tests.conformance.contract import AMPLE_MB, at, close, holds, limits, resources, smallest_by_plan
+
+LEAST_SQM = 15_000.0
+SINKS = {driver: suffix for suffix, driver in jobs.VECTOR_DRIVERS.items()}
+COMMON = ("GPKG", "FlatGeobuf", "ESRI Shapefile", "GeoJSONSeq")
+# Every common source into a GeoPackage, and a GeoPackage into every sink.
+CASES = list(dict.fromkeys([(each, "GPKG") for each in COMMON] + [("GPKG", each) for each in SINKS]))
+QUICK = {("GPKG", "GPKG"), ("GPKG", "FlatGeobuf")}
+
+
+def _job(path: Path, driver: str, **choices: Any) -> VectorJob:
+    return VectorJob(
+        source=str(path), destination=str(path.parent / f"out{SINKS[driver]}"), driver=driver,
+        resources=resources(AMPLE_MB), overwrite=True, **{"min_area_sqm": 100.0} | choices,
+    )  # fmt: skip
+
+
+def _kept(job: VectorJob) -> set[int]:
+    return set(pyogrio.read_dataframe(job.destination, read_geometry=False, columns=["number"])["number"].astype(int))
+
+
+def _holds_at_its_smallest(job: VectorJob) -> None:
+    limit_mb = smallest_by_plan(job)
+    holds(run_published(at(job, limit_mb)), limit_mb)
+
+
+@pytest.mark.parametrize(
+    ("source", "sink"),
+    [pytest.param(*each, marks=() if each in QUICK else pytest.mark.slow, id="-".join(each)) for each in CASES],
+)
+def test_a_common_layer(source: str, sink: str, tmp_path: Path) -> None:
+    """Refused below the smallest limit, naming it; at it and with ample memory, measured <= projected <= limit, and near."""
+    path = sources.vector(tmp_path, source)
+    job = _job(path, sink, min_area_sqm=LEAST_SQM)
+    asked = limits(job)
+    for limit_mb in (asked.smallest, asked.ample):
+        close(run_published(at(job, limit_mb)), limit_mb, smallest=limit_mb == asked.smallest)
+        assert set(gpd.read_file(job.destination)["number"]) == sources.kept_by_geod(path, LEAST_SQM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["GeoJSON", "SQLite"])
+def test_an_odd_layer(source: str, tmp_path: Path) -> None:
+    """At the smallest limit that its plan names it completes, never over the limit, and right."""
+    path = sources.vector(tmp_path, source)
+    job = _job(path, "GPKG", min_area_sqm=LEAST_SQM)
+    _holds_at_its_smallest(job)
+    assert _kept(job) == sources.kept_by_geod(path, LEAST_SQM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("shape", sorted(sources.LARGE_FEATURES))
+def test_large_features(shape: str, sink: str, tmp_path: Path) -> None:
+    """Wide rows and huge polygons are kept within the smallest limit."""
+    path = sources.LARGE_FEATURES[shape](tmp_path)
+    job = _job(path, sink)
+    _holds_at_its_smallest(job)
+    assert _kept(job) == sources.kept_by_geod(path, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "chunk_rows"), [(1, None), (1, 10_000_000), pytest.param(40, None, marks=pytest.mark.slow)]
+)
+def test_many_columns(rows: int, chunk_rows: int | None, tmp_path: Path) -> None:
+    """A few rows of 1,500 columns complete at the smallest limit, whatever a batch may have."""
+    job = _job(sources.columns(tmp_path, "GPKG", rows), "GPKG", min_area_sqm=0.0)
+    asked = {"chunk_rows": chunk_rows, "chunk_rows_fixed": True} if chunk_rows else {}
+    job = job.model_copy(update={"resources": resources(AMPLE_MB, **asked)})
+    _holds_at_its_smallest(job)
+    after = pyogrio.read_info(job.destination)
+    assert (after["features"], len(after["fields"])) == (rows, 1_499)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", sources.SKEWED)
+def test_skewed_rows(source: str, tmp_path: Path) -> None:
+    """One string of 9 MB among short ones is kept within the smallest limit; a CSV has no CRS, hence no areas."""
+    job = _job(sources.skewed(tmp_path, source), "GPKG", min_area_sqm=None if source == "CSV" else 100.0)
+    _holds_at_its_smallest(job)
+    after = pyogrio.read_dataframe(job.destination, read_geometry=False)
+    assert set(after["number"].astype(int)) == set(range(sources.SKEWED_ROWS))
+    assert after["name"].str.len().max() == 9_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["GPKG", "SQLite"])
+def test_several_long_texts(source: str, tmp_path: Path) -> None:
+    """Eight rows of 20 MB, one after the other, among a hundred are within the smallest limit."""
+    path, frame = tmp_path / Path(sources.VECTORS[source]).name, sources._frame(100)
+    frame["name"] = ["x" * (20_000_000 if 40 <= number < 48 else 5) for number in range(100)]
+    frame.to_file(path, driver=source)
+    job = _job(path, "GPKG", min_area_sqm=None)
+    _holds_at_its_smallest(job)
+    assert pyogrio.read_info(job.destination)["features"] == 100
+
+
+@pytest.mark.slow
+def test_a_driver_that_holds_its_source(tmp_path: Path) -> None:
+    """KML is held whole as objects."""
+    path = tmp_path / "in.kml"
+    sources._frame(20_000).to_file(path, driver="KML")
+    job = _job(path, "GPKG", min_area_sqm=None)
+    _holds_at_its_smallest(job)
+    assert pyogrio.read_info(job.destination)["features"] == 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sink", SINKS)
+def test_many_features(sink: str, tmp_path: Path) -> None:
+    """A million features, all kept: the indexes of the sink are within the smallest limit, and no feature is lost."""
+    job = _job(sources.many(tmp_path, "GPKG"), sink, min_area_sqm=0.0)
+    _holds_at_its_smallest(job)
+    assert np.array_equal(sorted(_kept(job)), np.arange(sources.MANY["GPKG"]))
+
+
+@pytest.mark.parametrize("source", ["GPKG", pytest.param("ESRI Shapefile", marks=pytest.mark.slow)])
+def test_verify_and_profile_a_layer(source: str, tmp_path: Path) -> None:
+    """Both hold the contract at their smallest limits, below which they are refused, and with ample memory; and are near."""
+    work = _job(sources.vector(tmp_path, source), "GPKG", min_area_sqm=LEAST_SQM)
+    done = run_published(work)
+    assert done.plan is not None, done.error
+    check = VerifyJob(
+        source=work.source, output=work.destination, work=work, expected=done.plan["expected"], result=done.result,
+        resources=work.resources,
+    )  # fmt: skip
+    for job in (check, ProfileJob(source=work.source, resources=work.resources)):
+        asked = limits(job)
+        for limit_mb in (asked.smallest, asked.ample):
+            close(run_job(at(job, limit_mb)), limit_mb, smallest=limit_mb == asked.smallest)
