@@ -25,6 +25,7 @@ __all__ = [
     "guess",
     "large",
     "lower_by",
+    "needs",
     "smallest_of",
     "terms_of",
 ]
@@ -93,11 +94,11 @@ def choose(task: Task, left_bytes: int) -> Layout:
         for rows in worth:
             for share in _SHARES:
                 layout = _layout(task, rows, share, is_ahead=is_ahead)
-                if _needs(task, layout) <= left_bytes:
+                if needs(task, layout) <= left_bytes:
                     return layout
-    needs = {rows: _needs(task, _layout(task, rows, 0.0)) for rows in worth}
+    least = {rows: needs(task, _layout(task, rows, 0.0)) for rows in worth}
     factor, more = _NEARLY
-    rows = next(rows for rows in worth if needs[rows] <= min(needs.values()) * factor + more)
+    rows = next(rows for rows in worth if least[rows] <= min(least.values()) * factor + more)
     return _layout(task, rows, 0.0)
 
 
@@ -129,7 +130,7 @@ def guess(task: Task, layout: Layout) -> int:
     return _LIBRARIES_BYTES + sink + steps + (task.per_byte + layout.is_ahead) * batch
 
 
-def _needs(task: Task, layout: Layout) -> int:
+def needs(task: Task, layout: Layout) -> int:
     """All that a layout may take above the size after imports, bytes."""
     ample = Room(2**62, 2**62, 0)
     return sum(terms_of(task, layout, ample, guess(task, layout), layout.batch_bytes).values())

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lib.memory.cap import trim
-from lib.memory.proc import process_memory
+from lib.memory.proc import peak_bytes, process_memory
 from lib.units import MIB
 from lib.vector import ogr
 from lib.vector.plan import LARGE_BYTES, Layout
@@ -43,13 +43,12 @@ class Probe:
     @property
     def reached_bytes(self) -> int:
         """The high-water mark above the baseline."""
-        return max(0, process_memory().peak_bytes - self._baseline_bytes)
+        return max(0, peak_bytes() - self._baseline_bytes)
 
     def freed_bytes(self) -> int:
         """How much of it is free again now, between two batches."""
         trim()
-        now = process_memory()
-        return max(0, now.peak_bytes - now.resident_bytes)
+        return max(0, peak_bytes() - process_memory().resident_bytes)
 
     def heaviest(self, source: VectorSource, layout: Layout, look: Look) -> None:
         """Look at the heaviest batch, where a feature is large.

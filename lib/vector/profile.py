@@ -4,19 +4,20 @@ What is measured is reading and measuring areas; a sink adds to it, so the sugge
 of all features would come to.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 from lib.errors import SourceError
 from lib.jobs import ProfileJob, VectorJob
-from lib.memory.proc import process_memory
+from lib.memory.proc import peak_bytes
 from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
-from lib.units import mib
+from lib.units import MIB, mib
 from lib.vector import ogr
 from lib.vector import plan as planning
+from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
-from lib.vector.probe import Probe, first_batches
+from lib.vector.probe import first_batches
 from lib.vector.sinks import sink_for
 from lib.vector.sources import VectorSource, open_source
 from lib.vector.steps import Step, Tally, steps_of
@@ -27,6 +28,9 @@ __all__ = ["ProfileWork", "prepare"]
 _HEADROOM = 1.2
 # OGR reads vectors past GDAL's block cache; this much is for drivers that use it (raster-backed GeoPackages).
 _CACHE_MB = 16
+# What a run takes beside what a look sees: traces and the meter.
+_RUN_BYTES = 2 * MIB
+_PROBED = 3  # batches
 
 
 def prepare(job: ProfileJob, room: Room) -> "ProfileWork":
@@ -36,8 +40,7 @@ def prepare(job: ProfileJob, room: Room) -> "ProfileWork":
         SourceError: it is no usable vector layer.
     """
     source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows)
-    task = Task(source.facts, None, _steps(job, source), job.resources)
-    return ProfileWork(job, room, source, task, planning.choose(task, room.budget_bytes - room.baseline_bytes))
+    return ProfileWork(job, room, source, _steps(job, source))
 
 
 def _steps(job: ProfileJob, source: VectorSource) -> list[Step]:
@@ -51,41 +54,25 @@ def _steps(job: ProfileJob, source: VectorSource) -> list[Step]:
         return []
 
 
-@dataclass(slots=True)
-class ProfileWork:
+class ProfileWork(LayerWork):
     """A profile of one layer, prepared."""
 
-    job: ProfileJob
-    room: Room
-    source: VectorSource
-    task: Task
-    layout: Layout
-    reached_bytes: int | None = None
-    probe: Probe = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.probe = Probe(self.room.baseline_bytes)
-
-    def first(self) -> Plan:
-        """The plan by the header."""
-        return self._plan(self.layout.batch_bytes)
+    def __init__(self, job: ProfileJob, room: Room, source: VectorSource, steps: Sequence[Step]) -> None:
+        self._job, self._source, self._steps = job, source, steps
+        super().__init__(room, [Task(source.facts, None, steps, job.resources)])
 
     def look(self) -> Plan:
         """The plan by the first and the heaviest batch."""
-        tally = Tally()
-        self._look_beforehand()
-        first_batches(self.source, self.layout, lambda batch: apply(batch, self.task.steps, tally))
-        self.reached_bytes = self.probe.reached_bytes
-        return self._plan(self.reached_bytes)
+        self.probe.heaviest(self._source, self.layouts[0], self._see)
+        first_batches(self._source, self.layouts[0], self._see)
+        return self._measured_plan(_RUN_BYTES)
 
-    def smallest(self, **without: Any) -> int:
-        """The smallest limit that would do with other resources, bytes."""
-        task = Task(self.task.facts, None, self.task.steps, self.job.resources.model_copy(update=without))
-        reached = planning.guess(task, self.layout) if self.reached_bytes is None else self.reached_bytes
-        return planning.smallest_of(task, self.layout, self.room, reached, 0)
+    def _see(self, batch: Any) -> None:
+        apply(batch, self._steps, Tally())
 
-    def close(self) -> None:
-        """Nothing is held open between readings."""
+    def _measured_plan(self, more_bytes: int = 0) -> Plan:
+        self.measured = self.probe.reached_bytes + more_bytes, 0, self.layouts
+        return self.plan_of(*self.measured[:2])
 
     def run(self, bench: Bench) -> Outcome:
         """Read up to `sample_chunks` batches and measure their areas.
@@ -93,27 +80,30 @@ class ProfileWork:
         Raises:
             DataError: a batch does not decode.
         """
-        facts, layout, tally, size = self.source.facts, self.layout, Tally(), 0
+        facts, layout, tally, size, settled = self._source.facts, self.layouts[0], Tally(), 0, False
         notes = list(facts.notes)
         with ogr.collected(notes):
-            self._look_beforehand()
-            with self.source.batches(layout.rows, layout.batch_bytes) as reader:
+            self.probe.heaviest(self._source, layout, self._see)
+            with self._source.batches(layout.rows, layout.batch_bytes) as reader:
                 take = plain(reader, facts.label)
-                bench.meter.start(self._chunks())
-                while tally.batches < self.job.sample_chunks and (batch := take()) is not None:
+                bench.meter.start(self.chunks())
+                while tally.batches < self._job.sample_chunks and (batch := take()) is not None:
                     tally.batches, tally.read, size = (
                         tally.batches + 1,
                         tally.read + batch.num_rows,
                         size + batch.nbytes,
                     )
-                    apply(batch, self.task.steps, tally)
+                    apply(batch, self._steps, tally)
                     del batch  # before the next one is read
-                    self._settle(bench)
+                    if not settled and tally.batches >= _PROBED:
+                        settled = True
+                        bench.settle(self._measured_plan())
                     bench.meter.chunk()
-        self._settle(bench)
+        if not settled:
+            bench.settle(self._measured_plan())
         ogr.release()
         bench.meter.finish()
-        peak = process_memory().peak_bytes
+        peak = peak_bytes()
         return Outcome(
             result={
                 "kind": "vector",
@@ -130,39 +120,18 @@ class ProfileWork:
             warnings=tuple(dict.fromkeys(notes)),
         )
 
-    def _look_beforehand(self) -> None:
-        tally = Tally()
-        self.probe.heaviest(self.source, self.layout, lambda batch: apply(batch, self.task.steps, tally))
-
-    def _settle(self, bench: Bench) -> None:
-        if self.reached_bytes is None:
-            self.reached_bytes = self.probe.reached_bytes
-            bench.settle(self._plan(self.reached_bytes))
-
     def _of_filter(self) -> int:
         """What a plan for filtering this layer into a GeoPackage with these batches would come to, bytes."""
-        sink = sink_for("GPKG", self.source.facts)
-        task = Task(self.task.facts, sink, self.task.steps, self.job.resources)
-        layout = Layout(self.layout.rows, self.layout.batch_bytes, sink.index(self.source.facts, 1.0))
-        held = int(sink.own_bytes + sink.feature_copies * planning.large(self.source.facts)) + self.layout.batch_bytes
+        facts, layout = self._source.facts, self.layouts[0]
+        sink = sink_for("GPKG", facts)
+        task = Task(facts, sink, self._steps, self._job.resources)
+        reached = self.probe.reached_bytes + int(sink.own_bytes + sink.feature_copies * planning.large(facts))
         ample = Room(2**62, 2**62, self.room.baseline_bytes)
-        reached = (self.reached_bytes or 0) + held
-        return sum(planning.terms_of(task, layout, ample, reached, self.layout.batch_bytes).values())
+        whole = Layout(layout.rows, layout.batch_bytes, sink.index(facts, 1.0))
+        terms = planning.terms_of(task, whole, ample, reached + layout.batch_bytes, layout.batch_bytes)
+        return sum(terms.values())
 
-    def _chunks(self) -> int:
-        whole = -(-max(self.source.facts.features, 0) // self.layout.rows)
-        return min(whole, self.job.sample_chunks) if self.source.facts.features >= 0 else self.job.sample_chunks
-
-    def _plan(self, reached: int) -> Plan:
-        terms = planning.terms_of(self.task, self.layout, self.room, reached, 0)
-        return Plan(
-            limit_bytes=self.room.limit_bytes,
-            projected_bytes=sum(terms.values()),
-            baseline_bytes=self.room.baseline_bytes,
-            disk_bytes=0,
-            smallest_limit_bytes=self.smallest(),
-            batch_rows=self.layout.rows,
-            chunks=self._chunks(),
-            terms=terms,
-            facts=self.source.facts.shown,
-        )
+    def chunks(self) -> int:
+        """Batches that will be read."""
+        known = self._source.facts.features >= 0
+        return min(super().chunks(), self._job.sample_chunks) if known else self._job.sample_chunks

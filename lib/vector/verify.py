@@ -6,19 +6,19 @@ recorded on the bench; nothing here raises for it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib import provenance
-from lib.jobs import VectorJob, VerifyJob
+from lib.jobs import Resources, VectorJob, VerifyJob
 from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
 from lib.units import MIB
 from lib.vector import ogr
-from lib.vector import plan as planning
-from lib.vector.plan import Layout, Task
-from lib.vector.probe import Probe, first_batches
+from lib.vector.layer import LayerWork
+from lib.vector.plan import Task
+from lib.vector.probe import first_batches
 from lib.vector.sinks import SINKS
 from lib.vector.sources import VectorSource, open_source
 from lib.vector.steps import Step, steps_of
@@ -35,6 +35,8 @@ _SEED = 20240229
 _MOST_ROWS = 4096
 # Digests, decoded geometries and Python objects of a batch, for each of its bytes.
 _PER_BATCH_BYTE = 9
+# What a run takes beside what a look sees: traces and the meter.
+_RUN_BYTES = 2 * MIB
 
 
 def read_provenance(path: str | Path) -> dict[str, Any] | None:
@@ -197,112 +199,54 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
         sources.append(open_source(job.source, job.work.layer, job.label, resources.chunk_rows))
         # As the output's geometries are: in its CRS, under its name for their column.
         steps = [] if job.work.verify == "none" else steps_of(job.work, sources[0].facts)
-    tasks = [Task(source.facts, None, (), resources, _PER_BATCH_BYTE) for source in sources]
-    return VerifyWork(job, room, sources, tasks, steps)
+    return VerifyWork(job, room, sources, steps, resources)
 
 
-@dataclass(slots=True)
-class VerifyWork:
-    """A full verification: samples of the source's batches, then all of the output's, one at a time.
+class VerifyWork(LayerWork):
+    """A full verification: samples of the source's batches, then all of the output's, one at a time."""
 
-    Attributes:
-        job: what is to be verified.
-        room: within what.
-        sources: the output, and the source where it is read.
-        tasks: the same, for plans.
-        steps: what was done, where it is recomputed.
-        reached_bytes: what was measured above the baseline.
-    """
-
-    job: VerifyJob
-    room: Room
-    sources: Sequence[VectorSource]
-    tasks: Sequence[Task]
-    steps: Sequence[Step]
-    reached_bytes: int | None = None
-    layouts: list[Layout] = field(init=False)
-    probe: Probe = field(init=False)
-
-    def __post_init__(self) -> None:
-        left = self.room.budget_bytes - self.room.baseline_bytes
-        self.layouts = [planning.choose(task, left) for task in self.tasks]
-        self.probe = Probe(self.room.baseline_bytes)
-
-    def first(self) -> Plan:
-        """The plan by headers."""
-        return self._plan(max(layout.batch_bytes for layout in self.layouts))
+    def __init__(
+        self, job: VerifyJob, room: Room, sources: Sequence[VectorSource], steps: Sequence[Step], resources: Resources
+    ) -> None:
+        self._job, self._sources, self._steps = job, sources, steps
+        super().__init__(room, [Task(each.facts, None, (), resources, _PER_BATCH_BYTE) for each in sources])
 
     def look(self) -> Plan:
         """The plan by the first and the heaviest batches of both layers, judged as all will be."""
-        self._measure()
-        return self._plan(self.reached_bytes or 0)
-
-    def smallest(self, **without: Any) -> int:
-        """The smallest limit that would do with other resources, bytes."""
-        found = []
-        for task, layout in zip(self.tasks, self.layouts, strict=True):
-            resources = task.resources.model_copy(update=without)
-            other = Task(task.facts, None, (), resources, task.per_byte)
-            reached = self.reached_bytes if self.reached_bytes is not None else planning.guess(task, layout)
-            found.append(planning.smallest_of(other, layout, self.room, reached, 0))
-        return max(found)
-
-    def close(self) -> None:
-        """Nothing is held open between readings."""
+        return self._measure(_RUN_BYTES)
 
     def run(self, bench: Bench) -> Outcome:
         """Structure, then a sample of the source, then every row of the output."""
-        self._measure()
-        bench.settle(self._plan(self.reached_bytes or 0))
-        bench.meter.start(self._chunks())
-        info = _structure(self.job.output, self.job.expected or {}, self.job.result, bench)
+        bench.settle(self._measure())
+        bench.meter.start(self.chunks())
+        info = _structure(self._job.output, self._job.expected or {}, self._job.result, bench)
         if info is not None:
             self._recompute(info, bench)
         ogr.release()
         bench.meter.finish()
         return Outcome(result={"kind": "vector"}, checks=tuple(bench.checks))
 
-    def _measure(self) -> None:
-        """Judge the first and the heaviest batch of each layer as all will be; the results are thrown away."""
+    def _measure(self, more_bytes: int = 0) -> Plan:
+        """Judge the first and the heaviest batch of each layer as all will be; what comes of it is thrown away."""
         from lib.vector.recompute import Membership
 
-        for source, layout in zip(self.sources, self.layouts, strict=True):
-            fields = list(source.facts.fields)
+        for source, layout in zip(self._sources, self.layouts, strict=True):
 
-            def see(batch: Any, source: VectorSource = source, fields: list[str] = fields) -> None:
-                self._judge_source(batch, source, fields, Membership())
+            def see(batch: Any, source: VectorSource = source) -> None:
+                self._judge_source(batch, source, list(source.facts.fields), Membership())
                 if source.facts.geometry_name:
                     self._judge_output(batch, source.facts.geometry_name, None)
 
             self.probe.heaviest(source, layout, see)
             first_batches(source, layout, see)
-        self.reached_bytes = self.probe.reached_bytes
-
-    def _plan(self, reached: int) -> Plan:
-        biggest = max(range(len(self.tasks)), key=lambda each: self.layouts[each].batch_bytes)
-        task, layout = self.tasks[biggest], self.layouts[biggest]
-        terms = planning.terms_of(task, layout, self.room, reached, 0)
-        return Plan(
-            limit_bytes=self.room.limit_bytes,
-            projected_bytes=sum(terms.values()),
-            baseline_bytes=self.room.baseline_bytes,
-            disk_bytes=0,
-            smallest_limit_bytes=self.smallest(),
-            batch_rows=min(each.rows for each in self.layouts),
-            chunks=self._chunks(),
-            terms=terms,
-            facts=self.sources[-1].facts.shown,
-        )
-
-    def _chunks(self) -> int:
-        layers = zip(self.sources, self.layouts, strict=True)
-        return sum(-(-max(source.facts.features, 0) // layout.rows) for source, layout in layers)
+        self.measured = self.probe.reached_bytes + more_bytes, 0, self.layouts
+        return self.plan_of(*self.measured[:2])
 
     def _recompute(self, info: dict[str, Any], bench: Bench) -> None:
         from lib.vector.recompute import Membership, comparable_fields
 
         types = {str(name): str(typed) for name, typed in zip(info["fields"], info["ogr_types"], strict=True)}
-        fields = comparable_fields((self.job.expected or {}).get("fields", []), types)
+        fields = comparable_fields((self._job.expected or {}).get("fields", []), types)
         members = None
         if self._is_judged(info):
             members = Membership()
@@ -318,16 +262,16 @@ class VerifyWork:
 
     def _is_judged(self, info: dict[str, Any]) -> bool:
         """Whether rows of the source can be judged: a function's own predicate is not known here."""
-        work = self.job.work
+        work = self._job.work
         if not isinstance(work, VectorJob) or work.verify == "none" or not info["geometry_type"]:
             return False
-        return bool(self.job.expected) and (not self.steps or any(step.name != "custom" for step in self.steps))
+        return bool(self._job.expected) and (not self._steps or any(step.name != "custom" for step in self._steps))
 
     def _sample_source(self, fields: list[str], members: Any, bench: Bench) -> None:
         """Judge rows of some source batches, chosen by a seed, by the plain path."""
         from numpy.random import default_rng
 
-        source, layout = self.sources[-1], self.layouts[-1]
+        source, layout = self._sources[-1], self.layouts[-1]
         generator = default_rng(_SEED)
         share, taken = min(1.0, _SOURCE_BATCHES * layout.rows / max(source.facts.features, 1)), 0
         with ogr.reads(source.facts.label), source.batches(layout.rows, layout.batch_bytes) as reader:
@@ -348,7 +292,7 @@ class VerifyWork:
         rows = batch.slice(0, _SOURCE_ROWS)
         digests = row_digests(rows, name, fields, promotes=source.facts.is_multi_unsure)
         geometries = from_wkb(rows.column(rows.schema.get_field_index(name)).to_pylist())
-        members.add(digests, [_verdict(self.steps, geometry) for geometry in geometries])
+        members.add(digests, [_verdict(self._steps, geometry) for geometry in geometries])
 
     def _judge_output(self, batch: Any, geometry_name: str, chosen: Any) -> tuple[int, int]:
         """Decode a batch's geometries; of those chosen (None: a few), how many there are and how many should not be there."""
@@ -356,7 +300,7 @@ class VerifyWork:
 
         geometries = from_wkb(batch.column(batch.schema.get_field_index(geometry_name)).to_pylist())
         some = range(min(len(geometries), _BASIC_ROWS)) if chosen is None else chosen
-        return len(some), sum(_verdict(self.steps, geometries[row]) is False for row in some)
+        return len(some), sum(_verdict(self._steps, geometries[row]) is False for row in some)
 
     def _read_output(self, info: dict[str, Any], fields: list[str], members: Any, bench: Bench) -> None:
         """Decode every row; recompute a seeded sample; look for the rows of the source's sample."""
@@ -364,10 +308,10 @@ class VerifyWork:
 
         from lib.vector.recompute import row_digests
 
-        source, layout = self.sources[0], self.layouts[0]
+        source, layout = self._sources[0], self.layouts[0]
         generator = np.random.default_rng(_SEED)
-        sample = _Sample(self.steps)
-        measures = any(step.name == "area" for step in self.steps)
+        sample = _Sample(self._steps)
+        measures = any(step.name == "area" for step in self._steps)
         share = min(1.0, _FULL_ROWS / max(int(info["features"]), 1))
         rows, trouble = 0, ""
         try:

@@ -22,7 +22,7 @@ class GeoPackage(VectorSink):
     driver: ClassVar[str] = "GPKG"
     becomes: ClassVar[Mapping[str, tuple[str, ...]]] = {"OFTTime": ("OFTString",)} | TEXT_LISTS
     own_bytes: ClassVar[int] = 10 * MIB
-    feature_copies: ClassVar[float] = 3.0
+    feature_copies: ClassVar[float] = 3.5
 
     @classmethod
     def of(cls, facts: LayerFacts) -> Self:
