@@ -56,7 +56,7 @@ def basic(
     output: Path,
     job: VectorJob,
     expected: Mapping[str, Any],
-    result: Mapping[str, Any],
+    result: Mapping[str, Any] | None,
     bench: Bench,
     steps: Sequence[Step],
 ) -> None:
@@ -219,8 +219,10 @@ class VerifyWork(LayerWork):
         """Structure, then a sample of the source, then every row of the output."""
         bench.settle(self._measure())
         bench.meter.start(self.chunks())
-        info = _structure(self._job.output, self._job.expected or {}, self._job.result, bench)
-        if info is not None:
+        job, expected = self._job, self._job.expected or {}
+        if job.level == "basic" and isinstance(job.work, VectorJob) and expected:
+            basic(Path(job.output), job.work, expected, job.result, bench, self.steps)
+        elif (info := _structure(job.output, expected, job.result, bench)) is not None:
             self._recompute(info, bench)
         ogr.release()
         bench.meter.finish()
