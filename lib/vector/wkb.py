@@ -288,7 +288,5 @@ def _uint32(data: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np
 def values_of(array: Any) -> list[bytes | None]:
     """An Arrow binary array's values; `to_pylist` makes a second copy of each on its way."""
     column = column_of(array)
-    whole = [
-        column.data[start : start + size].tobytes() for start, size in zip(column.starts, column.sizes, strict=True)
-    ]
-    return [value if valid else None for value, valid in zip(whole, array.is_valid().to_pylist(), strict=True)]
+    places = zip(column.starts, column.sizes, array, strict=True)  # `array.is_valid()` would import `pyarrow.compute`
+    return [column.data[at : at + size].tobytes() if each.is_valid else None for at, size, each in places]
