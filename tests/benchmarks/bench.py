@@ -39,6 +39,7 @@ class Place:
     peers: Path
     size: str
     rounds: int
+    wanted: tuple[str, ...] = ("",)
 
     def environment(self) -> dict[str, str]:
         """The user's, with a history of its own, so that a plan knows of no earlier run."""
@@ -102,6 +103,8 @@ def runners(entry: Entry, place: Place, swaths: dict[str, Path]) -> tuple[list[R
         out = place.results / f"swath{n}{suffix}"
         able.append(Runner(name, (swath, entry.kind, source, out, *entry.arguments, "--json"), out))
     for peer in entry.peers:
+        if not any(part in peer.name for part in place.wanted):
+            continue
         lacks = missing_modules(place, peer.modules)
         if lacks:
             missing.append(Row(entry.name, entry.what, peer.name, "MISSING", goal=peer.goal, detail=f"no {lacks}"))
@@ -186,6 +189,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=("small", "full"), default="full")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument(
+        "--with", dest="peer", nargs="+", default=[""], help="only peers whose names contain one of these"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "bench")
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers" / "bin" / "python")
@@ -194,7 +200,9 @@ def main() -> int:
     python = Path(sys.executable)
     swath = python.with_name("swath")
     results = given.results.absolute()
-    place = Place(results / given.size, results, swath, python, given.peers.absolute(), given.size, given.rounds)
+    place = Place(
+        results / given.size, results, swath, python, given.peers.absolute(), given.size, given.rounds, (*given.peer,)
+    )
     results.mkdir(parents=True, exist_ok=True)
     swaths = {"swath": swath} | ({"swath of another checkout": given.against.absolute()} if given.against else {})
     wanted = given.only or names
@@ -208,11 +216,16 @@ def main() -> int:
         for row in job():
             rows.append(row)
             print(line(row), flush=True)
-    return finished(rows, place)
+            written(rows, place)
+    for row in rows:
+        if row.status != "measured":
+            print(f"{row.status}: {row.entry}, {row.peer}: {row.detail}")
+    print(f"written: {written(rows, place)}")
+    return 1 if any(row.status == "FAILED" for row in rows) else 0
 
 
-def finished(rows: list[Row], place: Place) -> int:
-    """Write the JSON, say loudly what is missing or differs, and return the exit code."""
+def written(rows: list[Row], place: Place) -> Path:
+    """Write what there is as JSON."""
     record: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "size": place.size, "rounds": place.rounds,
         "cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg(),
@@ -220,11 +233,7 @@ def finished(rows: list[Row], place: Place) -> int:
     }  # fmt: skip
     path = place.results / f"{place.size}.json"
     path.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    for row in rows:
-        if row.status != "measured":
-            print(f"{row.status}: {row.entry}, {row.peer}: {row.detail}")
-    print(f"written: {path}")
-    return 1 if any(row.status == "FAILED" for row in rows) else 0
+    return path
 
 
 if __name__ == "__main__":

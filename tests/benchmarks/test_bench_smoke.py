@@ -5,9 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyogrio
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 
+from tests.benchmarks.compare import rasters, vectors
 from tests.benchmarks.entries import ENTRIES
+from tests.benchmarks.scenes import parcels
 
 ROOT = Path(__file__).resolve().parents[2]
 RATIOS = ("w1-lzw", "v1")
@@ -53,21 +59,8 @@ def test_planning_and_startup_are_told_in_seconds(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_results_that_differ_do_not_count(tmp_path: Path) -> None:
     """The comparison sees one changed pixel, another codec, and one parcel less."""
-    import numpy as np
-    import pyogrio
-    import rasterio
-    from rasterio.transform import from_origin
-
-    from tests.benchmarks.compare import rasters, vectors
-
-    where = {
-        "driver": "GTiff",
-        "width": 64,
-        "height": 64,
-        "count": 1,
-        "dtype": "float32",
-        "transform": from_origin(0, 0, 1, 1),
-    }
+    where = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "float32"}
+    where |= {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 10, 10)}
     pixels = np.arange(4096, dtype="float32").reshape(1, 64, 64)
     changed = pixels.copy()
     changed[0, 40, 3] = np.nextafter(changed[0, 40, 3], np.float32(0))
@@ -81,8 +74,6 @@ def test_results_that_differ_do_not_count(tmp_path: Path) -> None:
             dataset.write(values)
     verdicts = {name: rasters(tmp_path / "a.tif", tmp_path / f"{name}.tif") for name in "bcd"}
     assert {name: verdict[0] for name, verdict in verdicts.items()} == {"b": True, "c": False, "d": False}, verdicts
-
-    from tests.benchmarks.scenes import parcels
 
     parcels(tmp_path / "all.gpkg", 50, "GPKG")
     frame = pyogrio.read_dataframe(tmp_path / "all.gpkg")
