@@ -183,9 +183,8 @@ def against(entry: Entry, ours: Runner, theirs: Runner, child_mib: float) -> Row
     )  # fmt: skip
 
 
-def main() -> int:
-    """Measure, print, write; 1 where results differ or a run failed."""
-    names = [entry.name for entry in ENTRIES] + list(single.ENTRIES)
+def arguments(names: list[str]) -> argparse.Namespace:
+    """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=("small", "full"), default="full")
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
@@ -196,24 +195,27 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "bench")
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers" / "bin" / "python")
     parser.add_argument("--against", type=Path, help="the `swath` of another checkout, as one more peer")
-    given = parser.parse_args()
-    python = Path(sys.executable)
-    swath = python.with_name("swath")
-    results = given.results.absolute()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure, print, write; 1 where results differ or a run failed."""
+    names = [entry.name for entry in ENTRIES] + list(single.ENTRIES)
+    given = arguments(names)
+    python, results = Path(sys.executable), given.results.absolute()
     place = Place(
-        results / given.size, results, swath, python, given.peers.absolute(), given.size, given.rounds, (*given.peer,)
-    )
+        results / given.size, results, python.with_name("swath"), python, given.peers.absolute(), given.size,
+        given.rounds, tuple(given.peer),
+    )  # fmt: skip
     results.mkdir(parents=True, exist_ok=True)
-    swaths = {"swath": swath} | ({"swath of another checkout": given.against.absolute()} if given.against else {})
-    wanted = given.only or names
-    jobs: list[Callable[[], Iterator[Row]]] = [
-        *((lambda entry=entry: measured(entry, place, swaths)) for entry in ENTRIES if entry.name in wanted),
-        *((lambda made=made: made(place)) for name, made in single.ENTRIES.items() if name in wanted),
-    ]
+    swaths = {"swath": place.swath} | ({"swath of another checkout": given.against.absolute()} if given.against else {})
+    jobs: dict[str, Callable[[], Iterator[Row]]] = {
+        entry.name: (lambda entry=entry: measured(entry, place, swaths)) for entry in ENTRIES
+    } | {name: (lambda made=made: made(place)) for name, made in single.ENTRIES.items()}
     rows: list[Row] = []
     print(header(), flush=True)
-    for job in jobs:
-        for row in job():
+    for name in given.only or names:
+        for row in told(name, jobs[name]):
             rows.append(row)
             print(line(row), flush=True)
             written(rows, place)
@@ -222,6 +224,14 @@ def main() -> int:
             print(f"{row.status}: {row.entry}, {row.peer}: {row.detail}")
     print(f"written: {written(rows, place)}")
     return 1 if any(row.status == "FAILED" for row in rows) else 0
+
+
+def told(name: str, job: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """The rows of an entry; a run that fails among those that count ends the entry, not the others."""
+    try:
+        yield from job()
+    except RunError as error:
+        yield Row(name, name, "", "FAILED", detail=str(error))
 
 
 def written(rows: list[Row], place: Place) -> Path:
