@@ -5,6 +5,7 @@ started it, so the harness imports neither NumPy nor what it measures.
 """
 
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -33,13 +34,15 @@ def run(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], cod
     """Run `command` to its end; raises RunError where its exit code is none of `codes`."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
         began = time.monotonic()
+        # A session each, as swath has for its child: a busy kernel may share out its processors by sessions.
         process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=said, cwd=cwd, env=dict(env)
-        )
+            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=said, cwd=cwd, env=dict(env),
+            start_new_session=True,
+        )  # fmt: skip
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait()
             raise
         seconds = time.monotonic() - began
