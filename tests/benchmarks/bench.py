@@ -42,8 +42,13 @@ class Place:
     wanted: tuple[str, ...] = ("",)
 
     def environment(self) -> dict[str, str]:
-        """The user's, with a history of its own, so that a plan knows of no earlier run."""
-        return os.environ | {"XDG_STATE_HOME": str(self.results / "state"), "PYTHONWARNINGS": "ignore"}
+        """The user's, with a history of its own, so that a plan knows of no earlier run; and byte code is kept, as a user's is."""
+        more = {
+            "XDG_STATE_HOME": str(self.results / "state"),
+            "PYTHONWARNINGS": "ignore",
+            "PYTHONDONTWRITEBYTECODE": "",
+        }
+        return os.environ | more
 
     def run(self, *command: str | Path, codes: tuple[int, ...] = (0,)) -> Run:
         """Run a command to its end, from the root of the project."""
