@@ -4,6 +4,7 @@ A Ctrl-C amid an import would be a traceback, and leave modules that cannot be i
 """
 
 import itertools
+import os
 import signal
 import sys
 
@@ -24,6 +25,8 @@ def main() -> None:
     for number in heard:
         signal.signal(number, lambda came, _: held.append(came))
 
+    # pydantic would look for plugins in every package that is installed (MEASURED, "Start-up of a direct job").
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _launch_child(sys.argv[1:])
     from flows import cli
 

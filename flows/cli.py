@@ -8,18 +8,18 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from flows import housekeeping, terminal
-from flows.flags import Common, RasterFlags, VectorFlags, Writing
+from flows import terminal
+from flows.flags import DEMO_FOLDER, DRY_RUN, FLOW, FOLDER, HISTORY, OLDER_THAN, Display, flags
 from lib import __version__, request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
-from lib.jobs import RasterJob, VectorJob
+from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.memory.process import AnyJob, run_job
 from lib.reports import Report
 from lib.run import run_published
@@ -32,6 +32,7 @@ app = App(
     help="GIS batch jobs inside a memory limit: planned, capped, measured, verified, published whole or not at all.",
     version=__version__,
     version_flags=["--version"],
+    help_format="plaintext",
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
@@ -42,219 +43,126 @@ app.command(plan_app)
 _running: dict[str, Any] = {}
 
 
-_COMMON, _WRITING, _RASTER, _VECTOR = Common(), Writing(), RasterFlags(), VectorFlags()
-
-
 @app.command
-def raster(
-    source: str,
-    destination: str,
-    /,
-    *,
-    flags: RasterFlags = _RASTER,
-    writing: Writing = _WRITING,
-    common: Common = _COMMON,
-) -> int:
-    """Transform a raster window by window into a tiled, compressed GeoTIFF.
-
-    Args:
-        source: the raster to read, anything that GDAL opens.
-        destination: the GeoTIFF to write.
-    """
-    if writing.flow:
+@flags(RasterJob, FLOW)
+def raster(*, flow: bool, display: Display, **given: Any) -> int:
+    """Transform a raster window by window into a tiled, compressed GeoTIFF."""
+    if flow:
         from flows.transform_raster import transform_raster
 
-        given = flags.parameters() | flags.output() | writing.parameters() | {"operation": flags.operation}
-        choices = common.choices(max_chunk_mb=flags.max_chunk_mb)
-        return _ended(_flow(transform_raster, choices, source=source, destination=destination, **given), common)
-    job = _raster_job(source, destination, flags, common, overwrite=writing.overwrite, verify=writing.verify)
-    return _published(job, common)
+        return _ended(_flow(transform_raster, given), display)
+    return _published(request.raster_job(**given), display)
 
 
 @app.command
-def vector(
-    source: str,
-    destination: str,
-    /,
-    *,
-    flags: VectorFlags = _VECTOR,
-    writing: Writing = _WRITING,
-    common: Common = _COMMON,
-) -> int:
-    """Filter a vector layer batch by batch, in one pass.
-
-    Args:
-        source: the dataset to read, anything that OGR opens.
-        destination: the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write.
-    """
-    if writing.flow:
+@flags(VectorJob, FLOW)
+def vector(*, flow: bool, display: Display, **given: Any) -> int:
+    """Filter a vector layer batch by batch, in one pass."""
+    if flow:
         from flows.filter_vector import filter_vector
 
-        given = flags.output() | writing.parameters()
-        choices = common.choices(chunk_rows=flags.chunk_rows)
-        return _ended(_flow(filter_vector, choices, source=source, destination=destination, **given), common)
-    job = _vector_job(source, destination, flags, common, overwrite=writing.overwrite, verify=writing.verify)
-    return _published(job, common)
+        return _ended(_flow(filter_vector, given), display)
+    return _published(request.vector_job(**given), display)
 
 
 @app.command
-def verify(
-    source: str,
-    output: str,
-    /,
-    *,
-    level: Literal["basic", "full"] = "full",
-    report: str | None = None,
-    flow: bool = False,
-    common: Common = _COMMON,
-) -> int:
-    """Check an output against its source.
-
-    Args:
-        source: what the output was made from.
-        output: the output.
-        level: how thoroughly.
-        report: a report (--json) of the job that wrote it; without one the output's own metadata is read.
-        flow: run as a Prefect flow run: on the server in PREFECT_API_URL, or on an embedded one.
-    """
+@flags(VerifyJob, FLOW)
+def verify(*, flow: bool, display: Display, **given: Any) -> int:
+    """Check an output against its source."""
     if flow:
         from flows.verify_output import verify_output
 
-        result = _flow(verify_output, common.choices(), source=source, output=output, level=level, report=report)
+        report = _flow(verify_output, given)
     else:
-        said = request.read_report(report) if report else None
-        result = _run(request.verify_job(source, output, choices=common.choices(), level=level, report=said), common)
-    if not common.json and result.verification:
-        rows = [
-            [check.name, "passed" if check.passed else "FAILED", check.detail] for check in result.verification.checks
-        ]
-        terminal.show_table(f"{Path(output).name} against {Path(source).name}", ["check", "", "detail"], rows)
-    return _ended(result, common)
+        report = _run(request.verify_job(**given), display)
+    if not display.json and report.verification:
+        checks = report.verification.checks
+        rows = [[check.name, "passed" if check.passed else "FAILED", check.detail] for check in checks]
+        title = f"{Path(given['output']).name} against {Path(given['source']).name}"
+        terminal.show_table(title, ["check", "", "detail"], rows)
+    return _ended(report, display)
 
 
 @app.command
-def profile(
-    source: str | None = None,
-    /,
-    *,
-    layer: str | None = None,
-    chunks: int = 32,
-    history: bool = False,
-    flow: bool = False,
-    common: Common = _COMMON,
-) -> int:
-    """Measure what reading a source chunk by chunk takes, and suggest a limit.
-
-    Args:
-        source: a raster or a vector dataset.
-        layer: the layer, where a vector source has several.
-        chunks: how many chunks are read, spread over the source.
-        history: show past runs' projected and measured peaks instead of reading anything.
-        flow: run as a Prefect flow run: on the server in PREFECT_API_URL, or on an embedded one.
-    """
+@flags(ProfileJob, HISTORY, FLOW, source=None)
+def profile(*, source: str | None, history: bool, flow: bool, display: Display, **given: Any) -> int:
+    """Measure what reading a source chunk by chunk takes, and suggest a limit."""
     if history:
-        return housekeeping.show_history(common)
+        from flows import housekeeping
+
+        return housekeeping.show_history(request.settings_of(given), display)
     if source is None:
         raise UsageError("profile needs a source", hint="name one, or pass --history")
     if flow:
         from flows.profile_memory import profile_memory
 
-        result = _flow(profile_memory, common.choices(), source=source, layer=layer, sample_chunks=chunks)
+        report = _flow(profile_memory, given | {"source": source})
     else:
-        job = request.profile_job(source, choices=common.choices(), layer=layer, sample_chunks=chunks)
-        result = _run(job, common)
-    if not common.json and result.memory.top_allocators:
+        report = _run(request.profile_job(source, **given), display)
+    if not display.json and report.memory.top_allocators:
         rows = [
-            [each.location, format_bytes(each.size_bytes), str(each.blocks)] for each in result.memory.top_allocators
+            [each.location, format_bytes(each.size_bytes), str(each.blocks)] for each in report.memory.top_allocators
         ]
         terminal.show_table("top allocators", ["line", "size", "blocks"], rows)
-    return _ended(result, common)
+    return _ended(report, display)
 
 
 @app.command
-def drivers(*names: str, common: Common = _COMMON) -> int:
-    """What this build can read and write; exit 1 if a named driver cannot.
-
-    Args:
-        names: drivers by GDAL's short names (default: the common ones).
-    """
-    result = _run(request.drivers_job(names, choices=common.choices()), common)
-    if not common.json and result.result.get("drivers"):
+@flags(DriversJob)
+def drivers(*, display: Display, **given: Any) -> int:
+    """What this build can read and write; exit 1 if a named driver cannot."""
+    report = _run(request.drivers_job(**given), display)
+    if not display.json and report.result.get("drivers"):
         rows = [
             [each["name"], each["kind"], _yes(each["reads"]), _yes(each["creates"]), str(each["detail"])]
-            for each in result.result["drivers"]
+            for each in report.result["drivers"]
         ]
         terminal.show_table("drivers", ["driver", "kind", "reads", "creates", "detail"], rows)
-        result.result = {}
-    return _ended(result, common)
+        report.result = {}
+    return _ended(report, display)
 
 
 @plan_app.command(name="raster")
-def plan_raster(
-    source: str,
-    destination: str = "planned.tif",
-    /,
-    *,
-    flags: RasterFlags = _RASTER,
-    common: Common = _COMMON,
-) -> int:
-    """Plan a raster job.
-
-    Args:
-        source: the raster.
-        destination: where it would be written.
-    """
-    return _planned(_raster_job(source, destination, flags, common, overwrite=True), common)
+@flags(RasterJob, destination="planned.tif")
+def plan_raster(*, display: Display, **given: Any) -> int:
+    """Plan a raster job."""
+    return _planned(request.raster_job(**given | {"overwrite": True}), display)
 
 
 @plan_app.command(name="vector")
-def plan_vector(
-    source: str,
-    destination: str = "planned.gpkg",
-    /,
-    *,
-    flags: VectorFlags = _VECTOR,
-    common: Common = _COMMON,
-) -> int:
-    """Plan a vector job.
-
-    Args:
-        source: the dataset.
-        destination: where it would be written.
-    """
-    return _planned(_vector_job(source, destination, flags, common, overwrite=True), common)
+@flags(VectorJob, destination="planned.gpkg")
+def plan_vector(*, display: Display, **given: Any) -> int:
+    """Plan a vector job."""
+    return _planned(request.vector_job(**given | {"overwrite": True}), display)
 
 
 @app.command
-def config(*, common: Common = _COMMON) -> int:
+@flags()
+def config(*, display: Display, **given: Any) -> int:
     """Every setting with its value and where it came from."""
-    return housekeeping.show_config(common)
+    from flows import housekeeping
+
+    return housekeeping.show_config(request.settings_of(given), display)
 
 
 @app.command
-def clean(folder: str, /, *, older_than: str | None = None, dry_run: bool = False, common: Common = _COMMON) -> int:
-    """List and remove staged leftovers of jobs that died.
+@flags(None, FOLDER, OLDER_THAN, DRY_RUN)
+def clean(*, folder: str, older_than: str | None, dry_run: bool, display: Display, **_: Any) -> int:
+    """List and remove staged leftovers of jobs that died."""
+    from flows import housekeeping
 
-    Args:
-        folder: where to look, subfolders included.
-        older_than: remove other hosts' leftovers too, if untouched for so long: 90s, 30m, 24h, 7d.
-        dry_run: list only.
-    """
-    return housekeeping.sweep(folder, older_than, common, dry_run=dry_run)
+    return housekeeping.sweep(folder, older_than, display, dry_run=dry_run)
 
 
 @app.command
-def demo(*, folder: str = ".demo", common: Common = _COMMON) -> int:
-    """Real data, end to end, as a flow under 256 MiB.
-
-    Args:
-        folder: where the sample data and the outputs go.
-    """
+@flags(None, DEMO_FOLDER)
+def demo(*, folder: str | None, display: Display, **given: Any) -> int:
+    """Real data, end to end, as a flow under 256 MiB."""
     from flows.demo import run_demo
 
-    limit = 256 if common.memory_limit_mb is None else common.choices().settings().settings.memory_limit_mb
-    record = run_demo(folder=folder, memory_limit_mb=limit, quiet=common.json)
-    if common.json:
+    limit = request.settings_of(given).settings.memory_limit_mb if given["memory_limit_mb"] else 256
+    record = run_demo(folder=folder or DEMO_FOLDER.default, memory_limit_mb=limit, quiet=display.json)
+    if display.json:
         terminal.write_json(record)
     return int(record["exit_code"])
 
@@ -297,71 +205,49 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 def _failed(error: SwathError, tokens: list[str]) -> int:
     """Show an error that no report carries yet."""
-    report = Report.of_error(error, _running)
-    if any(word.split("=")[0] == "--json" for word in tokens):
-        terminal.write_json(report.to_record(debug="--debug" in tokens))
-    else:
-        terminal.show_error(report, debug="--debug" in tokens)
-    return report.exit_code
+    words = {word.split("=")[0] for word in tokens}
+    return _ended(Report.of_error(error, _running), Display(json="--json" in words, debug="--debug" in words))
 
 
-def _raster_job(source: str, destination: str, flags: RasterFlags, common: Common, **writing: Any) -> RasterJob:
-    return request.raster_job(
-        source,
-        destination,
-        choices=common.choices(max_chunk_mb=flags.max_chunk_mb),
-        operation=flags.operation,
-        parameters=flags.parameters(),
-        **flags.output(),
-        **writing,
-    )
-
-
-def _vector_job(source: str, destination: str, flags: VectorFlags, common: Common, **writing: Any) -> VectorJob:
-    choices = common.choices(chunk_rows=flags.chunk_rows)
-    return request.vector_job(source, destination, choices=choices, **flags.output(), **writing)
-
-
-def _published(job: RasterJob | VectorJob, common: Common) -> int:
+def _published(job: RasterJob | VectorJob, display: Display) -> int:
     _running.update(job.model_dump(mode="json"))
-    with terminal.progress(job.label, quiet=common.json) as hear:
+    with terminal.progress(job.label, quiet=display.json) as hear:
         report = run_published(job, hear)
-    return _ended(report, common)
+    return _ended(report, display)
 
 
-def _run(job: AnyJob, common: Common) -> Report:
+def _run(job: AnyJob, display: Display) -> Report:
     _running.update(job.model_dump(mode="json"))
-    with terminal.progress(job.label, quiet=common.json) as hear:
+    with terminal.progress(job.label, quiet=display.json) as hear:
         return run_job(job, on_event=hear)
 
 
-def _planned(job: AnyJob, common: Common) -> int:
+def _planned(job: AnyJob, display: Display) -> int:
     report = run_job(job, plan_only=True)
-    if report.ok and not common.json:
+    if report.ok and not display.json:
         terminal.show_plan(report)
         return 0
-    return _ended(report, common)
+    return _ended(report, display)
 
 
-def _ended(report: Report, common: Common) -> int:
-    if common.json:
-        terminal.write_json(report.to_record(debug=common.debug))
+def _ended(report: Report, display: Display) -> int:
+    if display.json:
+        terminal.write_json(report.to_record(debug=display.debug))
     elif report.ok:
         terminal.show_report(report)
     else:
-        terminal.show_error(report, debug=common.debug)
+        terminal.show_error(report, debug=display.debug)
     return report.exit_code
 
 
-def _flow(flow: Any, choices: request.Choices, **given: Any) -> Report:
+def _flow(flow: Any, given: Mapping[str, Any]) -> Report:
     """Run a flow with the same words, those left out as the flow has them; its report comes back through the run's state."""
-    from tasks.capped import report_of
-    from tasks.states import cancelled_by_signal
+    from tasks.states import cancelled_by_signal, report_of
 
-    shared = {"config": choices.config} | choices.checked()
-    chosen = {name: value for name, value in (shared | given).items() if value is not None}
     try:
-        return report_of(flow.with_options(on_crashed=[cancelled_by_signal])(return_state=True, **chosen))
+        return report_of(
+            flow.with_options(on_crashed=[cancelled_by_signal])(return_state=True, **request.flow_arguments(given))
+        )
     except RuntimeError as error:
         if "reach API" not in str(error):
             raise

@@ -23,7 +23,7 @@ from flows.transform_raster import transform_raster
 from lib.errors import SourceError
 from lib.publish import staging
 from lib.reports import Report
-from lib.request import Choices, raster_job
+from lib.request import raster_job
 from lib.units import format_bytes, format_seconds
 from tasks.raster import transform
 from tasks.states import named_end, report_of, settled
@@ -51,6 +51,7 @@ def demo(folder: str = ".demo", memory_limit_mb: int = 256) -> dict[str, Any]:
         transform_raster(
             climate,
             str(outputs / "climate_normalised.tif"),
+            operation="normalise",
             scale=_SCALE,
             memory_limit_mb=memory_limit_mb,
             overwrite=True,
@@ -120,9 +121,10 @@ def _read_whole(source: str, destination: Path, memory_limit_mb: int) -> Report:
     job = raster_job(
         source,
         str(destination),
-        choices=Choices(memory_limit_mb=memory_limit_mb, layer="parameter"),
+        word="parameter",
+        memory_limit_mb=memory_limit_mb,
         operation="custom",
-        parameters={"function": "lib.whole:read_whole"},
+        function="lib.whole:read_whole",
         overwrite=True,
     )
     naive = transform.with_options(name="Read whole raster")

@@ -1,150 +1,109 @@
-"""Flags of the command line, in groups that several commands share; what they mean is said here, once.
+"""Flags of the command line, made from knobs: what they mean is said in the models of jobs and settings, once.
 
-Sizes and counts come as text: settings check them, so that a unit where MiB is expected can be answered with what to write.
+What a knob's own validator reads comes as text, so that a unit where MiB is expected can be answered with what to write.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from cyclopts import Parameter
 
-from lib import request
-from lib.errors import UsageError
+from flows.signatures import with_signature
+from lib.jobs import ProfileJob, RasterJob, VectorJob, VerifyJob
+from lib.knobs import Knob
+from lib.request import AnyKind, job_knobs
 
-__all__ = ["Common", "RasterFlags", "VectorFlags", "Writing"]
+__all__ = ["DEMO_FOLDER", "DRY_RUN", "FLOW", "FOLDER", "HISTORY", "OLDER_THAN", "Display", "flag_table", "flags"]
 
-_Signed = Parameter(allow_leading_hyphen=True)
+_COMMANDS: dict[str, AnyKind] = {"raster": RasterJob, "vector": VectorJob, "verify": VerifyJob, "profile": ProfileJob}
+
+FLOW = Knob(
+    name="flow",
+    type=bool,
+    sentence="run as a Prefect flow run: on the server in PREFECT_API_URL, or on an embedded one",
+    default=False,
+)
+HISTORY = Knob(
+    name="history",
+    type=bool,
+    sentence="show past runs' projected and measured peaks instead of reading anything",
+    default=False,
+)
+FOLDER = Knob(name="folder", type=str, sentence="where to look, subfolders included", default=..., positional=True)
+OLDER_THAN = Knob(
+    name="older_than",
+    type=str | None,
+    sentence="remove other hosts' leftovers too, if untouched for so long: 90s, 30m, 24h, 7d",
+    unset="they are left alone",
+)
+DRY_RUN = Knob(name="dry_run", type=bool, sentence="list only", default=False)
+DEMO_FOLDER = Knob(name="folder", type=str, sentence="where the sample data and the outputs go", default=".demo")
+_DISPLAY = (
+    Knob(name="json", type=bool, sentence="print exactly one JSON object on stdout, errors included", default=False),
+    Knob(name="debug", type=bool, sentence="show tracebacks", default=False),
+)
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Common:
-    """Flags of every command."""
+class Display(NamedTuple):
+    """How a command's end is shown: as one JSON object, with tracebacks."""
 
-    memory_limit_mb: Annotated[str | None, _Signed] = None
-    "Resident memory that the job may use, everything included, MiB (setting memory_limit_mb, default 2048)."
-    memory_limit_max_mb: Annotated[str | None, _Signed] = None
-    "How far the limit may be raised after a death of memory, MiB (default: not at all)."
-    threads: Annotated[str | None, _Signed] = None
-    "Threads of the job (default: planned)."
-    timeout: Annotated[float | None, _Signed] = None
-    "Time limit of the whole job, seconds (default: none)."
-    config: str | None = None
-    "A YAML file of settings."
     json: bool = False
-    "Print exactly one JSON object on stdout, errors included."
     debug: bool = False
-    "Show tracebacks."
-
-    def choices(self, *, max_chunk_mb: str | None = None, chunk_rows: str | None = None) -> request.Choices:
-        """The choices that become a job's resources."""
-        return request.Choices(
-            config=self.config,
-            memory_limit_mb=self.memory_limit_mb,
-            memory_limit_max_mb=self.memory_limit_max_mb,
-            max_chunk_mb=max_chunk_mb,
-            chunk_rows=chunk_rows,
-            threads=self.threads,
-            timeout=self.timeout,
-        )
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Writing:
-    """Flags of commands that write an output."""
+def flags(
+    kind: AnyKind | None = None, *more: Knob, **defaults: Any
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the knobs of a kind of job (None: those of every job), `more`, and `--json --debug` as `display`.
 
-    overwrite: bool = False
-    "Replace an existing destination."
-    verify: Literal["none", "basic", "full"] | None = None
-    "How thoroughly the output is checked before it is published (default: basic; full with --flow)."
-    flow: bool = False
-    "Run as a Prefect flow run: on the server in PREFECT_API_URL, or on an embedded one."
+    It gets them all as keywords, None where one was left out. `defaults` are of what another command must be told.
+    """
+    knobs = [*job_knobs(kind), *more, *_DISPLAY]
 
-    def parameters(self) -> dict[str, Any]:
-        """Parameters of a writing flow."""
-        return {"overwrite": self.overwrite, "verify": self.verify or "full"}
+    def decorate(work: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(work)
+        def run(*, json: bool, debug: bool, **given: Any) -> int:
+            return work(display=Display(json, debug), **given)
 
+        parameters = [_parameter(each, defaults) for each in knobs]
+        return with_signature(run, sorted(parameters, key=lambda each: each.kind))
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class RasterFlags:
-    """Flags of a raster job."""
-
-    operation: Literal["copy", "normalise", "rescale", "custom"] = "copy"
-    "What is done to the pixels."
-    scale: Annotated[float | None, _Signed] = None
-    "normalise: what a pixel is divided by (default 10000)."
-    clip: Annotated[tuple[float, float] | None, _Signed] = None
-    "normalise: lowest and highest value kept (default 0 1)."
-    multiply: Annotated[float | None, _Signed] = None
-    "rescale: factor (default 1)."
-    add: Annotated[float | None, _Signed] = None
-    "rescale: added after the factor (default 0)."
-    function: str | None = None
-    "custom: your function, module:name."
-    bands: str | None = None
-    "Bands by number, in the order wanted: 4,3,2 (default: all)."
-    compress: Literal["none", "lzw", "deflate", "zstd"] | None = None
-    "Codec of the output (default zstd)."
-    block_size: Annotated[int | None, _Signed] = None
-    "Edge of an output tile, pixels (default: planned, 512 where it fits)."
-    nodata: Annotated[str | None, _Signed] = None
-    "Nodata value of the output (default nan)."
-    max_chunk_mb: Annotated[str | None, _Signed] = None
-    "Upper bound of one window's buffers, MiB (default: planned)."
-
-    def parameters(self) -> dict[str, Any]:
-        """The operation's own parameters."""
-        return {name: getattr(self, name) for name in ("scale", "clip", "multiply", "add", "function")}
-
-    def output(self) -> dict[str, Any]:
-        """The job's other fields."""
-        return {
-            "bands": _bands(self.bands),
-            "compress": self.compress,
-            "block_size": self.block_size,
-            "nodata": _nodata(self.nodata),
-        }
+    return decorate
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class VectorFlags:
-    """Flags of a vector job."""
-
-    layer: str | None = None
-    "The layer, where the source has several."
-    min_area_sqm: Annotated[float | None, _Signed] = None
-    "Keep features of at least this true area, square metres."
-    max_area_sqm: Annotated[float | None, _Signed] = None
-    "Keep features of at most this true area, square metres."
-    area: Literal["auto", "geodesic", "planar"] = "auto"
-    "How area is measured (auto: by the layer's CRS)."
-    function: str | None = None
-    "Your own filter, module:name."
-    chunk_rows: Annotated[str | None, _Signed] = None
-    "Upper bound of a batch, rows (setting chunk_rows, default 10000)."
-
-    def output(self) -> dict[str, Any]:
-        """The job's fields."""
-        names = ("layer", "min_area_sqm", "max_area_sqm", "area", "function")
-        return {name: getattr(self, name) for name in names}
+def flag_table() -> str:
+    """Every flag of a job with its commands, unit, bounds and default, as the README has it."""
+    rows: dict[str, list[str]] = {}
+    for command, kind in _COMMANDS.items():
+        for each in job_knobs(kind):
+            if not each.positional:
+                choices = "\\|".join(get_args(each.bare_type) if get_origin(each.bare_type) is Literal else ())
+                flag = f"`{each.as_flag} {choices}`".replace(" `", "`")
+                rows.setdefault(f"{each.words} | {_default(each)} |", [flag]).append(command)
+    lines = [f"| {flag} | {', '.join(commands)} | {said}" for said, (flag, *commands) in rows.items()]
+    return "\n".join(["| flag | of | what it is | default |", "|---|---|---|---|", *lines])
 
 
-def _bands(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(each) for each in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--bands {text!r} is not a list of band numbers", hint="write --bands 4,3,2") from error
+def _parameter(knob: Knob, defaults: Mapping[str, Any]) -> inspect.Parameter:
+    kind: Any = inspect.Parameter.POSITIONAL_ONLY if knob.positional else inspect.Parameter.KEYWORD_ONLY
+    default = defaults.get(knob.name, inspect.Parameter.empty if knob.default is ... else None)
+    type_: Any = str if knob.reads_text else knob.bare_type
+    if knob.positional and get_origin(type_) is tuple:
+        kind, default, type_ = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.empty, get_args(type_)[0]
+    elif type_ is bool:
+        default = False
+    elif default is None:
+        type_ |= None
+    said = f" (default: {_default(knob)})" if _default(knob) and type_ is not bool else ""
+    name = None if knob.positional else knob.as_flag
+    about = Parameter(
+        name=name, help=f"{knob.words}{said}.", allow_leading_hyphen=not knob.positional, show_default=False
+    )
+    return inspect.Parameter(knob.name, kind, default=default, annotation=Annotated[type_, about])
 
 
-def _nodata(text: str | None) -> float | str | None:
-    if text is None or text.lower() == "nan":
-        return None if text is None else "nan"
-    try:
-        return float(text)
-    except ValueError as error:
-        raise UsageError(f"--nodata {text!r} is not a number", hint="write a number, or nan") from error
+def _default(knob: Knob) -> str:
+    both = [knob.default_words(), knob.default_words(in_flows=True)]
+    return both[0] if both[0] == both[1] else f"{both[0]}; {both[1]} in flows"

@@ -7,30 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from flows import terminal
-from flows.flags import Common
+from flows.flags import Display
 from lib.errors import UsageError
 from lib.memory import history
 from lib.publish import Leftover, find_leftovers, remove_leftover
+from lib.settings import SettingsLayers, settings_knobs
 from lib.units import format_bytes, format_seconds
 
 __all__ = ["show_config", "show_history", "sweep"]
 
+_DONE = {"status": "completed", "exit_code": 0, "error": None}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def show_config(common: Common) -> int:
+def show_config(layers: SettingsLayers, display: Display) -> int:
     """Every setting with its value and where it came from."""
-    layers = common.choices().settings()
-    shown = {
-        key: {
-            "value": value,
-            "origin": str(layers.origins[key]),
-            "description": type(layers.settings).model_fields[key].description,
+    values = layers.settings.model_dump(mode="json")
+    settings = {
+        each.key: {
+            "value": values[each.key],
+            "origin": str(layers.origins[each.key]),
+            "description": each.words if each.default is not None else f"{each.words}; unset: {each.unset}",
         }
-        for key, value in layers.settings.model_dump(mode="json").items()
+        for each in settings_knobs(values)
     }
-    if common.json:
-        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "settings": shown})
+    if display.json:
+        terminal.write_json(_DONE | {"settings": settings})
     else:
         rows = [
             [
@@ -39,13 +41,13 @@ def show_config(common: Common) -> int:
                 each["origin"],
                 each["description"],
             ]
-            for key, each in shown.items()
+            for key, each in settings.items()
         ]
         terminal.show_table("settings", ["key", "value", "from", "what it is"], rows)
     return 0
 
 
-def sweep(folder: str, older_than: str | None, common: Common, *, dry_run: bool) -> int:
+def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: bool) -> int:
     """List leftovers below a folder, and remove those whose owners are dead, or old enough where an age is given.
 
     Raises:
@@ -73,8 +75,8 @@ def sweep(folder: str, older_than: str | None, common: Common, *, dry_run: bool)
         }
         for each in found
     ]
-    if common.json:
-        terminal.write_json({"status": "completed", "exit_code": 0, "error": None, "leftovers": rows})
+    if display.json:
+        terminal.write_json(_DONE | {"leftovers": rows})
     else:
         terminal.show_table(
             f"{len(found)} leftover(s), {len(gone)} removed",
@@ -93,18 +95,16 @@ def sweep(folder: str, older_than: str | None, common: Common, *, dry_run: bool)
     return 0
 
 
-def show_history(common: Common) -> int:
+def show_history(layers: SettingsLayers, display: Display) -> int:
     """Past runs by kind of work; names the margin where a projection was too low."""
-    path = common.choices().settings().settings.history_path
+    path = layers.settings.history_path
     past, warning = ([], "history_path is off") if path == "off" else history.read(Path(path))
     warnings = [warning] if warning else []
-    if common.json:
-        runs = [asdict(each) for each in past]
-        done = {"status": "completed", "exit_code": 0, "error": None}
-        terminal.write_json(done | {"warnings": warnings, "history": runs})
+    if display.json:
+        terminal.write_json(_DONE | {"warnings": warnings, "history": [asdict(each) for each in past]})
         return 0
     for each in warnings:
-        terminal.err.print(f"swath: warning: {each}", markup=False)
+        terminal.tell(f"swath: warning: {each}")
     rows = [
         [
             " ".join(filter(None, [each.kind, each.operation, each.driver, each.dtype])),

@@ -1,26 +1,38 @@
-"""What the terminal shows: progress on stderr, one summary or one JSON object on stdout, one line for an error."""
+"""What the terminal shows: progress on stderr, one summary or one JSON object on stdout, one line for an error.
+
+rich is imported where something is shown: a job need not wait for it.
+"""
 
 import contextlib
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from lib.errors import shown_lines
 from lib.memory.process import OnEvent
 from lib.reports import Report
 from lib.units import format_bytes, format_seconds
 
-__all__ = ["err", "out", "progress", "show_plan", "show_report", "show_table", "write_json"]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.progress import Progress
 
-out = Console(soft_wrap=True, highlight=False)
-err = Console(stderr=True, soft_wrap=True, highlight=False)
+__all__ = ["progress", "show_error", "show_plan", "show_report", "show_table", "tell", "write_json"]
+
+
+def tell(text: str) -> None:
+    """A line on stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _show(what: "RenderableType") -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=True, highlight=False).print(what, markup=False)
 
 
 def write_json(record: Mapping[str, Any]) -> None:
@@ -31,23 +43,28 @@ def write_json(record: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def progress(label: str, *, quiet: bool) -> Iterator[OnEvent]:
-    """A progress bar on stderr, fed by a child's events; nothing where stderr is no terminal."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-        console=err,
-        transient=True,
-        disable=quiet or not err.is_terminal,
-    )
+    """A progress bar on stderr, fed by a child's events; only words where stderr is no terminal."""
     last_words: deque[str] = deque(maxlen=1)
-    with bar:
-        task = bar.add_task(label, total=None, detail="starting")
-        yield lambda event: _hear(event, bar, task, last_words)
+    if quiet or not sys.stderr.isatty():
+        yield lambda event: _hear_words(event, last_words, tell)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        bar.add_task(label, total=None, detail="starting")
+
+        def hear(event: dict[str, Any]) -> None:
+            _hear(event, bar)
+            _hear_words(event, last_words, lambda text: console.print(text, markup=False))
+
+        yield hear
 
 
-def _hear(event: dict[str, Any], bar: Progress, task: TaskID, last_words: deque[str]) -> None:
+def _hear(event: dict[str, Any], bar: "Progress") -> None:
+    (task,) = bar.task_ids
     match event["event"]:
         case "planned":
             bar.update(task, detail=f"planned {format_bytes(event['plan']['projected_bytes'])}")
@@ -59,13 +76,17 @@ def _hear(event: dict[str, Any], bar: Progress, task: TaskID, last_words: deque[
             bar.update(task, detail=event["name"])
         case "waiting":
             bar.update(task, detail=f"waiting for the host's budget behind {event['behind']} job(s)")
+
+
+def _hear_words(event: dict[str, Any], last_words: deque[str], say: Callable[[str], None]) -> None:
+    match event["event"]:
         case "attempt":
             limit = format_bytes(event["limit_bytes"])
-            err.print(f"memory ran out: attempt {event['number']}, {event['fraction']:.0%} of {limit}")
+            say(f"memory ran out: attempt {event['number']}, {event['fraction']:.0%} of {limit}")
         case "stderr":
             for line in event["text"].splitlines():
                 if line not in last_words:  # libtiff says the same for each block that it cannot write
-                    err.print(line, markup=False)
+                    say(line)
                 last_words.append(line)
 
 
@@ -75,13 +96,15 @@ def show_error(report: Report, *, debug: bool) -> None:
     if error is None:
         return
     smallest = f" (smallest limit that would do: {error.smallest_limit_mb} MiB)" if error.smallest_limit_mb else ""
-    err.print(f"swath: {report.status}: {error.message}{smallest}; {error.hint}", markup=False)
+    tell(f"swath: {report.status}: {error.message}{smallest}; {error.hint}")
     if debug and error.traceback:
-        err.print(shown_lines(error.traceback), markup=False)
+        tell(shown_lines(error.traceback))
 
 
 def show_report(report: Report) -> None:
     """The summary of a report that ended well."""
+    from rich.table import Table
+
     lines = Table.grid(padding=(0, 2))
     if report.output:
         lines.add_row("wrote", f"{report.output.path} ({format_bytes(report.output.bytes)}, {report.output.driver})")
@@ -117,13 +140,15 @@ def show_report(report: Report) -> None:
         f"{format_seconds(seconds.total)} (start-up {format_seconds(seconds.startup)}, work {format_seconds(seconds.work)}, "
         f"full verification {format_seconds(seconds.verify)})",
     )
-    out.print(lines)
+    _show(lines)
     for warning in report.warnings:
-        err.print(f"swath: warning: {warning}", markup=False)
+        tell(f"swath: warning: {warning}")
 
 
 def show_plan(report: Report) -> None:
     """A plan as a table of its terms, and what the limit leaves over."""
+    from rich.table import Table
+
     plan = report.plan or {}
     table = Table("term", "size", title=f"plan for {Path(report.job['source']).name}", title_justify="left")
     table.columns[1].justify = "right"
@@ -138,23 +163,25 @@ def show_plan(report: Report) -> None:
     table.add_row("disk, at most, with temporary files", format_bytes(plan["disk_bytes"]))
     if plan["disk_free_bytes"] is not None:
         table.add_row("free on that disk", format_bytes(plan["disk_free_bytes"]))
-    out.print(table)
+    _show(table)
     chunk = (
         f"windows of {plan['window'][0]} x {plan['window'][1]} px"
         if plan["window"]
         else f"batches of {plan['batch_rows']} rows"
     )
     cache = format_bytes(plan["gdal_cache_bytes"])
-    out.print(f"{chunk}, {plan['threads']} thread(s), GDAL cache {cache}, {plan['chunks'] or 'unknown'} chunks")
-    out.print(f"to lower the peak: {plan['lower_by'] or 'nothing that a setting could change'}", markup=False)
+    _show(f"{chunk}, {plan['threads']} thread(s), GDAL cache {cache}, {plan['chunks'] or 'unknown'} chunks")
+    _show(f"to lower the peak: {plan['lower_by'] or 'nothing that a setting could change'}")
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A plain table on stdout."""
+    from rich.table import Table
+
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*row)
-    out.print(table)
+    _show(table)
 
 
 def _made_of(attribution: Mapping[str, int], most: int = 3) -> str:

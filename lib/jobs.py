@@ -2,22 +2,24 @@
 
 A job is what goes down to the capped child, what a report repeats and what an output carries as its provenance.
 Names of operations and their parameters live here, so that flows and the command line can speak of them without
-importing a GIS library; what they do to pixels and features is in `lib/raster` and `lib/vector`.
+importing a GIS library; what they do to pixels and features is in `lib/raster` and `lib/vector`. A field made by `knob` is a
+flag, a flow parameter and a line of the README. A new operation is a model here, and its place in `Operation`.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from lib.settings import Settings
+from lib.knobs import knob
 from lib.units import MIB, file_label
 
 __all__ = [
+    "COMMON_SETTINGS",
     "OPERATIONS",
-    "Copy",
     "RASTER_DRIVERS",
     "VECTOR_DRIVERS",
+    "Copy",
     "Custom",
     "DriversJob",
     "Job",
@@ -35,7 +37,8 @@ __all__ = [
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Built when first used, as a process has one kind of job (MEASURED, "Start-up of a direct job").
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Resources(_Model):
@@ -65,38 +68,21 @@ class Resources(_Model):
     ledger_path: Path | None = None
     history_path: Path | None = None
 
-    @classmethod
-    def from_settings(
-        cls, settings: Settings, *, limit_bytes: int, limit_origin: str, budget_bytes: int, chunk_rows_fixed: bool
-    ) -> "Resources":
-        """Settings as a job's resources; the limit is what the host's budget granted, and the ladder climbs no higher."""
-        highest = _bytes(settings.memory_limit_max_mb)
-        return cls(
-            limit_bytes=limit_bytes,
-            limit_origin=limit_origin,
-            limit_max_bytes=None if highest is None else max(limit_bytes, min(highest, budget_bytes)),
-            max_chunk_bytes=_bytes(settings.max_chunk_mb),
-            chunk_rows=settings.chunk_rows,
-            chunk_rows_fixed=chunk_rows_fixed,
-            threads=settings.threads,
-            threads_max=max(settings.gdal_num_threads, settings.threads or 1),
-            gdal_cache_max_bytes=settings.gdal_cache_bytes,
-            drift_threshold_bytes=settings.drift_threshold_mb * MIB,
-            residual_tolerance_bytes=settings.residual_tolerance_mb * MIB,
-            margin_bytes=settings.margin_mb * MIB,
-            watch_interval_seconds=settings.watch_interval_ms / 1000,
-            stall_seconds=settings.stall_seconds,
-            startup_seconds=settings.startup_seconds,
-            timeout_seconds=settings.timeout_seconds,
-            cgroup_parent=settings.cgroup_parent,
-            host_budget_bytes=_bytes(settings.host_budget_mb),
-            ledger_path=settings.ledger_path,
-            history_path=None if settings.history_path == "off" else Path(settings.history_path),
-        )
+
+def _numbers(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(int(each) for each in value.split(","))
+    except ValueError:
+        raise ValueError(f"{value!r} is not a list of band numbers, such as 4,3,2") from None
 
 
-def _bytes(size_mib: int | None) -> int | None:
-    return None if size_mib is None else size_mib * MIB
+def _nodata(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+_FUNCTION = r"^[\w.]+:\w+$"
 
 
 class Copy(_Model):
@@ -109,8 +95,8 @@ class Normalise(_Model):
     """`clip(pixel / scale, low, high)`, float32."""
 
     name: Literal["normalise"] = "normalise"
-    scale: float = Field(10000.0, description="what a pixel is divided by")
-    clip: tuple[float, float] = Field((0.0, 1.0), description="lowest and highest value kept, after division")
+    scale: float = knob("what a pixel is divided by", 10000.0, unit="in the raster's units")
+    clip: tuple[float, float] = knob("lowest and highest value kept, after division", (0.0, 1.0), unit="no unit")
 
     @model_validator(mode="after")
     def _usable(self) -> "Normalise":
@@ -125,36 +111,46 @@ class Rescale(_Model):
     """`pixel * multiply + add`, float32."""
 
     name: Literal["rescale"] = "rescale"
-    multiply: float = Field(1.0, description="factor")
-    add: float = Field(0.0, description="added after the factor")
+    multiply: float = knob("factor", 1.0, unit="no unit")
+    add: float = knob("added after the factor", 0.0, unit="in the output's units")
 
 
 class Custom(_Model):
-    """A user's function `module:name`, called with each window.
+    """Your own function, called with each window.
 
     It gets `(bands, height, width)` float32 pixels and a boolean array of the same shape, True where a pixel is valid; it returns
     an array of the first one's shape. It is imported from the working directory or the Python path, in the capped child.
     """
 
     name: Literal["custom"] = "custom"
-    function: str = Field(pattern=r"^[\w.]+:\w+$", description="module:name")
+    function: str = knob("your function as module:name, importable where the job runs", pattern=_FUNCTION)
 
 
-Operation = Annotated[Copy | Normalise | Rescale | Custom, Field(discriminator="name")]
+Operation = Copy | Normalise | Rescale | Custom
 
-OPERATIONS: dict[str, type[Copy] | type[Normalise] | type[Rescale] | type[Custom]] = {
-    "copy": Copy,
-    "normalise": Normalise,
-    "rescale": Rescale,
-    "custom": Custom,
-}
+OPERATIONS: dict[str, type[_Model]] = {model.model_fields["name"].default: model for model in get_args(Operation)}
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
 VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 
 Verify = Literal["none", "basic", "full"]
 
 
+_OVERWRITE = knob("replace an existing destination, which is an error otherwise", False, common=True)
+_VERIFY = knob(
+    "checks before publication: none, structure and counts only; basic, some windows or rows recomputed too; full, all of them "
+    "decoded as well",
+    "basic",
+    in_flows="full",
+)
+
+
+# Settings that are flags and flow parameters of every job; each kind names its own beside them.
+COMMON_SETTINGS = ("memory_limit_mb", "memory_limit_max_mb", "threads", "timeout_seconds")
+
+
 class _Work(_Model):
+    settings: ClassVar[tuple[str, ...]] = COMMON_SETTINGS
+
     source: str = Field(min_length=1)
     resources: Resources
 
@@ -167,31 +163,63 @@ class _Work(_Model):
 class RasterJob(_Work):
     """Transform a raster window by window into a tiled, compressed GeoTIFF."""
 
+    settings: ClassVar[tuple[str, ...]] = (*COMMON_SETTINGS, "max_chunk_mb")
+
     kind: Literal["raster"] = "raster"
-    destination: str = Field(min_length=1)
-    operation: Operation = Copy()
+    source: str = knob("the raster to read, a path or what else GDAL opens", min_length=1, positional=True, common=True)
+    destination: str = knob(
+        "the GeoTIFF to write (.tif), in a folder that exists", min_length=1, positional=True, common=True
+    )
+    operation: Operation = knob("what is done to the pixels", default_factory=Copy, discriminator="name", common=True)
     driver: str = "GTiff"
-    bands: tuple[Annotated[int, Field(ge=1)], ...] | None = None
-    compress: Literal["none", "lzw", "deflate", "zstd"] = "zstd"
-    block_size: Annotated[int, Field(ge=16, multiple_of=16)] | None = None
-    nodata: float | Literal["nan"] | None = None
-    verify: Verify = "basic"
-    overwrite: bool = False
+    bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_numbers)] = knob(
+        "bands to write, by number from 1 in the order wanted, such as 4,3,2", None, unset="all"
+    )
+    compress: Literal["none", "lzw", "deflate", "zstd"] = knob("codec of the output", "zstd")
+    block_size: int | None = knob(
+        "edge of an output tile", None, unit="pixels", unset="planned, 512 where it fits", ge=16, multiple_of=16
+    )
+    nodata: Annotated[float | Literal["nan"] | None, BeforeValidator(_nodata)] = knob(
+        "nodata value of the output, a number or nan", None, unset="the source's for copy, else nan"
+    )
+    verify: Verify = _VERIFY
+    overwrite: bool = _OVERWRITE
 
 
 class VectorJob(_Work):
     """Filter a vector layer batch by batch."""
 
+    settings: ClassVar[tuple[str, ...]] = (*COMMON_SETTINGS, "chunk_rows")
+
     kind: Literal["vector"] = "vector"
-    destination: str = Field(min_length=1)
+    source: str = knob("the dataset to read, a path or what else OGR opens", min_length=1, positional=True, common=True)
+    destination: str = knob(
+        "the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write, in a folder that exists",
+        min_length=1,
+        positional=True,
+        common=True,
+    )
     driver: str = "GPKG"
-    layer: str | None = None
-    min_area_sqm: float | None = Field(None, ge=0)
-    max_area_sqm: float | None = Field(None, ge=0)
-    area: Literal["auto", "geodesic", "planar"] = "auto"
-    function: str | None = Field(None, pattern=r"^[\w.]+:\w+$")
-    verify: Verify = "basic"
-    overwrite: bool = False
+    layer: str | None = knob("the layer, where the source has several", None, unset="the only one", common=True)
+    min_area_sqm: float | None = knob(
+        "keep features of at least this true area",
+        None,
+        unit="square metres",
+        unset="no lower bound",
+        ge=0,
+        common=True,
+    )
+    max_area_sqm: float | None = knob(
+        "keep features of at most this true area", None, unit="square metres", unset="no upper bound", ge=0, common=True
+    )
+    area: Literal["auto", "geodesic", "planar"] = knob(
+        "how area is measured: auto, by the layer's CRS; geodesic, on its ellipsoid; planar, in its plane", "auto"
+    )
+    function: str | None = knob(
+        "your own filter as module:name, importable where the job runs", None, pattern=_FUNCTION
+    )
+    verify: Verify = _VERIFY
+    overwrite: bool = _OVERWRITE
 
     @model_validator(mode="after")
     def _usable(self) -> "VectorJob":
@@ -209,26 +237,39 @@ class VerifyJob(_Work):
     """
 
     kind: Literal["verify"] = "verify"
-    output: str = Field(min_length=1)
+    source: str = knob("what the output was made from", min_length=1, positional=True, common=True)
+    output: str = knob("the output to check", min_length=1, positional=True, common=True)
     work: RasterJob | VectorJob | None = Field(None, discriminator="kind")
     expected: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
-    level: Literal["basic", "full"] = "full"
+    level: Literal["basic", "full"] = knob(
+        "how thoroughly: basic, structure, counts and a few samples; full, every block or row decoded too", "full"
+    )
 
 
 class ProfileJob(_Work):
     """Read a sample of a source's chunks and measure what that takes."""
 
+    settings: ClassVar[tuple[str, ...]] = (*COMMON_SETTINGS, "max_chunk_mb", "chunk_rows")
+
     kind: Literal["profile"] = "profile"
-    layer: str | None = None
-    sample_chunks: int = Field(32, gt=0)
+    source: str = knob(
+        "the raster or vector dataset to read, a path or what else GDAL opens",
+        min_length=1,
+        positional=True,
+        common=True,
+    )
+    layer: str | None = knob("the layer, where the source has several", None, unset="the only one", common=True)
+    sample_chunks: int = knob("how many chunks are read, spread over the source", 32, flag="chunks", gt=0)
 
 
 class DriversJob(_Model):
     """Which drivers this build can open with and create with, tried and not only looked up."""
 
+    settings: ClassVar[tuple[str, ...]] = COMMON_SETTINGS
+
     kind: Literal["drivers"] = "drivers"
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = knob("drivers by GDAL's short names", (), unset="the common ones", positional=True)
     create: tuple[str, ...] = Field((), description="drivers among `names` that must create")
     source: str | None = Field(None, description="a source whose own driver must open it")
     data: Literal["raster", "vector"] | None = Field(None, description="ask the drivers of one kind of data only")
@@ -240,21 +281,20 @@ class DriversJob(_Model):
         return ",".join(self.names) or "all"
 
 
-Job = Annotated[RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob, Field(discriminator="kind")]
-
-_ADAPTER: TypeAdapter[RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob] = TypeAdapter(Job)
+Job = RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob
 
 
-def parse_job(record: dict[str, Any]) -> RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob:
+def parse_job(record: dict[str, Any]) -> Job:
     """The job that `model_dump(mode="json")` described.
 
     Raises:
         pydantic.ValidationError: where it is no job.
     """
-    return _ADAPTER.validate_python(record)
+    kinds: dict[str, type[Job]] = {model.model_fields["kind"].default: model for model in get_args(Job)}
+    return kinds[record["kind"]].model_validate(record)
 
 
-def user_function(job: RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob) -> str | None:
+def user_function(job: Job) -> str | None:
     """The user's function that a job calls, `module:name`; None where it calls none."""
     match job:
         case RasterJob(operation=Custom(function=name)) | VectorJob(function=name):

@@ -6,172 +6,156 @@ can tell is checked in the child.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lib.errors import DestinationError, SourceError, UsageError
 from lib.jobs import (
+    COMMON_SETTINGS,
     OPERATIONS,
     RASTER_DRIVERS,
     VECTOR_DRIVERS,
-    Custom,
+    Copy,
     DriversJob,
-    Normalise,
     ProfileJob,
     RasterJob,
-    Rescale,
     Resources,
     VectorJob,
     VerifyJob,
 )
+from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
 from lib.publish import check_destination, is_local
-from lib.settings import SettingsLayers, load_settings
+from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
+from lib.units import MIB
 
-__all__ = ["Choices", "drivers_job", "profile_job", "raster_job", "read_report", "vector_job", "verify_job"]
+__all__ = [
+    "AnyKind",
+    "drivers_job",
+    "flow_arguments",
+    "job_knobs",
+    "profile_job",
+    "raster_job",
+    "resources_of",
+    "settings_of",
+    "vector_job",
+    "verify_job",
+]
 
 _Made = TypeVar("_Made")
+AnyKind = type[RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob]
+
+# Knobs of the door, which no model has.
+_CONFIG = Knob(
+    name="config", type=str | None, sentence="a YAML file of settings", unset="what BATCH_CONFIG names, if that is set"
+)
+_REPORT = Knob(
+    name="report",
+    type=str | None,
+    sentence="a report (--json) of the job that wrote the output",
+    unset="what the output's own metadata says",
+)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
-    """The choices that every job shares; None means "as configured". Sizes in MiB, times in seconds.
+def job_knobs(kind: AnyKind | None = None) -> list[Knob]:
+    """What may be turned of a kind of job, its own knobs, its settings and `config`, common ones first; None: what all have."""
+    own = [] if kind is None else knobs_of(kind)
+    more = [_REPORT] if kind is VerifyJob else []
+    settings = settings_knobs(COMMON_SETTINGS if kind is None else kind.settings)
+    return sorted([*own, *more, *settings, _CONFIG], key=lambda each: not each.common)
 
-    `layer` is what these are called in errors: "flag" in the terminal, "parameter" in flows.
+
+def settings_of(given: Mapping[str, Any], *, word: str = "flag") -> SettingsLayers:
+    """The four layers merged, of choices by the names of their knobs; None means "as configured".
+
+    `word` is what the choices are called in errors: "flag" in the terminal, "parameter" in flows.
     """
+    return load_settings(
+        given.get("config"), {each.key: given[each.name] for each in _settings_in(given)}, given_layer=word
+    )
 
-    config: str | None = None
-    memory_limit_mb: int | str | None = None
-    memory_limit_max_mb: int | str | None = None
-    max_chunk_mb: int | str | None = None
-    chunk_rows: int | str | None = None
-    threads: int | str | None = None
-    timeout: float | None = None
-    layer: str = "flag"
 
-    def settings(self) -> SettingsLayers:
-        """The four layers, merged."""
-        return load_settings(
-            self.config,
-            {
-                "memory_limit_mb": self.memory_limit_mb,
-                "memory_limit_max_mb": self.memory_limit_max_mb,
-                "max_chunk_mb": self.max_chunk_mb,
-                "chunk_rows": self.chunk_rows,
-                "threads": self.threads,
-                "timeout_seconds": self.timeout,
-            },
-            given_layer=self.layer,
-        )
+def flow_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat choices as a flow takes them: settings as numbers, what was left out (None) left out.
 
-    def checked(self) -> dict[str, int | float]:
-        """Those that are not None, by their names here, as numbers.
-
-        Raises:
-            SettingsError: one that cannot be used, named as `layer` has it.
-        """
-        settings = self.settings().settings
-        keys = {key: key for key in ("memory_limit_mb", "memory_limit_max_mb", "max_chunk_mb", "chunk_rows", "threads")}
-        keys["timeout"] = "timeout_seconds"
-        return {name: getattr(settings, key) for name, key in keys.items() if getattr(self, name) is not None}
-
-    def resources(self) -> Resources:
-        """Settings and the host's budget as a job's resources.
-
-        Raises:
-            SettingsError: a setting that cannot be used.
-            HostLimitError: an explicit limit above what the host leaves.
-        """
-        layers = self.settings()
-        grant = grant_limit(layers)
-        return Resources.from_settings(
-            layers.settings,
-            limit_bytes=grant.limit_bytes,
-            limit_origin=grant.origin,
-            budget_bytes=grant.budget_bytes,
-            chunk_rows_fixed=not layers.is_default("chunk_rows"),
-        )
+    Raises:
+        SettingsError: a setting that cannot be used, named as its flag.
+        UsageError: a parameter of another operation.
+    """
+    settings = settings_of(given).settings
+    read = {each.name: getattr(settings, each.key) for each in _settings_in(given)}
+    if "operation" in given:
+        _made(lambda: _operation(given["operation"], _of_operations(given), "flag"))
+    return {name: read.get(name, value) for name, value in given.items() if value is not None}
 
 
 def raster_job(
-    source: str,
-    destination: str,
-    *,
-    choices: Choices,
-    operation: str = "normalise",
-    parameters: Mapping[str, Any] | None = None,
-    **output: Any,
+    source: str, destination: str, *, operation: str | None = None, word: str = "flag", **given: Any
 ) -> RasterJob:
-    """A raster job; `parameters` are the operation's own (None: its default), `output` the job's other fields."""
-    given = {key: value for key, value in (parameters or {}).items() if value is not None}
-    overwrite = bool(output.get("overwrite"))
-    path = check_destination(destination, source, overwrite=overwrite)
+    """A raster job of flat choices, by the names of its knobs; None: the default."""
+    path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
+    own = _of_operations(given)
     return _made(
         lambda: RasterJob(
             source=_source(source),
             destination=str(path),
             driver=_driver(path, RASTER_DRIVERS),
-            operation=_operation(operation, given),
-            resources=choices.resources(),
-            **_given(output),
+            operation=_operation(operation, own, word),
+            **_rest({key: value for key, value in given.items() if key not in own}, word),
         )
     )
 
 
-def vector_job(source: str, destination: str, *, choices: Choices, **output: Any) -> VectorJob:
-    """A vector job; `output` are the job's other fields (None: the default)."""
-    path = check_destination(destination, source, overwrite=bool(output.get("overwrite")))
+def vector_job(source: str, destination: str, *, word: str = "flag", **given: Any) -> VectorJob:
+    """A vector job, likewise."""
+    path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
     return _made(
         lambda: VectorJob(
             source=_source(source),
             destination=str(path),
             driver=_driver(path, VECTOR_DRIVERS),
-            resources=choices.resources(),
-            **_given(output),
+            **_rest(given, word),
         )
     )
 
 
-def verify_job(
-    source: str,
-    output: str,
-    *,
-    choices: Choices,
-    level: str = "full",
-    report: Mapping[str, Any] | None = None,
-) -> VerifyJob:
-    """A verification; `report` (a Report as JSON) says what the output should be, else its own metadata does."""
-    report = report or {}
-    work, plan, result = (report.get(key) or None for key in ("job", "plan", "result"))
+def verify_job(source: str, output: str, *, report: str | None = None, word: str = "flag", **given: Any) -> VerifyJob:
+    """A verification; the report at path `report` says what the output should be, else its own metadata does."""
+    said = _read_report(report) if report else {}
+    work, plan, result = (said.get(key) or None for key in ("job", "plan", "result"))
     if not all(part is None or isinstance(part, dict) for part in (work, plan, result)):
         raise UsageError("the report is none of swath's: its job, plan and result must be objects")
     if work is not None and work.get("kind") not in {"raster", "vector"}:
         raise UsageError(f"the report is of a {work.get('kind')} job, not of one that wrote {output}")
-    for name, path in (("source", source), ("output", output)):
-        if is_local(path) and not Path(path).exists():
-            raise SourceError(f"{name} {path} does not exist", hint="check the path")
+    _check_exists("source", source)
+    _check_exists("output", output)
     return _made(
         lambda: VerifyJob(
             source=_source(source),
             output=str(Path(output).absolute()),
-            level=level,
             work=work,
             expected=(plan or {}).get("expected"),
             result=result,
-            resources=choices.resources(),
+            **_rest(given, word),
         )
     )
 
 
-def read_report(path: str) -> dict[str, Any]:
-    """A report of another run, as `--json` printed it.
+def profile_job(source: str, *, word: str = "flag", **given: Any) -> ProfileJob:
+    """A profile of reading a source."""
+    _check_exists("source", source)
+    return _made(lambda: ProfileJob(source=_source(source), **_rest(given, word)))
 
-    Raises:
-        UsageError: there is none at the path.
-    """
+
+def drivers_job(names: Sequence[str] = (), **given: Any) -> DriversJob:
+    """A validation of drivers."""
+    return _made(lambda: DriversJob(names=tuple(names), **_rest(given, "flag")))
+
+
+def _read_report(path: str) -> dict[str, Any]:
+    """A report of another run, as `--json` printed it."""
     hint = "name a file that --json wrote"
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -182,24 +166,9 @@ def read_report(path: str) -> dict[str, Any]:
     return record
 
 
-def profile_job(source: str, *, choices: Choices, layer: str | None = None, sample_chunks: int = 32) -> ProfileJob:
-    """A profile of reading a source."""
-    if is_local(source) and not Path(source).exists():
-        raise SourceError(f"source {source} does not exist", hint="check the path")
-    return _made(
-        lambda: ProfileJob(
-            source=_source(source), layer=layer, sample_chunks=sample_chunks, resources=choices.resources()
-        )
-    )
-
-
-def drivers_job(
-    names: Sequence[str] = (), *, choices: Choices, create: Sequence[str] = (), source: str | None = None
-) -> DriversJob:
-    """A validation of drivers."""
-    return _made(
-        lambda: DriversJob(names=tuple(names), create=tuple(create), source=source, resources=choices.resources())
-    )
+def _check_exists(name: str, path: str) -> None:
+    if is_local(path) and not Path(path).exists():
+        raise SourceError(f"{name} {path} does not exist", hint="check the path")
 
 
 def _source(source: str) -> str:
@@ -218,19 +187,82 @@ def _driver(path: Path, drivers: Mapping[str, str]) -> str:
     return driver
 
 
-def _operation(name: str, given: dict[str, Any]) -> Normalise | Rescale | Custom:
+def _of_operations(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {each.name: given[each.name] for each in knobs_of(RasterJob) if each.operations and each.name in given}
+
+
+def _operation(name: str | None, given: Mapping[str, Any], word: str) -> BaseModel:
+    """The operation with those parameters that are its own.
+
+    A form sends the defaults of all operations: of another one they pass, and what was changed does not. In the terminal
+    nothing is sent that was not typed.
+    """
+    name = name or Copy().name
     model = OPERATIONS.get(name)
     if model is None:
         raise UsageError(f"unknown operation {name!r}", hint=f"use one of: {', '.join(OPERATIONS)}")
-    for key in given:
-        if key not in model.model_fields:
-            owners = [other for other, each in OPERATIONS.items() if key in each.model_fields]
-            raise UsageError(f"{key} belongs to operation {' or '.join(owners)}, not to {name}")
-    return model(**given)
+    knobs = {each.name: each for each in knobs_of(RasterJob) if each.operations}
+    for key, value in given.items():
+        each = knobs[key]
+        if name in each.operations or value is None or (word != "flag" and value == each.default):
+            continue
+        owner = each.operations[0]
+        shown, write = (
+            (each.as_flag, f"--operation {owner} {each.as_flag} {as_words(value)}")
+            if word == "flag"
+            else (key, f"operation {owner}, or leave {key} at its default of {each.default_words()}")
+        )
+        raise UsageError(
+            f"{shown} belongs to operation {' or '.join(each.operations)}, not to {name}", hint=f"write {write}"
+        )
+    return model(**{key: value for key, value in given.items() if value is not None and name in knobs[key].operations})
 
 
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in fields.items() if value is not None}
+def _rest(given: Mapping[str, Any], word: str) -> dict[str, Any]:
+    """A job's other fields: resources of the settings among the choices, then the choices that are not None."""
+    apart = {"config", *(each.name for each in _settings_in(given))}
+    fields = {key: value for key, value in given.items() if key not in apart and value is not None}
+    return fields | {"resources": resources_of(settings_of(given, word=word))}
+
+
+def _settings_in(given: Mapping[str, Any]) -> list[Knob]:
+    return [each for each in settings_knobs(Settings.model_fields) if each.name in given]
+
+
+def resources_of(layers: SettingsLayers) -> Resources:
+    """Settings and the host's budget as a job's resources; the ladder of limits climbs no higher than that budget.
+
+    Raises:
+        HostLimitError: an explicit limit above what the host leaves.
+    """
+    settings, grant = layers.settings, grant_limit(layers)
+    highest = _bytes(settings.memory_limit_max_mb)
+    return Resources(
+        limit_bytes=grant.limit_bytes,
+        limit_origin=grant.origin,
+        limit_max_bytes=None if highest is None else max(grant.limit_bytes, min(highest, grant.budget_bytes)),
+        max_chunk_bytes=_bytes(settings.max_chunk_mb),
+        chunk_rows=settings.chunk_rows,
+        chunk_rows_fixed=not layers.is_default("chunk_rows"),
+        threads=settings.threads,
+        threads_max=max(settings.gdal_num_threads, settings.threads or 1),
+        gdal_cache_max_bytes=settings.gdal_cache_bytes,
+        drift_threshold_bytes=settings.drift_threshold_mb * MIB,
+        residual_tolerance_bytes=settings.residual_tolerance_mb * MIB,
+        margin_bytes=settings.margin_mb * MIB,
+        watch_interval_seconds=settings.watch_interval_ms / 1000,
+        stall_seconds=settings.stall_seconds,
+        startup_seconds=settings.startup_seconds,
+        timeout_seconds=settings.timeout_seconds,
+        cgroup_parent=settings.cgroup_parent,
+        host_budget_bytes=_bytes(settings.host_budget_mb),
+        ledger_path=settings.ledger_path,
+        history_path=None if settings.history_path == "off" else Path(settings.history_path),
+    )
+
+
+def _bytes(size_mib: int | None) -> int | None:
+    return None if size_mib is None else size_mib * MIB
 
 
 def _made(make: Callable[[], _Made]) -> _Made:
@@ -238,6 +270,6 @@ def _made(make: Callable[[], _Made]) -> _Made:
         return make()
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = "".join(map(str, first["loc"][:1]))
         problem = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{where}: {problem}" if where else problem) from error

@@ -7,18 +7,18 @@ origins, are why the layers are merged here and not by pydantic-settings, which 
 import difflib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import psutil
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from lib.errors import SettingsError
+from lib.knobs import Knob, knob, knobs_of
 from lib.units import parse_gdal_cachemax, parse_mib, parse_threads
 
-__all__ = ["Origin", "Settings", "SettingsLayers", "load_settings"]
+__all__ = ["Origin", "Settings", "SettingsLayers", "load_settings", "settings_knobs"]
 
 _PREFIX = "BATCH_"
 # GDAL's own variables and the settings that they are; in GDAL's own syntax.
@@ -28,6 +28,10 @@ _FOREIGN = ("BATCH_TASK_", "BATCH_JOB_", "BATCH_NODE_", "BATCH_HOSTS_", "BATCH_M
 
 
 _OFF = frozenset({"off", "none", "false", "no", "0"})
+
+
+def _physical_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _whole_mib(value: Any) -> Any:
@@ -41,7 +45,7 @@ def _whole_mib(value: Any) -> Any:
 def _cachemax(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f"{value!r} is not a cache size")
-    parse_gdal_cachemax(str(value), psutil.virtual_memory().total)
+    parse_gdal_cachemax(str(value), _physical_bytes())
     return int(value) if str(value).strip().isdigit() else str(value)
 
 
@@ -84,52 +88,48 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
-    memory_limit_mb: MiB = Field(2048, description="resident memory that a job may use, everything included, MiB")
-    memory_limit_max_mb: MiB | None = Field(
-        None, description="how far the limit may be raised after a death of memory, MiB; unset: not at all"
+    memory_limit_mb: MiB = knob(
+        "resident memory that the job may use, everything included", 2048, unit="MiB", common=True
     )
-    max_chunk_mb: MiB | None = Field(None, description="upper bound of one chunk's buffers, MiB; unset: planned")
-    chunk_rows: Annotated[int, Field(gt=0)] = Field(10000, description="upper bound of a vector batch, rows")
-    threads: Threads | None = Field(None, description="threads of a job; unset: planned, at most gdal_num_threads")
-    gdal_cachemax: GdalCache = Field(
-        512, description="upper bound of GDAL's block cache, in GDAL's syntax: MB, 5%, bytes from 100000 on"
+    memory_limit_max_mb: MiB | None = knob(
+        "how far the limit may be raised after a death of memory", None, unit="MiB", unset="not at all"
     )
-    gdal_num_threads: Threads = Field(
+    max_chunk_mb: MiB | None = knob("upper bound of one chunk's buffers", None, unit="MiB", unset="planned")
+    chunk_rows: Annotated[int, Field(gt=0)] = knob("upper bound of a vector batch", 10000, unit="rows")
+    threads: Threads | None = knob("threads of the job", None, unset="planned, at most gdal_num_threads")
+    gdal_cachemax: GdalCache = knob(
+        "upper bound of GDAL's block cache", 512, unit="in GDAL's syntax: MB, 5%, bytes from 100000 on"
+    )
+    gdal_num_threads: Threads = knob(
+        "upper bound of threads",
         default_factory=lambda: os.cpu_count() or 1,
-        description="upper bound of threads, in GDAL's syntax: a number or ALL_CPUS; unset: threads may exceed it",
+        unit="a number or ALL_CPUS",
+        unset="the number of cores, which threads may exceed",
     )
-    drift_threshold_mb: MiB = Field(100, description="growth over the baseline that is an error if unplanned, MiB")
-    residual_tolerance_mb: MiBOrZero = Field(20, description="growth left after release that is worth a warning, MiB")
-    margin_mb: MiBOrZero = Field(0, description="added to every projection on this host, MiB")
-    watch_interval_ms: Annotated[int, Field(ge=5, le=1000)] = Field(
-        20, description="how often the watchdog looks, milliseconds"
+    drift_threshold_mb: MiB = knob("growth over the baseline that is an error if unplanned", 100, unit="MiB")
+    residual_tolerance_mb: MiBOrZero = knob("growth left after release that is worth a warning", 20, unit="MiB")
+    margin_mb: MiBOrZero = knob("added to every projection on this host", 0, unit="MiB")
+    watch_interval_ms: int = knob("how often the watchdog looks", 20, unit="milliseconds", ge=5, le=1000)
+    stall_seconds: float = knob("a job without progress for so long has stalled", 300.0, unit="seconds", gt=0)
+    startup_seconds: float = knob("a child must have planned within", 120.0, unit="seconds", gt=0)
+    timeout_seconds: Annotated[float, Field(gt=0)] | None = knob(
+        "time limit of the job, without what it waits for the host's budget", None, unit="seconds", name="timeout"
     )
-    stall_seconds: Annotated[float, Field(gt=0)] = Field(
-        300.0, description="a job without progress for so long has stalled, seconds"
-    )
-    startup_seconds: Annotated[float, Field(gt=0)] = Field(
-        120.0, description="a child must have planned within, seconds"
-    )
-    timeout_seconds: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="a whole job's time limit, seconds, without what it waits for the host's budget; unset: none"
-    )
-    cgroup_parent: AbsolutePath | None = Field(
-        None, description="a delegated cgroup v2 folder in which each child gets a leaf; unset: none"
-    )
-    host_reserve_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.25, description="share of the host's memory that jobs leave alone (at least 256 MiB)"
+    cgroup_parent: AbsolutePath | None = knob("a delegated cgroup v2 folder in which each child gets a leaf", None)
+    host_reserve_fraction: float = knob(
+        "share of the host's memory that jobs leave alone, 256 MiB or more", 0.25, unit="a fraction", ge=0, lt=1
     )
 
-    host_budget_mb: MiB | None = Field(
-        None, description="what all jobs on this host may hold together, MiB; unset: no ledger is kept"
+    host_budget_mb: MiB | None = knob(
+        "what all jobs on this host may hold together", None, unit="MiB", unset="no ledger is kept"
     )
-    ledger_path: AbsolutePath = Field(
+    ledger_path: AbsolutePath = knob(
+        "the folder of the ledger that jobs under host_budget_mb share",
         default_factory=lambda: Path(tempfile.gettempdir()) / f"swath-ledger-{os.getuid()}",
-        description="the folder of the ledger that jobs under host_budget_mb share",
     )
-    history_path: Annotated[Path | Literal["off"], BeforeValidator(_history)] = Field(
+    history_path: Annotated[Path | Literal["off"], BeforeValidator(_history)] = knob(
+        "a SQLite file of projected and measured peaks; off: none is kept",
         default_factory=lambda: _state_folder() / "history.sqlite",
-        description="a SQLite file of projected and measured peaks; off: none is kept",
     )
 
     @field_validator("*", mode="before")
@@ -143,7 +143,12 @@ class Settings(BaseModel):
     @property
     def gdal_cache_bytes(self) -> int:
         """The bound of GDAL's block cache, bytes."""
-        return parse_gdal_cachemax(str(self.gdal_cachemax), psutil.virtual_memory().total)
+        return parse_gdal_cachemax(str(self.gdal_cachemax), _physical_bytes())
+
+
+def settings_knobs(keys: Iterable[str]) -> list[Knob]:
+    """Those settings as the knobs of a job, in that order."""
+    return [replace(each, is_setting=True) for each in knobs_of(Settings, keys)]
 
 
 class Origin(NamedTuple):
@@ -220,57 +225,18 @@ def load_settings(
     return merged
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, of which PyYAML takes the last in silence, and a key that is a list or a map."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, as SafeLoader makes it."""
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                problem = f"a {key.id} cannot be a key"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def _given_name(key: str, layer: str) -> str:
-    flag = {"timeout_seconds": "timeout"}.get(key, key)
-    return "--" + flag.replace("_", "-") if layer == "flag" else key
+    if layer != "flag" or key not in Settings.model_fields:
+        return key
+    return settings_knobs([key])[0].as_flag
 
 
 def _from_file(config: str | Path | None) -> list[tuple[Origin, str, Any]]:
     if config is None:
         return []
-    origin = Origin("file", str(config))
-    try:
-        content = yaml.load(Path(config).read_text(encoding="utf-8"), _OnceLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise SettingsError(
-            f"settings file {config}: {error.strerror}", hint="--config names a YAML file", layer="file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"settings file {config} is not UTF-8 text", layer="file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "it does not parse"
-        raise SettingsError(
-            f"settings file {config} is not YAML{where}: {problem}",
-            hint="write lines such as `memory_limit_mb: 1024`",
-            layer="file",
-        ) from error
-    if content is None:
-        return []
-    if not isinstance(content, dict):
-        raise SettingsError(
-            f"settings file {config} holds a {type(content).__name__}, not keys and values",
-            hint="write lines such as `memory_limit_mb: 1024`",
-            layer="file",
-        )
-    return [(origin, str(key), value) for key, value in content.items()]
+    from lib.settings_file import read_settings_file
+
+    return [(Origin("file", str(config)), key, value) for key, value in read_settings_file(config).items()]
 
 
 def _from_environment(environ: Mapping[str, str]) -> list[tuple[Origin, str, Any]]:

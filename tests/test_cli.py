@@ -25,11 +25,13 @@ from rasterio.transform import from_origin
 from shapely.geometry import box
 
 from flows import cli, terminal
+from lib.memory.proc import started_with
 from lib.reports import MemoryRecord, Report
 from lib.units import MIB
 
 ROOT = Path(__file__).resolve().parents[1]
 Run = Callable[..., tuple[int, dict[str, Any], str]]
+NORMALISE = ("--operation", "normalise")
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def _left(folder: Path) -> list[str]:
 
 def test_a_raster_job_completes_with_one_report(run: Run, scene: Path, tmp_path: Path) -> None:
     """The report has every fixed key, its measured peak is within the projection and the limit, and the file is there."""
-    code, report, _ = run("raster", "scene.tif", "out.tif", "--memory-limit-mb", "256")
+    code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--memory-limit-mb", "256")
     assert (code, report["status"]) == (0, "completed"), report["error"]
     assert report["memory"]["peak_bytes"] <= report["plan"]["projected_bytes"] <= report["memory"]["cap"]["bytes"]
     assert report["output"] == {
@@ -117,14 +119,14 @@ def test_a_vector_job_completes(run: Run, parcels: Path, tmp_path: Path) -> None
 
 def test_full_verification_on_request(run: Run, scene: Path, tmp_path: Path) -> None:
     """`--verify full` makes its checks in a child of its own before the output is published."""
-    code, report, _ = run("raster", "scene.tif", "out.tif", "--verify", "full")
+    code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--verify", "full")
     assert (code, report["verification"]["level"]) == (0, "full"), report["error"]
     assert report["seconds"]["verify"] > 0
 
 
 def test_verify_on_its_own_reads_what_the_output_says_of_itself(run: Run, scene: Path, tmp_path: Path) -> None:
     """`swath verify` passes on our output by its own provenance, and fails when a pixel has been changed."""
-    run("raster", "scene.tif", "out.tif")
+    run("raster", "scene.tif", "out.tif", *NORMALISE)
     code, report, _ = run("verify", "scene.tif", "out.tif")
     assert (code, report["verification"]["passed"]) == (0, True), report["error"]
     with rasterio.open(tmp_path / "out.tif", "r+") as dataset:
@@ -145,7 +147,10 @@ def test_profile_suggests_a_limit(run: Run, scene: Path, parcels: Path) -> None:
 def test_plan_writes_nothing(run: Run, scene: Path, parcels: Path, tmp_path: Path) -> None:
     """A plan's terms sum to its projection, and no file appears."""
     before = sorted(path.name for path in tmp_path.iterdir())
-    for words in (("plan", "raster", "scene.tif"), ("plan", "vector", "parcels.gpkg", "--min-area-sqm", "1")):
+    for words in (
+        ("plan", "raster", "scene.tif", *NORMALISE),
+        ("plan", "vector", "parcels.gpkg", "--min-area-sqm", "1"),
+    ):
         code, report, _ = run(*words)
         assert (code, report["status"]) == (0, "planned"), report["error"]
         assert sum(report["plan"]["terms"].values()) == report["plan"]["projected_bytes"]
@@ -172,7 +177,7 @@ def test_a_history_that_cannot_be_used_is_a_warning(
     """A corrupt history file costs a warning, never the job; a sound one shows what was projected and measured."""
     monkeypatch.setenv("BATCH_HISTORY_PATH", str(tmp_path / "bad.sqlite"))
     (tmp_path / "bad.sqlite").write_text("no database" * 500)
-    code, report, _ = run("raster", "scene.tif", "out.tif")
+    code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE)
     assert code == 0, report["error"]
     assert any("history_path" in warning for warning in report["warnings"])
     code, shown, _ = run("profile", "--history")
@@ -181,7 +186,7 @@ def test_a_history_that_cannot_be_used_is_a_warning(
     monkeypatch.setenv("BATCH_HISTORY_PATH", "off")
     assert run("profile", "--history")[1]["warnings"] == ["history_path is off"]
     monkeypatch.setenv("BATCH_HISTORY_PATH", str(tmp_path / "good.sqlite"))
-    _, report, _ = run("raster", "scene.tif", "out.tif", "--overwrite")
+    _, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--overwrite")
     code, shown, _ = run("profile", "--history")
     (past,) = shown["history"]
     assert shown["warnings"] == []
@@ -217,10 +222,10 @@ def _bad_inputs(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        ("raster missing.tif out.tif", 2, "missing.tif"),
-        ("raster folder out.tif", 2, "folder"),
-        ("raster text.tif out.tif", 2, "text.tif"),
-        ("raster parcels.gpkg out.tif", 2, "swath vector"),
+        ("raster missing.tif out.tif --operation normalise", 2, "missing.tif"),
+        ("raster folder out.tif --operation normalise", 2, "folder"),
+        ("raster text.tif out.tif --operation normalise", 2, "text.tif"),
+        ("raster parcels.gpkg out.tif --operation normalise", 2, "swath vector"),
         ("vector scene.tif out.gpkg", 2, "swath raster"),
         ("vector text.gpkg out.gpkg", 2, "text.gpkg"),
         ("vector missing.gpkg out.gpkg", 2, "missing.gpkg"),
@@ -230,22 +235,31 @@ def _bad_inputs(folder: Path) -> None:
         ("raster scene.tif /proc/out.tif", 2, "/proc"),
         ("raster scene.tif out.xyz", 2, ".xyz"),
         ("vector parcels.gpkg out.shp", 2, ".shp"),
-        ("raster scene.tif out.tif --memory-limit-mb 12", 137, "12 MiB"),
-        ("vector parcels.gpkg out.gpkg --memory-limit-mb 12", 137, "12.0 MiB"),
+        ("raster scene.tif out.tif --memory-limit-mb 12 --operation normalise", 137, "12 MiB"),
+        ("vector parcels.gpkg out.gpkg --memory-limit-mb 12", 137, "12 MiB"),
         ("raster scene.tif out.tif --memory-limit-mb 0", 2, "memory_limit_mb"),
         ("raster scene.tif out.tif --memory-limit-mb -5", 2, "memory_limit_mb"),
         ("raster scene.tif out.tif --memory-limit-mb lots", 2, "memory_limit_mb"),
         ("raster scene.tif out.tif --memory-limit-mb 2GB", 2, "write 2048"),
         ("raster scene.tif out.tif --memory-limit-mb 99999999", 2, "this host"),
         ("raster scene.tif out.tif --threads 0", 2, "threads"),
-        ("raster scene.tif out.tif --block-size 16384 --memory-limit-mb 256", 137, "block_size"),
+        ("raster scene.tif out.tif --block-size 16384 --memory-limit-mb 256 --operation normalise", 137, "block_size"),
         ("raster scene.tif out.tif --config broken.yaml", 2, "broken.yaml"),
         ("raster scene.tif out.tif --config none.yaml", 2, "none.yaml"),
         ("raster scene.tif out.tif --config unknown.yaml", 2, "did you mean memory_limit_mb"),
         ("raster scene.tif out.tif --config negative.yaml", 2, "negative.yaml"),
-        ("raster scene.tif out.tif --bands 2", 2, "band"),
-        ("raster scene.tif out.tif --multiply 2", 2, "rescale"),
-        ("raster scene.tif out.tif --scale 0", 2, "scale"),
+        ("raster scene.tif out.tif --bands 2 --operation normalise", 2, "band"),
+        ("raster scene.tif out.tif --multiply 2", 2, "--operation rescale --multiply 2"),
+        ("raster scene.tif out.tif --scale 10000", 2, "--operation normalise --scale 10000"),
+        ("raster scene.tif out.tif --scale 10000 --flow", 2, "--operation normalise --scale 10000"),
+        ("raster scene.tif out.tif --add -1.5", 2, "--operation rescale --add -1.5"),
+        ("raster scene.tif out.tif --clip -1 2", 2, "--operation normalise --clip -1 2"),
+        ("raster scene.tif out.tif --function a.b:c", 2, "--operation custom --function a.b:c"),
+        ("raster scene.tif out.tif --operation rescale --scale 5", 2, "--scale belongs to operation normalise, not to rescale"),
+        ("raster scene.tif out.tif --operation custom", 2, "function"),
+        ("raster scene.tif out.tif --bands 1,x", 2, "4,3,2"),
+        ("raster scene.tif out.tif --nodata much", 2, "nodata"),
+        ("raster scene.tif out.tif --scale 0 --operation normalise", 2, "scale"),
         ("raster scene.tif out.tif --operation custom --function nowhere:f", 2, "nowhere"),
         ("raster scene.tif out.tif --bogus 1", 2, "bogus"),
         ("raster scene.tif", 2, "DESTINATION"),
@@ -277,9 +291,9 @@ def test_bad_input_is_one_clear_line(
 
 def test_the_smallest_limit_works_when_typed_back(run: Run, scene: Path) -> None:
     """What a refusal names is accepted, for the same job."""
-    _, report, _ = run("raster", "scene.tif", "out.tif", "--memory-limit-mb", "12")
+    _, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--memory-limit-mb", "12")
     smallest = report["error"]["smallest_limit_mb"]
-    code, report, _ = run("raster", "scene.tif", "out.tif", "--memory-limit-mb", str(smallest))
+    code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--memory-limit-mb", str(smallest))
     assert code == 0, report["error"]
 
 
@@ -295,7 +309,7 @@ def test_an_empty_layer_is_a_valid_empty_output(run: Run, parcels: Path, tmp_pat
 def test_a_truncated_raster_fails(run: Run, scene: Path, tmp_path: Path) -> None:
     """Half a file is never a partial output."""
     (tmp_path / "half.tif").write_bytes(scene.read_bytes()[: scene.stat().st_size // 2])
-    code, report, _ = run("raster", "half.tif", "out.tif")
+    code, report, _ = run("raster", "half.tif", "out.tif", *NORMALISE)
     assert code in {1, 2}
     assert "half.tif" in report["error"]["message"]
     assert _left(tmp_path) == []
@@ -323,42 +337,51 @@ def test_a_corrupt_page_fails(run: Run, tmp_path: Path) -> None:
 
 def test_a_report_that_is_none_of_ours_is_an_error(run: Run, scene: Path, tmp_path: Path) -> None:
     """`--report` with a JSON object of another shape: exit 2, one line."""
-    run("raster", "scene.tif", "out.tif")
+    run("raster", "scene.tif", "out.tif", *NORMALISE)
     (tmp_path / "odd.json").write_text('{"job": 5}')
     code, report, _ = run("verify", "scene.tif", "out.tif", "--report", "odd.json")
     assert (code, report["error"]["type"]) == (2, "UsageError")
 
 
 def test_the_unexpected_is_one_json_object_too(run: Run, monkeypatch: pytest.MonkeyPatch, scene: Path) -> None:
-    """Whatever goes wrong in here: exit 1, one object, the traceback among its facts only."""
+    """Whatever goes wrong in here: exit 1, one object; the traceback is in it with --debug only."""
 
     def broken(*_: object) -> None:
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(cli, "run_published", broken)
-    code, report, _ = run("raster", "scene.tif", "out.tif")
+    code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE)
     assert (code, report["status"]) == (1, "failed")
     assert "a defect" in report["error"]["message"]
     assert report["job"]["kind"] == "raster"
+    assert "traceback" not in report["error"]
+    assert "a defect" in run("raster", "scene.tif", "out.tif", "--debug")[1]["error"]["traceback"]
+
+
+def test_a_child_s_traceback_is_shown_with_debug_only(run: Run, scene: Path) -> None:
+    """An error of the capped child, as JSON."""
+    words = ("raster", "scene.tif", "out.tif", "--operation", "custom", "--function", "json:dumps")
+    assert "Traceback (most" not in json.dumps(run(*words)[1])
+    assert "Traceback (most recent call last)" in run(*words, "--debug")[1]["error"]["traceback"]
 
 
 def test_a_dangling_link_is_a_destination_that_exists(run: Run, scene: Path, tmp_path: Path) -> None:
     """It is said beforehand, not after the work."""
     (tmp_path / "out.tif").symlink_to(tmp_path / "nowhere.tif")
-    code, report, _ = run("raster", "scene.tif", "out.tif")
+    code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE)
     assert (code, report["plan"]) == (2, None)
     assert "--overwrite" in report["error"]["hint"]
 
 
 def test_a_replaced_files_sidecars_go_with_it(run: Run, scene: Path, tmp_path: Path) -> None:
     """A mask and statistics of the former file do not speak of the new one; a warning names them."""
-    run("raster", "scene.tif", "out.tif")
+    run("raster", "scene.tif", "out.tif", *NORMALISE)
     with rasterio.open(tmp_path / "out.tif") as dataset:
         before = dataset.read(masked=True)
     (tmp_path / "out.tif.aux.xml").write_text(
         "<PAMDataset><PAMRasterBand band='1'><NoDataValue>0.5</NoDataValue></PAMRasterBand></PAMDataset>"
     )
-    code, report, _ = run("raster", "scene.tif", "out.tif", "--overwrite")
+    code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--overwrite")
     assert code == 0, report["error"]
     assert any("out.tif.aux.xml" in warning for warning in report["warnings"])
     with rasterio.open(tmp_path / "out.tif") as dataset:
@@ -390,7 +413,7 @@ def test_a_full_disk_is_refused_and_leaves_nothing(run: Run, scene: Path, tmp_pa
         with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while True:
                 filler.write(b"x" * 4096)
-        code, report, _ = run("raster", "scene.tif", "disk/out.tif")
+        code, report, _ = run("raster", "scene.tif", "disk/out.tif", *NORMALISE)
         assert (code, report["status"]) == (1, "refused")
         assert [path.name for path in disk.iterdir()] == ["filler"]
     finally:
@@ -400,7 +423,7 @@ def test_a_full_disk_is_refused_and_leaves_nothing(run: Run, scene: Path, tmp_pa
 @pytest.mark.flow
 def test_the_same_words_run_as_a_flow(run: Run, scene: Path, parcels: Path, tmp_path: Path, prefect_api: None) -> None:
     """`--flow` takes every command's defaults, verifies fully, and prints the same report."""
-    code, report, _ = run("raster", "scene.tif", "out.tif", "--flow")
+    code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--flow")
     assert (code, report["verification"]["level"]) == (0, "full"), report["error"]
     code, report, _ = run("vector", "parcels.gpkg", "out.gpkg", "--min-area-sqm", "5000", "--flow")
     assert (code, report["result"]["features_kept"]) == (0, 53), report["error"]
@@ -455,7 +478,7 @@ def test_an_api_that_is_away_is_one_line(run: Run, scene: Path, monkeypatch: pyt
     """`--flow` with a server that does not answer: told so, and what to do."""
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        code, report, _ = run("raster", "scene.tif", "out.tif", "--flow")
+        code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--flow")
     assert code == 1
     assert "PREFECT_API_URL does not answer" in report["error"]["message"]
     assert "unset PREFECT_API_URL" in report["error"]["hint"]
@@ -476,6 +499,32 @@ def test_a_signal_during_the_imports_is_heard(number: int, code: int, tmp_path: 
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (code, b"")
     assert json.loads(out)["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("raster", "scene.tif", "out.tif", *NORMALISE), 0),
+        (("raster", "--operation", "normalise", "scene.tif", "out.tif"), 0),
+        (("raster", "missing.tif", "out.tif"), 2),
+        (("raster", "scene.tif", "out.tif", "--scale", "2"), 2),
+    ],
+)
+def test_a_child_that_was_started_early_is_used_or_gone(
+    words: tuple[str, ...], code: int, scene: Path, tmp_path: Path
+) -> None:
+    """The whole program: the child that imports beside it does the job; after a usage error it does not stay."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "flows", *words], cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "SWATH_TEST_OF": str(tmp_path)},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    deadline = time.monotonic() + 20
+    while started_with(
+        "SWATH_TEST_OF", str(tmp_path)
+    ):  # killed as its parent ends: gone as soon as somebody has reaped it
+        assert time.monotonic() < deadline
 
 
 def test_what_a_child_repeats_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ import yaml
 from rasterio.transform import from_origin
 from shapely.geometry import box
 
+from flows.flags import flag_table
 from lib.settings import Settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,6 +73,12 @@ def test_the_settings_snippet_is_accepted(tmp_path: Path) -> None:
     layers = load_settings(path, environ={})
     assert set(yaml.safe_load(snippet)) <= set(Settings.model_fields)
     assert layers.settings.memory_limit_mb == 1024
+
+
+def test_the_table_of_flags_is_the_models_own() -> None:
+    """Between its two marks the README has what `flag_table` makes of the knobs: paste that where this fails."""
+    (table,) = re.findall(r"<!-- flags: .*? -->\n\n(.*?)\n\n<!-- end of flags -->", README, re.DOTALL)
+    assert table == flag_table()
 
 
 def test_the_make_targets_exist() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lib.errors import SettingsError
-from lib.jobs import Resources
+from lib.request import resources_of
 from lib.settings import Origin, Settings, load_settings
 from lib.units import MIB
 
@@ -244,8 +244,5 @@ def test_threads_above_a_bound_that_was_set_are_an_error() -> None:
 def test_threads_may_exceed_the_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """The default bound is nobody's choice: the job's own bound rises to what was asked for."""
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    settings = load_settings(given={"threads": 4}, environ={}).settings
-    resources = Resources.from_settings(
-        settings, limit_bytes=1, limit_origin="flag", budget_bytes=1, chunk_rows_fixed=False
-    )
+    resources = resources_of(load_settings(given={"threads": 4}, environ={}))
     assert (resources.threads, resources.threads_max) == (4, 4)

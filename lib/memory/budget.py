@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from lib.errors import HostLimitError
 from lib.settings import SettingsLayers
 from lib.units import MIB, format_bytes
@@ -102,6 +100,8 @@ def _physical(root: Path) -> HostMemory:
     meminfo = _fields(root / "proc/meminfo")
     if "MemTotal:" in meminfo and "MemAvailable:" in meminfo:
         return HostMemory(meminfo["MemTotal:"] * 1024, meminfo["MemAvailable:"] * 1024, "physical")
+    import psutil
+
     memory = psutil.virtual_memory()
     return HostMemory(memory.total, memory.available, "physical")
 

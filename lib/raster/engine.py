@@ -82,6 +82,7 @@ def facts_of(job: RasterJob, source: RasterSource, operation: Operation) -> Fact
         overlap=operation.overlap,
         operation_memory=operation.memory,
         one_at_a_time=operation.one_at_a_time,
+        needs_room=operation.needs_room,
         has_mask=operation.outputs.has_mask,
         block_size=job.block_size,
     )
@@ -119,13 +120,13 @@ class RasterWork:
         """The plan by header and own terms.
 
         Raises:
-            MemoryRefused: it does not fit; the limit that it names was measured, where one block is no danger.
+            MemoryRefused: it does not fit; the limit that it names was measured, where reading is no danger.
             DiskRefused: less is free than the output likely takes.
         """
         choices = self._planner.choices(self._held)
         smallest = self._planner.smallest(choices)
         if smallest.projected_bytes > self.room.budget_bytes:
-            if self.source.block_bytes <= self.room.limit_bytes // 4:
+            if max(4 * self.source.block_bytes, sum(smallest.own.values())) <= self.room.limit_bytes:
                 self.measure_by_reading(smallest.layout)
             raise self._planner.refused(self._planner.choices(self._held), self._held)
         self._check_disk(smallest.layout)

@@ -97,7 +97,8 @@ class Worker:
         height, width = (min(step, length) for step, length in zip(layout.window, shape, strict=True))
         around = (height + 2 * operation.overlap) * (width + 2 * operation.overlap)
         self._in = Buffer(around * layout.bands_at_once, dtype)
-        self._out = Buffer(height * width * layout.bands_at_once, operation.outputs.dtype)
+        room = height * width * layout.bands_at_once if operation.needs_room else 0
+        self._out = Buffer(room, operation.outputs.dtype)
         self._scratch = np.zeros(height * width, np.bool_)
 
     def look(self, window: Window, bands: tuple[int, ...]) -> None:
@@ -132,7 +133,7 @@ class Worker:
         return Encoded(tiles, mask_tiles, nodata, window.pixels * len(bands))
 
     def _compute(self, block: Block) -> Block:
-        out = self._out.block(block.window, block.bands)
+        out = self._out.block(block.window, block.bands) if self._operation.needs_room else block
         at = block.bands.index(self._alpha) if self._alpha in block.bands else None
         if at is None:
             done = self._operation.apply(block, out)

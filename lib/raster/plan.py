@@ -59,6 +59,7 @@ class Facts:
         overlap: pixels that it wants around a window.
         operation_memory: what it holds for `(pixels, bands)`, bytes.
         one_at_a_time: it works on one chunk at a time, however many workers there are.
+        needs_room: results do not take the place of what was read.
         has_mask: the output has a mask band.
         block_size: edge of the output's tiles, where it is fixed.
         compressed: the output is.
@@ -78,6 +79,7 @@ class Facts:
     overlap: int = 0
     operation_memory: Callable[[int, int], int] = lambda _pixels, _bands: 0
     one_at_a_time: bool = False
+    needs_room: bool = True
     has_mask: bool = False
     block_size: int | None = None
 
@@ -151,7 +153,8 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
     encoding = facts.encoding(layout.block_size)
     return {
         "input buffer": Buffer.bytes(around * bands, facts.in_dtype),
-        "output buffer": Buffer.bytes(pixels * bands, encoding.dtype) + pixels,  # and what nodata is found in
+        # And what nodata is found in.
+        "output buffer": pixels + (Buffer.bytes(pixels * bands, encoding.dtype) if facts.needs_room else 0),
         "operation": facts.operation_memory(pixels, bands),
         "encoder": encoding.scratch_bytes,
     }

@@ -1,191 +1,225 @@
-"""The vector engine: one pass over Arrow batches, from source to sink, within what was planned.
+"""The vector engine: one pass over Arrow batches, from source through steps to sink, within what was planned and measured.
 
-`plan` opens headers; `run` streams. Pure parts are in `plan.py`, `area.py` and `wkb.py`; I/O in `ogr.py`, `facts.py`, `counts.py`
-(with `flatgeobuf.py` and `texts.py`) and `sinks.py`; the checks that end a run in `verification.py`.
+`prepare` opens the layer; the probe is the pass's own first batches. It is made of `sources`, `steps` and `sinks`; `plan.py` is
+pure, `probe.py` measures, `stream.py` is the pass, `verify.py` the checks that end it.
 """
 
-from pathlib import Path
+import importlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
-import pyarrow as pa
-
 from lib import provenance
-from lib.errors import DataError, SourceError, VerificationFailed
+from lib.errors import DataError
 from lib.jobs import VectorJob
-from lib.memory.work import Bench, Room, load_function
+from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
-from lib.vector import counts, ogr, verification
-from lib.vector.area import AreaMethod, Bounds, area_method
-from lib.vector.batches import Selection, Tally, selected
-from lib.vector.facts import LayerFacts, facts_from_record, facts_record, read_facts
-from lib.vector.plan import check_disk, disk_bytes, fit, lower_by
-from lib.vector.sinks import Sink, sink_for
-from lib.vector.terms import RTREE_LEAST_BYTES
+from lib.units import MIB
+from lib.vector import ogr, verify
+from lib.vector import plan as planning
+from lib.vector.layer import LayerWork
+from lib.vector.plan import Task
+from lib.vector.probe import first_batches
+from lib.vector.sinks import VectorSink, sink_for
+from lib.vector.sources import VectorSource, open_source
+from lib.vector.steps import Step, Tally, result_of, steps_of
+from lib.vector.stream import ahead_of, apply, plain, stream
 
-__all__ = ["plan", "run", "selection_of"]
+__all__ = ["VectorWork", "prepare"]
+
+# What a run takes beside what a look that writes nothing sees: traces, the meter, a thread.
+_RUN_BYTES = 4 * MIB
+_NEARLY = 0.9  # a GeoPackage's geometry has a header
+# So many batches without a kept feature, and the sink's own memory is taken from its facts.
+_MOST_PROBED = 64
+# What has to have gone through before: caches of SQLite and GDAL fill with it.
+_PROBED_BYTES = 8 * MIB
 
 
-def plan(job: VectorJob, room: Room) -> Plan:
-    """Read the header and plan.
+def prepare(job: VectorJob, room: Room) -> "VectorWork":
+    """Open the layer.
 
     Raises:
         SourceError: it is no usable vector layer.
-        DestinationError: no such sink.
-        MemoryRefused: the budget is too small.
-        DiskRefused: the output may not fit.
+        DestinationError: no such sink, or it cannot hold the layer.
+        UsageError: the user's function cannot be imported.
     """
-    resources = job.resources
-    facts = read_facts(job.source, job.layer, job.label, resources.chunk_rows)
-    sink = sink_for(job.driver, facts)
-    method = _method(job, facts)
-    if job.function:
-        load_function(job.function)
-    asked: dict[str, Any] = {
-        "sink": job.driver,
-        "measures_area": method is not None,
-        "baseline_bytes": room.baseline_bytes,
-        "most_rows": resources.chunk_rows,
-        "most_batch_bytes": resources.max_chunk_bytes,
-        "rows_fixed": resources.chunk_rows_fixed,
-        "margin_bytes": resources.margin_bytes,
-    }
-    chosen = fit(facts, budget_bytes=room.budget_bytes, **asked)
-    disk = disk_bytes(facts, sink.driver)
-    keeps_all = method is None and not job.function
-    check_disk(facts, sink.driver, room.disk_free_bytes, keeps_all=keeps_all)
-    return Plan(
-        limit_bytes=room.limit_bytes,
-        projected_bytes=chosen.projected_bytes,
-        baseline_bytes=room.baseline_bytes,
-        disk_bytes=disk,
-        smallest_limit_bytes=chosen.smallest_bytes,
-        batch_rows=chosen.rows,
-        chunks=-(-facts.count // chosen.rows) if facts.count > 0 else 0,
-        terms=chosen.terms,
-        lower_by=lower_by(facts, chosen, **asked),
-        expected={
+    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows)
+    sink = sink_for(job.driver, source.facts)
+    steps = steps_of(job, source.facts)
+    if verify.recomputes(job, steps):
+        importlib.import_module("lib.vector.recompute")  # now: what it weighs is measured then
+    return VectorWork(job, room, source, sink, steps)
+
+
+class VectorWork(LayerWork):
+    """A filter of one layer, prepared."""
+
+    def __init__(
+        self, job: VectorJob, room: Room, source: VectorSource, sink: VectorSink, steps: Sequence[Step]
+    ) -> None:
+        self._job, self._source, self._sink, self._steps = job, source, sink, steps
+        self._task = Task(source.facts, sink, steps, job.resources)
+        super().__init__(room, [self._task])
+
+    def first(self) -> Plan:
+        """The plan by header and own terms.
+
+        Raises:
+            DiskRefused: the output cannot fit.
+        """
+        planning.check_disk(self._source.facts, self._sink, self.room.disk_free_bytes, keeps_all=not self._steps)
+        return super().first()
+
+    def look(self) -> Plan:
+        """The plan by the first batch and the heaviest, in the smallest layout; nothing is written.
+
+        Raises:
+            DataError: they do not decode.
+        """
+        least, layout = planning.choose(self._task, 0), self.layouts[0]
+        self.probe.heaviest(self._source, least, self._see)
+        first_batches(self._source, least, self._see)
+        held = int(self._sink.own_bytes + self._sink.feature_copies * planning.large(self._source.facts))
+        reached = self.probe.reached_bytes + held + _RUN_BYTES
+        self.measured = reached, least.batch_bytes, [least]
+        return self.plan_of(planning.grown(self._task, reached, least, layout), least.batch_bytes)
+
+    def _see(self, batch: Any) -> None:
+        self._sink.conform(apply(batch, self._steps, Tally()))
+
+    def plan_of(self, reached: int, freed: int, **more: Any) -> Plan:
+        """The plan, with what the output takes and must be."""
+        lower_by = planning.lower_by(self._task, self.layouts[0], planning.choose(self._task, 0))
+        more |= {"disk_bytes": self._sink.disk(self._source.facts), "lower_by": lower_by}
+        return super().plan_of(reached, freed, **more, expected=self._expected())
+
+    def run(self, bench: Bench) -> Outcome:
+        """Stream the layer through the steps into the staged file, reconcile the counts, check the output.
+
+        Raises:
+            DataError: the source does not decode, or gave another number of features than it has.
+            OutputError: the disk or the format refused.
+            FunctionError: the user's function.
+        """
+        assert bench.staged is not None  # noqa: S101 - for mypy: a vector job writes
+        facts, tally, notes = self._source.facts, Tally(), list(self._source.facts.notes)
+        if facts.geometry_name and not facts.crs:
+            notes.append(f"{facts.label} has no CRS; the output has none either")
+        counting = _Counting(self._source)
+        with ogr.collected(notes):
+            self.probe.heaviest(self._source, self.layouts[0], self._see)
+            self._write(bench, tally)
+        ogr.release()
+        self._reconcile(tally, counting.count())
+        for step in self._steps:
+            notes += step.notes(tally)
+        result = {
+            "layer": self._sink.layer,
+            "features_read": tally.read,
+            "features_kept": tally.kept,
+            "batches": tally.batches,
+            **result_of(self._steps, tally),
+        }
+        bench.meter.finish()
+        bench.meter.phase("verify", patient=True)
+        verify.basic(bench.staged, self._job, self._expected(), result, bench, self._steps)
+        return Outcome(
+            result=result, checks=tuple(bench.checks), warnings=tuple(dict.fromkeys(notes)), driver=self._sink.driver
+        )
+
+    def _write(self, bench: Bench, tally: Tally) -> None:
+        assert bench.staged is not None  # noqa: S101 - for mypy
+        facts, sink, layout = self._source.facts, self._sink, self.layouts[0]
+        try:
+            with (
+                ogr.configured(**sink.config(layout.index)),
+                self._source.batches(layout.rows, layout.batch_bytes, fids=sink.keeps_fids) as reader,
+                ahead_of(reader, facts.label) if layout.is_ahead else nullcontext(plain(reader, facts.label)) as take,
+            ):
+                batches = stream(
+                    take,
+                    self._steps,
+                    sink,
+                    tally,
+                    bench.meter,
+                    label=facts.label,
+                    batch_bytes=layout.batch_bytes,
+                    chunks=self.chunks(),
+                    after=self._settler(bench, tally),
+                )
+                schema = reader.schema
+                for step in self._steps:
+                    schema = step.schema(schema)
+                sink.write(bench.staged, schema, batches, provenance.texts(self._job))
+        except Exception as error:
+            if tally.error is not None:
+                raise tally.error from error
+            if isinstance(error, MemoryError):
+                raise
+            short = ogr.space_is_short(bench.staged, sink.disk(facts))
+            raise ogr.translated(error, facts.label, writing=True, space_is_short=short) from error
+
+    def _settler(self, bench: Bench, tally: Tally) -> Callable[[int | None], None]:
+        """What takes the final plan to the bench, once: when the first batches are in the staged file."""
+        settled = False
+
+        def after(batch_bytes: int | None) -> None:
+            nonlocal settled
+            if settled:
+                return
+            if not (is_over := batch_bytes is None):
+                self.probe.written(batch_bytes)
+            is_seen = tally.kept and self.probe.read_bytes >= _PROBED_BYTES and self.probe.is_steady
+            if is_over or is_seen or tally.batches >= _MOST_PROBED:
+                settled = True
+                bench.settle(self._settled(is_over=is_over, is_kept=tally.kept > 0))
+
+        return after
+
+    def _settled(self, *, is_over: bool, is_kept: bool) -> Plan:
+        """The final plan by what was reached; with what the sink takes of the largest feature, where that has not come yet."""
+        sink, large = self._sink, planning.large(self._source.facts)
+        reached = self.probe.reached_bytes
+        if not is_over:
+            reached += 0 if is_kept else sink.own_bytes
+            reached += int(sink.feature_copies * large) if self.probe.written_bytes < _NEARLY * large else 0
+        self.measured = reached, self.probe.freed_bytes(), self.layouts
+        return self.plan_of(*self.measured[:2])
+
+    def _expected(self) -> dict[str, Any]:
+        """What the output must be."""
+        facts, sink = self._source.facts, self._sink
+        return {
             "driver": sink.driver,
             "layer": sink.layer,
             "fields": [list(pair) for pair in zip(facts.fields, facts.field_types, strict=True)],
             "geometry_type": sink.geometry_type,
             "crs": sink.crs,
-            "largest_feature_bytes": facts.sizes.feature_bytes,
-        },
-        facts=facts.shown
-        | {"layer_facts": facts_record(facts), "batch_bytes": chosen.batch_bytes, "rtree_bytes": chosen.rtree_bytes},
-    )
+            "largest_feature_bytes": facts.sizes.largest_bytes,
+        }
+
+    def _reconcile(self, tally: Tally, has: int | None) -> None:
+        """Features read against what the source has by another count; a partial read must not pass as a whole one."""
+        facts = self._source.facts
+        if has is not None and has != tally.read:
+            raise DataError(
+                f"{facts.label}: layer {facts.layer} has {has} features, but {tally.read} could be read",
+                hint="the source is damaged, or OGR cannot stream this format: try ogr2ogr copy.gpkg SOURCE",
+                features=has,
+                features_read=tally.read,
+            )
 
 
-def _method(job: VectorJob, facts: LayerFacts) -> AreaMethod | None:
-    if job.min_area_sqm is None and job.max_area_sqm is None:
-        return None
-    if facts.geometry_name is None:
-        raise SourceError(
-            f"{facts.label}: layer {facts.layer} has no geometries, so no areas", hint="leave the area out"
-        )
-    return area_method(facts.crs, job.area, facts.label)
+class _Counting:
+    """The source's own count, in a thread beside the pass."""
 
+    def __init__(self, source: VectorSource) -> None:
+        self._pool = ThreadPoolExecutor(1, "swath-count")
+        self._count = self._pool.submit(source.count)
 
-def selection_of(job: VectorJob, facts: LayerFacts) -> Selection:
-    """What a job keeps, as a selection over batches."""
-    return Selection(
-        label=facts.label,
-        geometry_column=facts.geometry_name,
-        method=_method(job, facts),
-        bounds=Bounds(job.min_area_sqm, job.max_area_sqm),
-        function=load_function(job.function) if job.function else None,
-        function_name=job.function or "",
-    )
-
-
-def run(job: VectorJob, plan: Plan, bench: Bench) -> Outcome:
-    """Stream the layer through the filter into the staged file, reconcile the counts, check the output.
-
-    Raises:
-        DataError: the source does not decode, or gave another number of features than it has.
-        OutputError: the disk or the format refused.
-        FunctionError: the user's function.
-        VerificationFailed: the output is not what was planned.
-    """
-    assert bench.staged is not None  # noqa: S101 - for mypy: a vector job writes
-    facts = facts_from_record(plan.facts["layer_facts"])
-    sink = sink_for(job.driver, facts)
-    selection = selection_of(job, facts)
-    tally, notes = Tally(), list(facts.notes)
-    if facts.geometry_name and not facts.crs:
-        notes.append(f"{facts.label} has no CRS; the output has none either")
-    with ogr.configured(**_config(plan, facts)), ogr.collected(notes):
-        _stream(facts, sink, selection, plan, bench, tally, provenance.texts(job))
-    pa.default_memory_pool().release_unused()
-    _reconcile(facts, tally)
-    if tally.wide:
-        notes.append(
-            f"{facts.label}: edges of {tally.wide} features span 180° or more of longitude: "
-            "their geodesic area is that of the other side, the short way around"
-        )
-    result = {
-        "layer": sink.layer,
-        "features_read": tally.read,
-        "features_kept": tally.kept,
-        "features_null_area": tally.without_area,
-        "batches": tally.batches,
-        "area_mode": selection.method.mode if selection.method else None,
-        "arbitrated": tally.arbitrated,
-    }
-    bench.meter.finish()
-    bench.meter.phase("verify", patient=True)
-    verification.basic(bench.staged, facts.source, job, plan.expected, result, bench)
-    if failed := bench.failed_checks:
-        raise VerificationFailed(
-            f"{facts.label}: check {failed[0].name} failed: {failed[0].detail}", check=failed[0].name
-        )
-    return Outcome(result=result, checks=tuple(bench.checks), warnings=tuple(notes), driver=sink.driver)
-
-
-def _config(plan: Plan, facts: LayerFacts) -> dict[str, str | None]:
-    """GDAL's configuration for the pass.
-
-    The R-tree is built after it: built beside it in a thread it takes 34 MiB more, whatever its limit (a million parcels).
-    """
-    return ogr.reading(facts.driver, plan.facts["batch_bytes"], facts.sizes.feature_bytes) | {
-        "OGR_GPKG_ALLOW_THREADED_RTREE": "NO",
-        "OGR_GPKG_MAX_RAM_USAGE_RTREE": str(max(plan.facts["rtree_bytes"], RTREE_LEAST_BYTES)),
-    }
-
-
-def _stream(
-    facts: LayerFacts,
-    sink: Sink,
-    selection: Selection,
-    plan: Plan,
-    bench: Bench,
-    tally: Tally,
-    metadata: dict[str, str],
-) -> None:
-    assert bench.staged is not None  # noqa: S101 - for mypy
-    try:
-        rows = facts.at_most(plan.batch_rows or 1)
-        with ogr.open_batches(facts.source, facts.layer, rows, fids=sink.keeps_fids) as (_, reader):
-            batches = selected(reader, selection, sink.conform, bench.meter, tally, plan.chunks)
-            sink.write(bench.staged, reader.schema, batches, metadata)
-    except Exception as error:
-        if tally.error is not None:
-            raise tally.error from error
-        if isinstance(error, MemoryError):
-            raise
-        short = ogr.space_is_short(bench.staged, plan.disk_bytes)
-        raise ogr.translated(error, facts.label, writing=True, space_is_short=short) from error
-
-
-def _reconcile(facts: LayerFacts, tally: Tally) -> None:
-    """Features read against what the source has by another count; a partial read must not pass as a whole one."""
-    has: Any = facts.sizes.counted if facts.sizes.counted >= 0 else None
-    if has is None:
-        has = counts.independent_count(Path(facts.source), facts.driver, facts.layer, facts.label)
-    if has is not None and has != tally.read:
-        raise DataError(
-            f"{facts.label}: layer {facts.layer} has {has} features, but {tally.read} could be read",
-            hint="the source is damaged, or OGR cannot stream this format: try ogr2ogr copy.gpkg SOURCE",
-            features=has,
-            features_read=tally.read,
-        )
+    def count(self) -> int | None:
+        """The count; raises what counting raised."""
+        self._pool.shutdown(wait=False)
+        return self._count.result()

@@ -7,7 +7,7 @@ and only there, they are hidden from it while it is imported (a user's function 
 import importlib.abc
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,28 @@ __all__ = [
     "geometry_column",
     "import_without_pandas",
     "is_child",
+    "is_immutable",
     "one_line",
     "open_batches",
     "open_options",
     "read_info",
     "reading",
+    "reads",
+    "release",
     "space_is_short",
     "translated",
 ]
 
-_HIDDEN = ("geopandas", "pandas")
+_HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 # Sources are only read: no statistics, locks or templates beside them.
 _NOT_WRITTEN_HINT = "try the other output format, or look for the feature with `ogrinfo -al`"
 # A CSV's line beyond 10 MB would end the layer without an error.
 _ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
 _SQLITE_MAGIC = b"SQLite format 3\x00"
+_APPLICATION, _GEOPACKAGES = (
+    68,
+    (b"GPKG", b"GP10", b"GP11"),
+)  # the application id in its header (sqlite.org/fileformat.html)
 _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.wkb")
 _NO_CRS = "'crs' was not provided"
 
@@ -93,13 +100,13 @@ def configured(**options: str | None) -> Iterator[None]:
         pyogrio.set_gdal_config_options({name: _as_text(value) for name, value in before.items()})
 
 
-def reading(driver: str, batch_bytes: int, largest_bytes: int) -> dict[str, str | None]:
-    """Configuration for reading batches within what was planned.
+def reading(driver: str, batch_bytes: int) -> dict[str, str | None]:
+    """Configuration for reading batches of at most so many bytes, as far as the driver keeps that.
 
     One reading thread in a GeoPackage: a second one holds batches of its own and was no faster (1.29 against 1.27 s for a million
     parcels). OGR holds a GeoPackage's batches to a size in bytes; on FlatGeobuf that limit loses rows without an error.
     """
-    limit = str(max(batch_bytes, largest_bytes) + 2**20) if driver == "GPKG" else None
+    limit = str(batch_bytes) if driver == "GPKG" else None
     return {"OGR_GPKG_NUM_THREADS": "1", "OGR_ARROW_MEM_LIMIT": limit}
 
 
@@ -118,22 +125,23 @@ def open_options(source: str) -> dict[str, str]:
     path = Path(source)
     if path.suffix.lower() in (".gml", ".xml"):
         return {"WRITE_GFS": "NO"}
-    if is_sqlite(path) and not _has_live_wal(path):
+    if _start(path)[_APPLICATION:] in _GEOPACKAGES and is_immutable(path):
         return {"IMMUTABLE": "YES"}
     return {}
 
 
-def is_sqlite(path: Path) -> bool:
-    """Whether a file begins as SQLite databases do."""
+def is_immutable(path: Path) -> bool:
+    """Whether a file is an SQLite database that no program has open with changes beside it."""
+    has_live_wal = wal_bytes(path) > 0 and path.with_name(path.name + "-shm").exists()
+    return _start(path).startswith(_SQLITE_MAGIC) and not has_live_wal
+
+
+def _start(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+            return file.read(_APPLICATION + 4)
     except OSError:
-        return False
-
-
-def _has_live_wal(path: Path) -> bool:
-    return wal_bytes(path) > 0 and path.with_name(path.name + "-shm").exists()
+        return b""
 
 
 def wal_bytes(path: Path) -> int:
@@ -175,9 +183,18 @@ def read_info(source: str, layer: str | None = None, *, count: bool = False) -> 
 
 @contextmanager
 def open_batches(
-    source: str, layer: str | None, rows: int, *, fids: bool = False
+    source: str,
+    layer: str | None,
+    rows: int,
+    *,
+    fids: bool = False,
+    columns: Sequence[str] | None = None,
+    skip: int = 0,
+    where: str | None = None,
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """A layer as a stream of Arrow record batches of at most `rows` rows; yields pyogrio's meta and the pyarrow reader.
+
+    Of these columns where they are named; without the first `skip`, those for which `where` holds.
 
     Dates with times come as text, which OGR marks as such and writes back as they were: Arrow's own type would give a
     time zone to those without one.
@@ -188,6 +205,9 @@ def open_batches(
         batch_size=rows,
         use_pyarrow=True,
         return_fids=fids,
+        columns=columns,
+        skip_features=skip,
+        where=where,
         datetime_as_string=True,
         **open_options(source),
     ) as (meta, reader):
@@ -233,6 +253,26 @@ def _distinct(meta: dict[str, Any], reader: Any) -> Any:
         name if (field.metadata or {}).get(_EXTENSION) in _WKB_EXTENSIONS else field.name for field in reader.schema
     ]
     return reader if names == list(reader.schema.names) else _Renamed(reader, names)
+
+
+@contextmanager
+def reads(label: str) -> Iterator[None]:
+    """Translate what reading raises.
+
+    Raises:
+        DataError: what OGR or Arrow raised, about the source `label`.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise translated(error, label, writing=False) from error
+
+
+def release() -> None:
+    """Give back what Arrow's pool holds for later."""
+    pa.default_memory_pool().release_unused()
 
 
 def translated(error: Exception, source: str, *, writing: bool, space_is_short: bool = False) -> SwathError:

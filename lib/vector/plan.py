@@ -1,185 +1,204 @@
-"""The plan of a vector job: a pure function of the layer's facts, the job's choices and the memory left.
+"""The plan of a vector job: rows of a batch, the index's memory, and what it all comes to. Pure.
 
-It chooses the most rows that make a batch faster, then the largest R-tree, of those that fit. What each term is made of, and
-the measurements behind it, is in `terms.py`.
+Own terms are closed form: what of a batch is held at once, indexes that grow with features. What libraries hold is measured
+(`probe.py`); before that it is guessed, generously, only to choose how many rows a batch has.
 """
 
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lib.errors import DiskRefused, MemoryRefused
-from lib.memory.work import BASELINE_SPREAD_BYTES
-from lib.units import MIB, format_bytes, mib
-from lib.vector.facts import LayerFacts
-from lib.vector.terms import AREA_FACTOR, BATCH_FACTOR, UNKNOWN_MEAN_BYTES, batch_bytes_of, rtree_bytes, terms
+from lib.jobs import Resources
+from lib.memory.work import BASELINE_SPREAD_BYTES, Room
+from lib.units import KIB, MIB, format_bytes, mib
+from lib.vector.sinks.base import Index, VectorSink
+from lib.vector.sources.facts import LayerFacts, steps_of
+from lib.vector.steps import Step
 
-__all__ = ["VectorPlan", "check_disk", "disk_bytes", "fit", "lower_by"]
+__all__ = [
+    "LARGE_BYTES",
+    "Layout",
+    "Task",
+    "check_disk",
+    "choose",
+    "grown",
+    "guess",
+    "large",
+    "lower_by",
+    "needs",
+    "smallest_of",
+    "terms_of",
+]
 
 # Rows enough to have this much in a batch, by their mean, make it as fast as more do (30,000 rows of 14 kB took 7.0 s in
 # batches of 8 MiB and 8.1 s in batches of 133 MiB). Not by the largest batch: a few huge geometries would make all small.
 _ENOUGH_BATCH_BYTES = 16 * MIB
-_MOST_OF_IT = 0.9
-# Formats that pack coordinates: 31 MiB of file geodatabase became 94 MiB of GeoPackage.
-_PACKED = {"OpenFileGDB": 4}
+# A feature that is worth a look beforehand.
+LARGE_BYTES = MIB
+# Guesses for the choice of rows: pages and caches of OGR, SQLite, PROJ and Arrow; bytes held for each of a batch.
+_LIBRARIES_BYTES = 14 * MIB
+_PER_BATCH_BYTE = 5
+# Fewer rows surely save so many for each byte of a batch: it and what is kept of it.
+_SAVED_PER_BYTE = 1.5
+# lib/MEASURED.md, "The probe's margin".
+_MARGIN_SHARE, _MARGIN_BYTES = 0.15, 8 * MIB
+_LEAST_MARGIN_BYTES = 3 * MIB
+_SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
+_NEARLY = 1.05, 256 * KIB
 
 
 @dataclass(frozen=True, slots=True)
-class VectorPlan:
+class Task:
+    """What is to be planned: a layer, where it goes (None: it is only read), what is done, within which resources.
+
+    `per_byte` is the guess of what is held for each byte of a batch.
+    """
+
+    facts: LayerFacts
+    sink: VectorSink | None
+    steps: Sequence[Step]
+    resources: Resources
+    per_byte: int = _PER_BATCH_BYTE
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
     """What was chosen.
 
     Attributes:
         rows: rows of a batch, at most.
         batch_bytes: bytes of a batch, at most, as far as is known.
-        rtree_bytes: memory for the GeoPackage's R-tree.
-        terms: bytes by name; their sum is the projection.
-        smallest_bytes: the least that any plan for this layer projects.
+        index: the output's.
+        is_ahead: a thread reads the next batch meanwhile.
     """
 
     rows: int
     batch_bytes: int
-    rtree_bytes: int
-    terms: dict[str, int]
-    smallest_bytes: int = 0
-
-    @property
-    def projected_bytes(self) -> int:
-        """The projected peak."""
-        return sum(self.terms.values())
+    index: Index
+    is_ahead: bool = False
 
 
-def fit(
-    facts: LayerFacts,
-    *,
-    sink: str,
-    measures_area: bool,
-    baseline_bytes: int,
-    budget_bytes: int,
-    most_rows: int,
-    most_batch_bytes: int | None = None,
-    rows_fixed: bool = False,
-    margin_bytes: int = 0,
-    batch_factor: float = BATCH_FACTOR,
-    area_factor: float = AREA_FACTOR,
-    extra: dict[str, int] | None = None,
-    most_batches: int | None = None,
-) -> VectorPlan:
-    """The fastest plan within the budget: the most rows that make it faster, then the largest R-tree.
-
-    Args:
-        facts: of the layer.
-        sink: the output's driver; empty where nothing is written.
-        measures_area: whether areas are asked for.
-        baseline_bytes: resident size now.
-        budget_bytes: what the projection must not exceed.
-        most_rows: upper bound of a batch's rows.
-        most_batch_bytes: upper bound of a batch's bytes, where one is set.
-        rows_fixed: whether `most_rows` was asked for, so that fewer will not do.
-        margin_bytes: the host's own margin.
-        batch_factor: resident bytes for each byte of a batch as it is read.
-        area_factor: temporaries of areas for each byte of a batch, up to a block of vertices.
-        extra: further terms, bytes by name, the same for every plan.
-        most_batches: batches that are read, where not all are.
+def choose(task: Task, left_bytes: int) -> Layout:
+    """The most rows that make it faster, then the largest index, of those that likely fit; else the least of all.
 
     Raises:
-        MemoryRefused: with the smallest budget that would do.
+        MemoryRefused: max_chunk_mb is below the smallest batch.
     """
+    facts, resources = task.facts, task.resources
+    every = _allowed(task, [resources.chunk_rows] if resources.chunk_rows_fixed else steps_of(resources.chunk_rows))
+    mean = facts.sizes.mean_bytes or KIB
+    worth = [rows for rows in every if rows * mean <= _ENOUGH_BATCH_BYTES] or every[-1:]
+    # Of large features not two batches at once.
+    reads_ahead = task.sink is not None and not large(facts) and resources.threads_max > 1 and resources.threads != 1
+    for is_ahead in (True, False)[not reads_ahead :]:
+        for rows in worth:
+            for share in _SHARES:
+                layout = _layout(task, rows, share, is_ahead=is_ahead)
+                if needs(task, layout) <= left_bytes:
+                    return layout
+    least = {rows: needs(task, _layout(task, rows, 0.0)) for rows in worth}
+    factor, more = _NEARLY
+    rows = next(rows for rows in worth if least[rows] <= min(least.values()) * factor + more)
+    return _layout(task, rows, 0.0)
 
-    def project(rows: int, rtree_share: float) -> VectorPlan:
-        made = terms(
-            facts,
-            rows,
-            rtree_share,
-            sink=sink,
-            measures_area=measures_area,
-            baseline_bytes=baseline_bytes,
-            margin_bytes=margin_bytes,
-            batch_factor=batch_factor,
-            area_factor=area_factor,
-            most_batches=most_batches,
-        )
-        return VectorPlan(
-            rows, batch_bytes_of(facts, rows), rtree_bytes(facts, sink, rtree_share), made | (extra or {})
-        )
 
-    candidates = [most_rows] if rows_fixed else _rows_worth_trying(facts, most_rows)
-    if most_batch_bytes is not None:
-        within = [rows for rows in candidates if batch_bytes_of(facts, rows) <= most_batch_bytes]
-        if not within:
-            fixed = f" of chunk_rows {most_rows} rows" if rows_fixed else ""
-            smallest_batch = batch_bytes_of(facts, candidates[-1])
-            raise MemoryRefused(
-                f"{facts.label}: max_chunk_mb allows {format_bytes(most_batch_bytes)} for a batch{fixed}, the smallest takes "
-                f"{format_bytes(smallest_batch)}",
-                hint=f"set max_chunk_mb to {mib(smallest_batch)} or more",
-                smallest_chunk_bytes=smallest_batch,
-            )
-        candidates = within
-    # Not always the fewest rows: a FlatGeobuf's index comes into the memory that the batches had.
-    smallest = min(project(rows, 0.0).projected_bytes for rows in candidates) + BASELINE_SPREAD_BYTES
-    for rows in candidates:
-        for share in (1.0, 0.75, 0.5, 0.25, 0.0):
-            plan = project(rows, share)
-            if plan.projected_bytes <= budget_bytes:
-                return replace(plan, smallest_bytes=smallest)
+def _allowed(task: Task, every: list[int]) -> list[int]:
+    most_bytes = task.resources.max_chunk_bytes
+    within = [rows for rows in every if most_bytes is None or task.facts.batch_bytes(rows) <= most_bytes]
+    if within or most_bytes is None:
+        return within
+    fixed = f" of chunk_rows {every[0]} rows" if task.resources.chunk_rows_fixed else ""
+    smallest = task.facts.batch_bytes(every[-1])
     raise MemoryRefused(
-        f"{facts.label}: {format_bytes(budget_bytes)} is not enough to stream it: "
-        f"{format_bytes(smallest)} is the least",
-        hint=f"raise the memory limit to {mib(smallest)} MiB",
-        smallest_limit_bytes=smallest,
+        f"{task.facts.label}: max_chunk_mb allows {format_bytes(most_bytes)} for a batch{fixed}, the smallest takes "
+        f"{format_bytes(smallest)}",
+        hint=f"set max_chunk_mb to {mib(smallest)} or more",
+        smallest_chunk_bytes=smallest,
     )
 
 
-def _rows_worth_trying(facts: LayerFacts, most_rows: int) -> list[int]:
-    """The most rows, half of them and so on down to one; without those that make batches larger than is any faster."""
-    halves = [max(1, most_rows >> shift) for shift in range(most_rows.bit_length())]
-    mean = facts.sizes.mean_bytes or UNKNOWN_MEAN_BYTES
-    return [rows for rows in halves if rows * mean <= _ENOUGH_BATCH_BYTES] or halves[-1:]
+def _layout(task: Task, rows: int, share: float, *, is_ahead: bool = False) -> Layout:
+    index = task.sink.index(task.facts, share) if task.sink else Index()
+    return Layout(rows, task.facts.batch_bytes(rows), index, is_ahead)
 
 
-def lower_by(facts: LayerFacts, chosen: VectorPlan, **asked: Any) -> str:
-    """The one setting that would lower the peak most, and by how much: what `fit` chooses with it set; empty below 1 MiB.
+def guess(task: Task, layout: Layout) -> int:
+    """What the pass may take above the size after imports, without indexes and margins, bytes."""
+    batch = layout.batch_bytes
+    steps = sum(step.memory(batch, task.facts.at_most(layout.rows)) for step in task.steps)
+    sink = int(task.sink.own_bytes + task.sink.feature_copies * large(task.facts)) if task.sink else 0
+    return _LIBRARIES_BYTES + sink + steps + (task.per_byte + layout.is_ahead) * batch
+
+
+def needs(task: Task, layout: Layout) -> int:
+    """All that a layout may take above the size after imports, bytes."""
+    ample = Room(2**62, 2**62, 0)
+    return sum(terms_of(task, layout, ample, guess(task, layout), layout.batch_bytes).values())
+
+
+def large(facts: LayerFacts) -> int:
+    """The largest feature where it is a large one; else 0."""
+    return facts.sizes.largest_bytes if facts.sizes.largest_bytes >= LARGE_BYTES else 0
+
+
+def terms_of(task: Task, layout: Layout, room: Room, probed_bytes: int, freed_bytes: int) -> dict[str, int]:
+    """The projected peak by name, bytes.
+
+    The margin gives way, down to a part of it, where the limit leaves no more: what is beyond is the watchdog's business.
 
     Args:
-        facts: of the layer.
-        chosen: the plan.
-        asked: what `fit` was asked for it, without its budget.
+        task: what is done.
+        layout: how.
+        room: what there is.
+        probed_bytes: what was measured above the size after imports.
+        freed_bytes: how much of that is surely free again when the output's index is built.
     """
-    budget = {"budget_bytes": chosen.projected_bytes}
-    knobs: dict[str, dict[str, Any]] = {
-        f"chunk_rows {rows}": {"most_rows": rows, "rows_fixed": True}
-        for rows in (chosen.rows >> shift for shift in range(1, chosen.rows.bit_length()))
+    margin = max(int(probed_bytes * _MARGIN_SHARE), _MARGIN_BYTES)
+    terms = {
+        "baseline": room.baseline_bytes,
+        "probed": probed_bytes,
+        "index while writing": layout.index.held_bytes + task.facts.growth_bytes,
+        "index at the end": max(0, layout.index.built_bytes - freed_bytes),
+        "margin": task.resources.margin_bytes,
     }
-    if asked["sink"] == "FlatGeobuf":
-        knobs["writing a .gpkg"] = {"sink": "GPKG"}
-    if asked["margin_bytes"]:
-        knobs["margin_mb 0"] = {"margin_bytes": 0}
-    saves: dict[str, int] = {}
-    for knob, change in knobs.items():
-        with suppress(MemoryRefused):
-            saves[knob] = chosen.projected_bytes - fit(facts, **(asked | budget | change)).projected_bytes
-    worth = max(
-        MIB, int(max(saves.values(), default=0) * _MOST_OF_IT)
-    )  # the most rows that save about as much as one row does
-    found = next((knob for knob, saved in saves.items() if saved >= worth), "")
-    return f"{found} saves {format_bytes(saves[found])}" if found else ""
+    left = room.budget_bytes - sum(terms.values())
+    return terms | {"probe margin": min(margin, left) if left >= _LEAST_MARGIN_BYTES else margin}
 
 
-def disk_bytes(facts: LayerFacts, sink: str) -> int:
-    """Upper estimate of the output, bytes; FlatGeobuf writes its features twice."""
-    needed = facts.source_bytes * _PACKED.get(facts.driver, 1) + max(facts.count, 0) * 150 + MIB
-    return needed * (2 if sink == "FlatGeobuf" else 1)
+def smallest_of(task: Task, layout: Layout, room: Room, probed_bytes: int, freed_bytes: int) -> int:
+    """The smallest limit that would do, bytes, by what was measured with this layout."""
+    least = choose(task, 0)
+    saved = int(_SAVED_PER_BYTE * max(0, layout.batch_bytes - least.batch_bytes))
+    ample = Room(2**62, 2**62, room.baseline_bytes)
+    freed = max(0, freed_bytes - saved)
+    return sum(terms_of(task, least, ample, max(0, probed_bytes - saved), freed).values()) + BASELINE_SPREAD_BYTES
 
 
-def check_disk(facts: LayerFacts, sink: str, free_bytes: int | None, *, keeps_all: bool) -> None:
+def grown(task: Task, probed_bytes: int, layout: Layout, other: Layout) -> int:
+    """What would be measured with a larger layout, at most, by what was measured with this one, bytes."""
+    more = max(0, other.batch_bytes - layout.batch_bytes)
+    return probed_bytes + (task.per_byte + other.is_ahead) * more + other.is_ahead * layout.batch_bytes
+
+
+def lower_by(task: Task, layout: Layout, least: Layout) -> str:
+    """The one setting that would lower the peak most, and by how much at least; empty below 1 MiB."""
+    saves = {"margin_mb 0": task.resources.margin_bytes}
+    saves[f"chunk_rows {least.rows}"] = int(_SAVED_PER_BYTE * (layout.batch_bytes - least.batch_bytes))
+    if layout.index.held_bytes:
+        saves["writing a .gpkg"] = layout.index.held_bytes
+    knob = max(saves, key=lambda each: saves[each])
+    return f"{knob} saves {format_bytes(saves[knob])}" if saves[knob] >= MIB else ""
+
+
+def check_disk(facts: LayerFacts, sink: VectorSink, free_bytes: int | None, *, keeps_all: bool) -> None:
     """Refuse a job whose output cannot fit into what is free on its disk, where that is known.
 
-    Where all features are kept, their geometries must fit; what a filter keeps is not known, and no output is under 1 MiB.
+    Where all features are kept, they must fit; what a filter keeps is not known, and no output is under 1 MiB.
 
     Raises:
         DiskRefused: less is free.
     """
-    least = max(MIB, facts.sizes.total_bytes * (2 if sink == "FlatGeobuf" else 1) if keeps_all else 0)
+    least = max(MIB, facts.sizes.total_bytes * sink.disk_factor if keeps_all else 0)
     if free_bytes is not None and free_bytes < least:
         raise DiskRefused(
             f"{facts.label}: the output takes at least {format_bytes(least)}, and its disk has {format_bytes(free_bytes)} free",

@@ -1,138 +1,137 @@
 """Profiling a vector source: read a sample of its batches as the engine would, and suggest a limit and a batch size.
 
-What is measured is reading and measuring areas; a sink adds to it, so the suggestion is never below what the planner
-projects for a GeoPackage of all features.
+What is measured is reading and measuring areas; a sink adds to it, so the suggestion is never below what a plan for a GeoPackage
+of all features would come to.
 """
 
-import pyarrow as pa
+from collections.abc import Sequence
+from typing import Any
 
 from lib.errors import SourceError
-from lib.jobs import ProfileJob
-from lib.memory.proc import process_memory
+from lib.jobs import ProfileJob, VectorJob
+from lib.memory.proc import peak_bytes
 from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
 from lib.units import MIB, mib
 from lib.vector import ogr
-from lib.vector.area import AreaMethod, Bounds, area_method, decide
-from lib.vector.facts import LayerFacts, facts_from_record, facts_record, read_facts
-from lib.vector.plan import fit
-from lib.vector.wkb import column_of
+from lib.vector import plan as planning
+from lib.vector.layer import LayerWork
+from lib.vector.plan import Layout, Task
+from lib.vector.probe import first_batches
+from lib.vector.sinks import sink_for
+from lib.vector.sources import VectorSource, open_source
+from lib.vector.steps import Step, Tally, steps_of
+from lib.vector.stream import apply, plain
 
-__all__ = ["plan", "run"]
+__all__ = ["ProfileWork", "prepare"]
 
 _HEADROOM = 1.2
 # OGR reads vectors past GDAL's block cache; this much is for drivers that use it (raster-backed GeoPackages).
 _CACHE_MB = 16
+# What a run takes beside what a look sees: traces and the meter.
+_RUN_BYTES = 2 * MIB
+_PROBED = 3  # batches
 
 
-def plan(job: ProfileJob, room: Room) -> Plan:
-    """Read the header and plan the sample.
+def prepare(job: ProfileJob, room: Room) -> "ProfileWork":
+    """Open the layer.
 
     Raises:
         SourceError: it is no usable vector layer.
-        MemoryRefused: the budget is too small.
     """
-    resources = job.resources
-    facts = read_facts(job.source, job.layer, job.label, resources.chunk_rows)
-    chosen = fit(
-        facts,
-        sink="",
-        measures_area=facts.geometry_name is not None,
-        baseline_bytes=room.baseline_bytes,
-        budget_bytes=room.budget_bytes,
-        most_rows=resources.chunk_rows,
-        most_batch_bytes=resources.max_chunk_bytes,
-        rows_fixed=resources.chunk_rows_fixed,
-        margin_bytes=resources.margin_bytes,
-        most_batches=job.sample_chunks,
+    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows)
+    return ProfileWork(job, room, source, _steps(job, source))
+
+
+def _steps(job: ProfileJob, source: VectorSource) -> list[Step]:
+    """Areas, where they can be measured."""
+    work = VectorJob(
+        source=job.source, destination=job.source, layer=job.layer, min_area_sqm=0.0, resources=job.resources
     )
-    whole = -(-facts.count // chosen.rows) if facts.count > 0 else job.sample_chunks
-    return Plan(
-        limit_bytes=room.limit_bytes,
-        projected_bytes=chosen.projected_bytes,
-        baseline_bytes=room.baseline_bytes,
-        disk_bytes=0,
-        smallest_limit_bytes=chosen.smallest_bytes,
-        batch_rows=chosen.rows,
-        chunks=min(whole, job.sample_chunks),
-        terms=chosen.terms,
-        facts=facts.shown | {"layer_facts": facts_record(facts), "batch_bytes": chosen.batch_bytes},
-    )
-
-
-def run(job: ProfileJob, plan: Plan, bench: Bench) -> Outcome:
-    """Read up to `sample_chunks` batches and measure their areas.
-
-    Raises:
-        DataError: a batch does not decode.
-    """
-    facts = facts_from_record(plan.facts["layer_facts"])
-    method = _method(facts)
-    rows = plan.batch_rows or 1
-    read = batches = batch_bytes = 0
-    notes = list(facts.notes)
-    with (
-        ogr.configured(**ogr.reading(facts.driver, plan.facts["batch_bytes"], facts.sizes.feature_bytes)),
-        ogr.collected(notes),
-    ):
-        try:
-            with ogr.open_batches(facts.source, facts.layer, facts.at_most(rows)) as (_, reader):
-                bench.meter.start(plan.chunks)
-                for batch in reader:
-                    batches, read, batch_bytes = batches + 1, read + batch.num_rows, batch_bytes + batch.nbytes
-                    if method is not None:
-                        decide(
-                            column_of(batch.column(batch.schema.get_field_index(facts.geometry_name))),
-                            method,
-                            Bounds(0.0, None),
-                        )
-                    del batch  # before the next one is read
-                    bench.meter.chunk()
-                    if batches >= job.sample_chunks:
-                        break
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise ogr.translated(error, facts.label, writing=False) from error
-    pa.default_memory_pool().release_unused()
-    bench.meter.finish()
-    peak = process_memory().peak_bytes
-    return Outcome(
-        result={
-            "layer": facts.layer,
-            "features": facts.count,
-            "batches_read": batches,
-            "features_read": read,
-            "bytes_per_row": round(batch_bytes / read, 1) if read else 0,
-            "peak_bytes": peak,
-            "suggested_limit_mb": mib(max(int(peak * _HEADROOM), _projected(facts, plan, rows))) + 1,
-            "suggested_chunk_rows": rows,
-            "suggested_gdal_cachemax_mb": _CACHE_MB,
-        },
-        warnings=tuple(notes),
-    )
-
-
-def _method(facts: LayerFacts) -> AreaMethod | None:
-    """How areas would be measured; None where they cannot be."""
-    if facts.geometry_name is None:
-        return None
     try:
-        return area_method(facts.crs, "auto", facts.label)
+        return steps_of(work, source.facts)
     except SourceError:
-        return None
+        return []
 
 
-def _projected(facts: LayerFacts, plan: Plan, rows: int) -> int:
-    """What the planner projects for filtering this layer into a GeoPackage with these batches."""
-    chosen = fit(
-        facts,
-        sink="GPKG",
-        measures_area=facts.geometry_name is not None,
-        baseline_bytes=plan.baseline_bytes,
-        budget_bytes=2**62,
-        most_rows=rows,
-        rows_fixed=True,
-        margin_bytes=plan.terms.get("margin", 0),
-    )
-    return max(chosen.projected_bytes, MIB)
+class ProfileWork(LayerWork):
+    """A profile of one layer, prepared."""
+
+    def __init__(self, job: ProfileJob, room: Room, source: VectorSource, steps: Sequence[Step]) -> None:
+        self._job, self._source, self._steps = job, source, steps
+        super().__init__(room, [Task(source.facts, None, steps, job.resources)])
+
+    def look(self) -> Plan:
+        """The plan by the first and the heaviest batch."""
+        self.probe.heaviest(self._source, self.layouts[0], self._see)
+        first_batches(self._source, self.layouts[0], self._see)
+        return self._measured_plan(_RUN_BYTES)
+
+    def _see(self, batch: Any) -> None:
+        apply(batch, self._steps, Tally())
+
+    def _measured_plan(self, more_bytes: int = 0) -> Plan:
+        self.measured = self.probe.reached_bytes + more_bytes, 0, self.layouts
+        return self.plan_of(*self.measured[:2])
+
+    def run(self, bench: Bench) -> Outcome:
+        """Read up to `sample_chunks` batches and measure their areas.
+
+        Raises:
+            DataError: a batch does not decode.
+        """
+        facts, layout, tally, size, settled = self._source.facts, self.layouts[0], Tally(), 0, False
+        notes = list(facts.notes)
+        with ogr.collected(notes):
+            self.probe.heaviest(self._source, layout, self._see)
+            with self._source.batches(layout.rows, layout.batch_bytes) as reader:
+                take = plain(reader, facts.label)
+                bench.meter.start(self.chunks())
+                while tally.batches < self._job.sample_chunks and (batch := take()) is not None:
+                    tally.batches, tally.read, size = (
+                        tally.batches + 1,
+                        tally.read + batch.num_rows,
+                        size + batch.nbytes,
+                    )
+                    apply(batch, self._steps, tally)
+                    del batch  # before the next one is read
+                    if not settled and tally.batches >= _PROBED:
+                        settled = True
+                        bench.settle(self._measured_plan())
+                    bench.meter.chunk()
+        if not settled:
+            bench.settle(self._measured_plan())
+        ogr.release()
+        bench.meter.finish()
+        peak = peak_bytes()
+        return Outcome(
+            result={
+                "kind": "vector",
+                "layer": facts.layer,
+                "features": facts.features,
+                "batches_read": tally.batches,
+                "features_read": tally.read,
+                "bytes_per_row": round(size / tally.read, 1) if tally.read else 0,
+                "peak_bytes": peak,
+                "suggested_limit_mb": mib(max(int(peak * _HEADROOM), self._of_filter())) + 1,
+                "suggested_chunk_rows": layout.rows,
+                "suggested_gdal_cachemax_mb": _CACHE_MB,
+            },
+            warnings=tuple(dict.fromkeys(notes)),
+        )
+
+    def _of_filter(self) -> int:
+        """What a plan for filtering this layer into a GeoPackage with these batches would come to, bytes."""
+        facts, layout = self._source.facts, self.layouts[0]
+        sink = sink_for("GPKG", facts)
+        task = Task(facts, sink, self._steps, self._job.resources)
+        reached = self.probe.reached_bytes + int(sink.own_bytes + sink.feature_copies * planning.large(facts))
+        ample = Room(2**62, 2**62, self.room.baseline_bytes)
+        whole = Layout(layout.rows, layout.batch_bytes, sink.index(facts, 1.0))
+        terms = planning.terms_of(task, whole, ample, reached + layout.batch_bytes, layout.batch_bytes)
+        return sum(terms.values())
+
+    def chunks(self) -> int:
+        """Batches that will be read."""
+        known = self._source.facts.features >= 0
+        return min(super().chunks(), self._job.sample_chunks) if known else self._job.sample_chunks

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from lib.vector.area import AreaMethod, Bounds
+from lib.vector.method import AreaMethod, Bounds
 from lib.vector.wkb import promote_to_multi
 
 __all__ = ["Membership", "near", "plain_area", "row_digests"]
@@ -99,19 +99,13 @@ class Membership:
     rows: int = 0
     strangers: int = 0
 
-    def add(self, digests: list[bytes], geometries: list[Any], method: AreaMethod | None, bounds: Bounds) -> None:
-        """Take a source batch in: judge its rows by the plain path."""
-        for digest, geometry in zip(digests, geometries, strict=True):
-            self.rows += 1
-            if method is None:
+    def add(self, digests: list[bytes], verdicts: list[bool | None]) -> None:
+        """Take a source batch in: its rows' digests, and what the plain path says of each; None where it does not decide."""
+        self.rows += len(digests)
+        for digest, verdict in zip(digests, verdicts, strict=True):
+            if verdict:
                 self.must[digest] += 1
-                continue
-            area = plain_area(geometry, method)
-            if near(area, bounds):
-                continue
-            if bounds.holds(area):
-                self.must[digest] += 1
-            else:
+            elif verdict is not None:
                 self.must_not.add(digest)
 
     def see(self, digests: list[bytes]) -> None:

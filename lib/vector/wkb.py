@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 __all__ = [
@@ -264,6 +263,8 @@ def vertices(data: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[n
 
 def promote_to_multi(array: Any) -> Any:
     """Single lines and polygons of an Arrow WKB array as their multi types; the rest as it is."""
+    import pyarrow.compute as pc  # 0.05 s that only Shapefiles need
+
     column = column_of(array)
     codes = np.zeros(len(column.types), np.uint32)
     single = is_any_of(column.types, (2, 3))

@@ -35,7 +35,8 @@ def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def _started(raster: Path, out: Path) -> subprocess.Popen[bytes]:
-    words = ["raster", str(raster), str(out), "--verify", "full", "--overwrite", "--memory-limit-mb", "256"]
+    words = ["raster", str(raster), str(out), "--operation", "normalise", "--verify", "full", "--overwrite"]
+    words += ["--memory-limit-mb", "256"]
     return subprocess.Popen(
         [sys.executable, "-m", "flows", *words],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=os.environ | {"BATCH_HISTORY_PATH": "off"},

@@ -11,6 +11,15 @@ def hoard(pixels, valid):
     return pixels * len(held)
 
 
+_windows = []
+
+
+def hoard_late(pixels, valid):
+    """Hoard from the thirtieth window on, long after the plan is final."""
+    _windows.append(pixels.shape)
+    return pixels if len(_windows) < 30 else hoard(pixels, valid)
+
+
 def linger(pixels, valid):
     """Take a minute for each window, as a slow job does."""
     time.sleep(60)

@@ -29,7 +29,9 @@ def _steps(work: str) -> list[str]:
 def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_runs, artifacts) -> None:
     """Five tasks in order, each with its memory as artifacts; pixels equal whole-array numpy; the report is whole."""
     destination = tmp_path / "out.tif"
-    state = transform_raster(str(raster), str(destination), scale=12000, memory_limit_mb=512, return_state=True)
+    state = transform_raster(
+        str(raster), str(destination), operation="normalise", scale=12000, memory_limit_mb=512, return_state=True
+    )
     report = report_of(state)
     assert state.is_completed(), state.message
     assert list(task_runs(state)) == _steps("Transform raster")
@@ -68,7 +70,13 @@ def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, 
 def test_steps_that_are_not_wanted_are_left_out(raster, tmp_path, task_runs) -> None:
     """Without a profile and with basic verification three tasks remain, and the report says basic."""
     state = transform_raster(
-        str(raster), str(tmp_path / "out.tif"), profile=False, verify="basic", memory_limit_mb=512, return_state=True
+        str(raster),
+        str(tmp_path / "out.tif"),
+        operation="normalise",
+        profile=False,
+        verify="basic",
+        memory_limit_mb=512,
+        return_state=True,
     )
     assert list(task_runs(state)) == ["Validate drivers", "Transform raster", "Publish output"]
     report = report_of(state)
@@ -79,7 +87,9 @@ def test_steps_that_are_not_wanted_are_left_out(raster, tmp_path, task_runs) -> 
 def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_path, artifacts) -> None:
     """The run ends MemoryRefused, exit 137, naming the smallest limit for all its steps; nothing is left behind."""
     destination = tmp_path / "out.tif"
-    state = transform_raster(str(raster), str(destination), memory_limit_mb=40, return_state=True)
+    state = transform_raster(
+        str(raster), str(destination), operation="normalise", memory_limit_mb=40, return_state=True
+    )
     assert (state.type.value, state.name) == ("FAILED", "MemoryRefused")
     assert state.message.startswith("exit 137: ")
     report = report_of(state)
@@ -94,9 +104,15 @@ def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_pat
 def test_the_smallest_limit_that_is_named_is_enough(raster, tmp_path) -> None:
     """A flow that was refused succeeds with exactly the limit that its refusal named, however its steps differ."""
     destination = tmp_path / "out.tif"
-    refused = report_of(transform_raster(str(raster), str(destination), memory_limit_mb=40, return_state=True))
+    refused = report_of(
+        transform_raster(str(raster), str(destination), operation="normalise", memory_limit_mb=40, return_state=True)
+    )
     state = transform_raster(
-        str(raster), str(destination), memory_limit_mb=refused.error.smallest_limit_mb, return_state=True
+        str(raster),
+        str(destination),
+        operation="normalise",
+        memory_limit_mb=refused.error.smallest_limit_mb,
+        return_state=True,
     )
     assert state.is_completed(), state.message
 
@@ -108,7 +124,9 @@ def test_going_over_the_limit_is_a_named_failure_with_artifacts(raster, tmp_path
         str(raster),
         str(destination),
         operation="custom",
-        function="tests.flows.functions:hoard",
+        function="tests.flows.functions:hoard_late",
+        max_chunk_mb=1,
+        block_size=64,
         memory_limit_mb=300,
         profile=False,
         return_state=True,
@@ -130,7 +148,9 @@ def test_a_plain_call_raises_the_error_with_the_report(raster, tmp_path) -> None
             str(raster),
             str(tmp_path / "out.tif"),
             operation="custom",
-            function="tests.flows.functions:hoard",
+            function="tests.flows.functions:hoard_late",
+            max_chunk_mb=1,
+            block_size=64,
             memory_limit_mb=300,
             profile=False,
         )
@@ -143,7 +163,9 @@ def test_a_plain_call_raises_the_error_with_the_report(raster, tmp_path) -> None
     [
         ({"source": "missing.tif"}, "SourceError", "missing.tif does not exist"),
         ({"memory_limit_mb": -3}, "SettingsError", "parameter memory_limit_mb"),
-        ({"scale": 0}, "UsageError", "scale must not be 0"),
+        ({"operation": "normalise", "scale": 0}, "UsageError", "scale must not be 0"),
+        ({"operation": "rescale", "scale": 5}, "UsageError", "scale belongs to operation normalise, not to rescale"),
+        ({"scale": 5}, "UsageError", "write operation normalise, or leave scale at its default of 10000"),
     ],
 )
 def test_bad_input_ends_under_its_errors_name(raster, tmp_path, changes, name, says) -> None:
@@ -168,7 +190,7 @@ def test_profile_memory_suggests_a_limit(raster, task_runs, artifacts) -> None:
 def test_verify_output_finds_a_changed_pixel(raster, tmp_path, task_runs, artifacts) -> None:
     """An output that was tampered with fails as VerificationFailed; its artifact shows the check that failed."""
     destination = tmp_path / "out.tif"
-    transform_raster(str(raster), str(destination), profile=False, verify="basic", memory_limit_mb=512)
+    transform_raster(str(raster), str(destination), operation="normalise", profile=False, verify="basic")
     assert verify_output(str(raster), str(destination), memory_limit_mb=512).verification.passed
     with rasterio.open(destination, "r+") as dataset:
         dataset.write(dataset.read(1) * 0 + 0.123, 1)

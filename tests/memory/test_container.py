@@ -41,6 +41,7 @@ def _run(container: Path, folder: Path, *words: str) -> tuple[int, dict[str, dic
         "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
     )
     command = ["-m", "flows", "raster", str(folder / "tile.tif"), str(folder / "out.tif"), "--json", *words]
+    command += ["--operation", "normalise"]
     run = subprocess.run(
         [sys.executable, "-c", enter, str(container / "cgroup.procs"), *command],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,

@@ -35,7 +35,7 @@ def test_a_sample_is_read_and_a_limit_suggested(shop: Workshop, write: Write, ba
     source = write(raw, nodata=0, tiled=True, blockxsize=64, blockysize=64)
     limit = process_memory().resident_bytes + 512 * MIB
     job = ProfileJob(
-        source=str(source), sample_chunks=4, resources=Resources(limit_bytes=limit, max_chunk_bytes=2 * MIB)
+        source=str(source), sample_chunks=4, resources=Resources(limit_bytes=limit, max_chunk_bytes=MIB)
     )
     plan, found = profiled(shop, job)
     assert found["chunks_read"] == 4 < found["chunks_total"]

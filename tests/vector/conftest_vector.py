@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import shapely
 
-from lib.jobs import Resources, VectorJob
+from lib.jobs import Resources, VectorJob, VerifyJob
 from lib.memory.meter import Meter
 from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
 from lib.units import MIB
-from lib.vector import engine
+from lib.vector import engine, verify
 
 AMPLE_BYTES = 4096 * MIB
 
@@ -37,17 +37,31 @@ def make_job(source: Path, destination: Path, **choices: Any) -> VectorJob:
     return VectorJob(source=str(source), destination=str(destination), driver=driver, resources=resources, **choices)
 
 
-def make_bench(staged: Path | None) -> tuple[Bench, list[dict[str, Any]]]:
-    """A bench in this process, and the list that its events go to."""
+def make_bench(
+    staged: Path | None, settle: Callable[[Plan], None] = lambda _: None
+) -> tuple[Bench, list[dict[str, Any]]]:
+    """A bench in this process, and the list that its events go to; `settle` takes the final plan."""
     events: list[dict[str, Any]] = []
     gc.freeze()  # as a child does: the meter's collections need not walk all that pytest holds
     meter = Meter(events.append, drift_threshold_bytes=AMPLE_BYTES, residual_tolerance_bytes=AMPLE_BYTES)
-    return Bench(staged, meter, events.append), events
+    return Bench(staged, meter, events.append, settle), events
 
 
 def room(disk_free_bytes: int | None = None) -> Room:
     """Ample room above a fixed baseline."""
     return Room(AMPLE_BYTES, AMPLE_BYTES, 120 * MIB, disk_free_bytes)
+
+
+def prepared(job: VectorJob, within: Room | None = None) -> engine.VectorWork:
+    """A job's work, within ample room."""
+    return engine.prepare(job, within or room())
+
+
+def verified(job: VerifyJob) -> dict[str, bool]:
+    """Whether each check of a full verification passed, by name."""
+    bench, _ = make_bench(None)
+    verify.prepare(job, room()).run(bench)
+    return {check.name: check.passed for check in bench.checks}
 
 
 @pytest.fixture
@@ -59,9 +73,10 @@ def run_job(tmp_path: Path) -> Callable[..., Done]:
         folder.mkdir(exist_ok=True)
         output = folder / name
         job = make_job(source, tmp_path / name, **choices)
-        plan = engine.plan(job, room())
-        bench, events = make_bench(output)
-        return Done(plan, engine.run(job, plan, bench), output, events)
+        plans: list[Plan] = []
+        bench, events = make_bench(output, plans.append)
+        outcome = prepared(job).run(bench)
+        return Done(*plans, outcome, output, events)
 
     return run
 

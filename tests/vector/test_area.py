@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
 
 from lib.errors import SourceError
-from lib.vector.area import AreaMethod, Bounds, area_method, decide, measure
+from lib.vector.area import decide, measure
+from lib.vector.coarse import ring_areas
+from lib.vector.method import AreaMethod, Bounds, area_method
 from lib.vector.recompute import plain_area
 from lib.vector.wkb import column_of, find_rings, promote_to_multi, ring_coordinates
 
@@ -57,6 +59,10 @@ def test_the_bound_is_never_below_the_error(method: AreaMethod, polygon: Any) ->
     areas, errors = measure(column, find_rings(column), method)
     assert method.geod is not None
     assert abs(areas[0] - _geod(polygon, method.geod)) <= errors[0]
+    rings = find_rings(column)
+    coarse, coarse_errors = ring_areas(column, rings, method)
+    area = abs(coarse[~rings.holes]).sum() - abs(coarse[rings.holes]).sum()
+    assert abs(area - _geod(polygon, method.geod)) <= coarse_errors.sum()
 
 
 @settings(max_examples=100)

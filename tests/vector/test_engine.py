@@ -16,14 +16,16 @@ import pyarrow as pa
 import pyogrio
 import pytest
 import shapely
-from conftest_vector import geod_areas, make_bench, make_job, parcels, room, solid
+from conftest_vector import geod_areas, make_bench, make_job, parcels, prepared, solid, verified
 from pyproj import Geod
 
 from lib import provenance
 from lib.errors import DataError, FunctionError, MemoryExceeded, OutputError
-from lib.vector import counts, engine, verification
+from lib.jobs import VerifyJob
+from lib.vector import verify
 from lib.vector.ogr import translated
-from lib.vector.verification import read_provenance
+from lib.vector.sources import sqlite
+from lib.vector.verify import read_provenance
 
 THRESHOLD = 2500.0
 CRSS = {
@@ -229,7 +231,7 @@ def test_provenance_of_the_dataset_is_read_too(tmp_path: Path) -> None:
     solid(parcels(3)).to_file(tmp_path / "out.gpkg", geometry_type="Unknown", dataset_metadata=provenance.texts(job))
     found = read_provenance(tmp_path / "out.gpkg")
     assert found is not None
-    assert found["job"]["min_area_sqm"] == 3
+    assert found["min_area_sqm"] == 3
 
 
 def test_provenance_is_in_the_output(run_job: Callable[..., Any], tmp_path: Path) -> None:
@@ -239,9 +241,10 @@ def test_provenance_is_in_the_output(run_job: Callable[..., Any], tmp_path: Path
         done = run_job(tmp_path / "a.gpkg", name, min_area_sqm=10)
         found = read_provenance(done.output)
         assert found is not None
-        assert found["job"]["min_area_sqm"] == 10
-        assert "resources" not in found["job"]
-        assert found["source"] == {
+        assert found["min_area_sqm"] == 10
+        assert "resources" not in found
+        said = provenance.source_in(pyogrio.read_info(done.output)["layer_metadata"])
+        assert said == {
             "name": "a.gpkg",
             "bytes": (tmp_path / "a.gpkg").stat().st_size,
             "mtime_ns": (tmp_path / "a.gpkg").stat().st_mtime_ns,
@@ -295,27 +298,27 @@ def test_nothing_is_left_beside_the_output(run_job: Callable[..., Any], tmp_path
         done.output.unlink()
 
 
-def test_a_corrupt_page_fails_before_the_pass(run_job: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk_rows", [10_000, 100])
+def test_a_corrupt_page_fails(chunk_rows: int, run_job: Callable[..., Any], tmp_path: Path) -> None:
     """OGR's stream ends early on a corrupt GeoPackage page, without an error; here it is one that names the file."""
     source = tmp_path / "corrupt.gpkg"
     frame = parcels(3000)
     frame.to_file(source, layer="parcels", geometry_type="Unknown", SPATIAL_INDEX="NO")
     _damage_middle_page(source)
-    whole = len(frame)
     with pyogrio.open_arrow(source, use_pyarrow=True) as (_, reader):
-        assert 0 < sum(batch.num_rows for batch in reader) < whole
+        assert 0 < sum(batch.num_rows for batch in reader) < len(frame)
     with pytest.raises(DataError, match=r"corrupt\.gpkg.*damaged"):
-        run_job(source, min_area_sqm=1)
+        run_job(source, min_area_sqm=1, chunk_rows=chunk_rows)
 
 
 def test_a_partial_read_never_passes(
     run_job: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the plan could not count, the count after the pass finds what is missing."""
+    """Where no look beforehand meets the damage, the count beside the pass does."""
     source = tmp_path / "corrupt.gpkg"
     parcels(3000).to_file(source, layer="parcels", geometry_type="Unknown", SPATIAL_INDEX="NO")
     _damage_middle_page(source)
-    monkeypatch.setattr("lib.vector.counts._scan_sqlite", lambda *_: counts.Sizes(0))
+    monkeypatch.setattr("lib.vector.sources.sqlite._look", lambda *_: sqlite._Look(0, 0, 0, None, is_whole=False))
     with pytest.raises(DataError, match=r"corrupt\.gpkg"):
         run_job(source, min_area_sqm=1)
 
@@ -361,13 +364,12 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
     code = (
         "import resource, sys; sys.path[:0] = sys.argv[1:3]\n"
         "from pathlib import Path\n"
-        "from conftest_vector import make_bench, make_job, room\n"
-        "from lib.vector import engine\n"
+        "from conftest_vector import make_bench, make_job, prepared\n"
         "source, output = Path(sys.argv[3]), Path(sys.argv[4])\n"
         "job = make_job(source, output)\n"
-        "plan = engine.plan(job, room())\n"
+        "work = prepared(job)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
-        "try:\n    engine.run(job, plan, make_bench(output)[0])\n"
+        "try:\n    work.run(make_bench(output)[0])\n"
         "except Exception as error:\n    print(type(error).__name__, error)\n"
     )
     here = Path(__file__).parent
@@ -391,7 +393,7 @@ def test_the_job_in_the_output_is_json(run_job: Callable[..., Any], tmp_path: Pa
 def test_plan_is_made_of_its_terms(tmp_path: Path) -> None:
     """A plan's projection is the sum of its terms, and names what it expects of the output."""
     parcels(100).to_file(tmp_path / "a.gpkg", layer="p", geometry_type="Unknown")
-    plan = engine.plan(make_job(tmp_path / "a.gpkg", tmp_path / "b.gpkg", min_area_sqm=1), room())
+    plan = prepared(make_job(tmp_path / "a.gpkg", tmp_path / "b.gpkg", min_area_sqm=1)).look()
     assert sum(plan.terms.values()) == plan.projected_bytes
     assert plan.expected["layer"] == "p"
     assert [name for name, _ in plan.expected["fields"]] == ["n", "name", "value"]
@@ -479,11 +481,19 @@ def test_a_field_that_is_named_as_the_geometry_is_kept(
     assert 0 < len(after) < len(frame)
     assert shapely.equals_exact(after.geometry.to_numpy(), wanted.geometry.to_numpy(), 1e-9).all()
     assert not [check for check in done.outcome.checks if not check.passed]
-    bench, _ = make_bench(None)
-    job = make_job(tmp_path / "a.geojson", done.output, min_area_sqm=THRESHOLD)
-    verification.full(done.output, job.source, job, done.plan.expected, done.outcome.result, bench, batch_rows=8)
-    assert {"decodes", "areas", "membership"} <= {check.name for check in bench.checks if check.passed}
-    assert not [check for check in bench.checks if not check.passed]
+    job = make_job(tmp_path / "a.geojson", done.output, min_area_sqm=THRESHOLD, chunk_rows=8)
+    checks = verified(
+        VerifyJob(
+            source=job.source,
+            output=job.destination,
+            work=job,
+            expected=done.plan.expected,
+            result=done.outcome.result,
+            resources=job.resources,
+        )
+    )
+    assert {"decodes", "areas", "membership"} <= set(checks)
+    assert all(checks.values())
 
 
 def test_no_crs_is_one_line_of_ours(run_job: Callable[..., Any], tmp_path: Path) -> None:
@@ -521,13 +531,13 @@ def test_the_jobs_own_checks_are_not_measured(
 ) -> None:
     """As for rasters, the meter has released, compared and stopped tracing before the output is checked."""
     parcels(50).to_file(tmp_path / "a.gpkg")
-    basic, finished = verification.basic, []
+    basic, finished = verify.basic, []
 
     def check(*given: Any) -> None:
-        finished.append(given[-1].meter.final_bytes is not None and not tracemalloc.is_tracing())
+        finished.append(given[4].meter.final_bytes is not None and not tracemalloc.is_tracing())
         basic(*given)
 
-    monkeypatch.setattr(verification, "basic", check)
+    monkeypatch.setattr(verify, "basic", check)
     tracemalloc.start(1)
     done = run_job(tmp_path / "a.gpkg")
     assert finished == [True]

@@ -5,15 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import MemoryRefused
-from lib.units import MIB, format_bytes
-from lib.vector.counts import Sizes
-from lib.vector.facts import LayerFacts
-from lib.vector.plan import VectorPlan, fit, lower_by
+from lib.jobs import Resources
+from lib.memory.work import BASELINE_SPREAD_BYTES, Room
+from lib.units import MIB
+from lib.vector import plan as planning
+from lib.vector.plan import Task, choose
+from lib.vector.sinks import SINKS
+from lib.vector.sources import LayerFacts, Sizes
 
 BASELINE = 120 * MIB
+AMPLE = 4096 * MIB
 
 
-def _facts(driver: str, features: int, mean: int, largest: int, runs: tuple[tuple[int, int], ...] = ()) -> LayerFacts:
+def _facts(
+    driver: str, features: int, mean: int, largest: int, runs: tuple[tuple[int, int, int], ...] = ()
+) -> LayerFacts:
     return LayerFacts(
         source="a",
         label="a",
@@ -27,8 +33,7 @@ def _facts(driver: str, features: int, mean: int, largest: int, runs: tuple[tupl
         crs="EPSG:4326",
         features=features,
         source_bytes=features * mean,
-        sizes=Sizes(mean, largest, counted=features, runs=runs),
-        notes=(),
+        sizes=Sizes(mean, largest, count=features, runs=runs),
     )
 
 
@@ -39,115 +44,106 @@ facts = st.builds(
     st.integers(20, 5000),
     st.integers(0, 40 * MIB),
 )
-sinks = st.sampled_from(["GPKG", "FlatGeobuf", ""])
+sinks = st.sampled_from([*SINKS, ""])
 
 
-def _fit(layer: LayerFacts, sink: str, budget: int, rows: int = 10000) -> VectorPlan:
-    return fit(layer, sink=sink, measures_area=True, baseline_bytes=BASELINE, budget_bytes=budget, most_rows=rows)
+def _task(layer: LayerFacts, sink: str = "GPKG", **choices: int | bool) -> Task:
+    chosen = {"limit_bytes": AMPLE, "threads_max": 2, **choices}
+    return Task(layer, SINKS[sink].of(layer) if sink else None, (), Resources.model_validate(chosen))
 
 
-@given(layer=facts, sink=sinks, budget=st.integers(BASELINE, 4096 * MIB))
-def test_within_the_budget_or_refused_with_a_limit_that_works(layer: LayerFacts, sink: str, budget: int) -> None:
-    """A plan fits its budget; a refusal names a budget that the planner then accepts."""
-    try:
-        plan = _fit(layer, sink, budget)
-    except MemoryRefused as refusal:
-        least = refusal.smallest_limit_bytes
-        plan = _fit(layer, sink, least)
-        assert budget < least
-        budget = least
-    assert plan.projected_bytes <= budget
-    # The least that is named is accepted, exactly as named, and names itself again.
-    assert _fit(layer, sink, plan.smallest_bytes).smallest_bytes == plan.smallest_bytes
-    assert sum(plan.terms.values()) == plan.projected_bytes
-    assert min(plan.terms.values()) >= 0
-    assert 1 <= plan.rows <= 10000
+@given(layer=facts, sink=sinks, probed=st.integers(0, 200 * MIB), margin=st.sampled_from([0, 20 * MIB]))
+def test_the_smallest_limit_fits_what_was_measured(layer: LayerFacts, sink: str, probed: int, margin: int) -> None:
+    """With the limit that is named, the smallest layout is chosen again or a better one, and what was measured fits in."""
+    task = _task(layer, sink, margin_bytes=margin)
+    least = choose(task, 0)
+    ample = Room(AMPLE, AMPLE, BASELINE)
+    smallest = planning.smallest_of(task, least, ample, probed, 0)
+    terms = planning.terms_of(task, least, Room(smallest, smallest, BASELINE), probed, 0)
+    assert sum(terms.values()) <= smallest - BASELINE_SPREAD_BYTES
+    assert min(terms.values()) >= 0
+    assert terms["margin"] == margin
+    assert smallest <= planning.smallest_of(task, least, ample, probed + MIB, 0)
 
 
-@given(layer=facts, sink=sinks, budget=st.integers(BASELINE, 2048 * MIB), more=st.integers(0, 1024 * MIB))
-def test_more_memory_is_never_fewer_rows(layer: LayerFacts, sink: str, budget: int, more: int) -> None:
-    """Rows grow, or stay, with the budget."""
-    try:
-        small = _fit(layer, sink, budget)
-    except MemoryRefused:
-        return
-    assert _fit(layer, sink, budget + more).rows >= small.rows
+@given(layer=facts, sink=sinks, left=st.integers(0, 2048 * MIB), more=st.integers(0, 1024 * MIB))
+def test_more_memory_is_never_fewer_rows(layer: LayerFacts, sink: str, left: int, more: int) -> None:
+    """Rows grow, or stay, with what is left."""
+    task = _task(layer, sink)
+    small, large = choose(task, left), choose(task, left + more)
+    assert large.rows >= small.rows >= 1
+    assert large.is_ahead >= small.is_ahead
 
 
-def test_fixed_rows_are_kept_or_refused() -> None:
+@given(layer=facts, left=st.integers(0, 2048 * MIB))
+def test_the_margin_gives_way_to_the_limit_and_no_further(layer: LayerFacts, left: int) -> None:
+    """A limit that cuts into the probe's margin is still planned with; one that leaves less than a part of it is not."""
+    task = _task(layer)
+    layout = choose(task, left)
+    room = Room(BASELINE + left, BASELINE + left, BASELINE)
+    terms = planning.terms_of(task, layout, room, 10 * MIB, 0)
+    own = sum(terms.values()) - terms["probe margin"]
+    assert (sum(terms.values()) <= room.budget_bytes) == (own + 3 * MIB <= room.budget_bytes)
+
+
+def test_fixed_rows_are_kept() -> None:
     """Rows that the user fixed are not lowered in silence."""
     layer = _facts("GPKG", 1_000_000, 2000, 4000)
-    with pytest.raises(MemoryRefused):
-        fit(
-            layer,
-            sink="GPKG",
-            measures_area=True,
-            baseline_bytes=BASELINE,
-            budget_bytes=BASELINE + 60 * MIB,
-            most_rows=50_000,
-            rows_fixed=True,
-        )
-    assert _fit(layer, "GPKG", BASELINE + 60 * MIB, 50_000).rows < 50_000
+    assert choose(_task(layer, chunk_rows=50_000, chunk_rows_fixed=True), 60 * MIB).rows == 50_000
+    assert choose(_task(layer, chunk_rows=50_000), 60 * MIB).rows < 50_000
 
 
 def test_a_chunk_bound_lowers_the_rows() -> None:
-    """max_chunk_mb bounds a batch's bytes where the format tells them."""
-    layer = _facts("FlatGeobuf", 100_000, 1000, 2000, ((10000, 10 * MIB), (5000, 5 * MIB), (2500, 2 * MIB), (1, 2000)))
-    plan = fit(
-        layer,
-        sink="GPKG",
-        measures_area=False,
-        baseline_bytes=BASELINE,
-        budget_bytes=1024 * MIB,
-        most_rows=10000,
-        most_batch_bytes=5 * MIB,
-    )
-    assert (plan.rows, plan.batch_bytes) == (5000, 5 * MIB)
+    """max_chunk_mb bounds a batch's bytes where the format tells them, and is refused where no batch is so small."""
+    layer = _facts("FlatGeobuf", 100_000, 1000, 2000, ((10000, 10 * MIB, 0), (2500, 3 * MIB, 0), (1, 2000, 0)))
+    layout = choose(_task(layer, max_chunk_bytes=5 * MIB), AMPLE)
+    assert (layout.rows, layout.batch_bytes) == (2500, 3 * MIB)
+    with pytest.raises(MemoryRefused, match="max_chunk_mb allows") as caught:
+        choose(_task(layer, max_chunk_bytes=1000, chunk_rows_fixed=True), AMPLE)
+    assert caught.value.facts["smallest_chunk_bytes"] == 10 * MIB
 
 
 @pytest.mark.parametrize("driver", ["GPKG", "FlatGeobuf", "GeoJSON"])
 def test_memory_that_makes_it_no_faster_is_not_taken(driver: str) -> None:
     """Wide rows are read in batches of some MiB however much there is; rows that were asked for stay."""
     layer = _facts(driver, 30_000, 14_000, 500)
-    plan = _fit(layer, "GPKG", 2048 * MIB)
-    assert 2 * MIB < plan.rows * 14_000 <= 16 * MIB
-    asked = fit(layer, sink="GPKG", measures_area=True, baseline_bytes=BASELINE, budget_bytes=2048 * MIB, most_rows=5000,
-                rows_fixed=True)  # fmt: skip
-    assert asked.rows == 5000
+    assert MIB < choose(_task(layer), 2048 * MIB).rows * 14_000 <= 16 * MIB
+    assert choose(_task(layer, chunk_rows=5000, chunk_rows_fixed=True), 2048 * MIB).rows == 5000
 
 
 def test_a_few_huge_geometries_do_not_make_all_batches_small() -> None:
     """Twenty thousand small rows and three of 15 MiB: batches stay as long as the small ones would have them."""
-    layer = _facts("ESRI Shapefile", 20_003, 2500, 15 * MIB, ((10_000, 46 * MIB), (5000, 46 * MIB), (2500, 46 * MIB)))
-    assert _fit(layer, "GPKG", 2048 * MIB).rows == 5000
+    runs = ((10_000, 46 * MIB, 0), (2500, 46 * MIB, 0), (625, 16 * MIB, 0), (1, 15 * MIB, 0))
+    layer = _facts("ESRI Shapefile", 20_003, 2500, 15 * MIB, runs)
+    assert choose(_task(layer), 2048 * MIB).rows == 2500
 
 
-def test_the_margin_is_a_term() -> None:
-    """The host's margin is added once, by its name."""
-    plan = fit(
-        _facts("GPKG", 10, 100, 100),
-        sink="GPKG",
-        measures_area=False,
-        baseline_bytes=BASELINE,
-        budget_bytes=1024 * MIB,
-        most_rows=10,
-        margin_bytes=7 * MIB,
-    )
-    assert plan.terms["margin"] == 7 * MIB
+def test_a_thread_reads_ahead_where_there_may_be_two() -> None:
+    """With one thread asked for, or memory for one batch only, nothing is read ahead."""
+    layer = _facts("GPKG", 1_000_000, 300, 400)
+    assert choose(_task(layer), 1024 * MIB).is_ahead
+    assert not choose(_task(layer, threads=1), 1024 * MIB).is_ahead
+    assert not choose(_task(layer, threads_max=1), 1024 * MIB).is_ahead
+    assert not choose(_task(layer), 0).is_ahead
 
 
-@given(layer=facts, sink=sinks, margin=st.sampled_from([0, 20 * MIB]))
-def test_the_knob_that_lowers_the_peak_keeps_its_promise(layer: LayerFacts, sink: str, margin: int) -> None:
-    """`lower_by` names one setting; with it set, the planner saves what was promised."""
-    asked = {
-        "sink": sink, "measures_area": True, "baseline_bytes": BASELINE, "most_rows": 10000, "margin_bytes": margin,
-    }  # fmt: skip
-    plan = fit(layer, budget_bytes=4096 * MIB, **asked)
-    knob, _, saved = lower_by(layer, plan, **asked).partition(" saves ")
+@given(layer=facts, sink=st.sampled_from(list(SINKS)), margin=st.sampled_from([0, 20 * MIB]))
+def test_the_knob_that_lowers_the_peak_is_one_that_does(layer: LayerFacts, sink: str, margin: int) -> None:
+    """`lower_by` names one setting; with it set, the plan is lower."""
+    task = _task(layer, sink, margin_bytes=margin)
+    layout, room = choose(task, AMPLE), Room(AMPLE, AMPLE, BASELINE)
+    knob, _, saved = planning.lower_by(task, layout, choose(task, 0)).partition(" saves ")
     if not knob:
         return
-    name, _, value = knob.partition(" ")
-    changes = {"chunk_rows": {"most_rows": int(value) if value.isdigit() else 0, "rows_fixed": True},
-               "margin_mb": {"margin_bytes": 0}, "writing": {"sink": "GPKG"}}  # fmt: skip
-    changed = fit(layer, **(asked | {"budget_bytes": plan.projected_bytes} | changes[name]))
-    assert format_bytes(plan.projected_bytes - changed.projected_bytes) == saved
+    assert saved
+    changes = {"margin_mb": {"margin_bytes": 0}, "writing": {}}
+    if (name := knob.split()[0]) == "chunk_rows":
+        assert choose(_task(layer, sink, chunk_rows=int(knob.split()[1]), chunk_rows_fixed=True), AMPLE).batch_bytes < (
+            layout.batch_bytes
+        )
+        return
+    other = _task(layer, "GPKG" if name == "writing" else sink, **{"margin_bytes": margin} | changes[name])
+    again = choose(other, AMPLE)
+    assert sum(planning.terms_of(other, again, room, 0, 0).values()) < sum(
+        planning.terms_of(task, layout, room, 0, 0).values()
+    )

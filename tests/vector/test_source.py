@@ -19,19 +19,24 @@ import pyogrio
 import pytest
 import rasterio
 import shapely
-from conftest_vector import make_job, parcels, room, solid
+from conftest_vector import make_job, parcels, prepared, room, solid
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import DestinationError, DiskRefused, SourceError
 from lib.memory.proc import process_memory
 from lib.units import KIB, MIB
-from lib.vector import counts, engine
-from lib.vector.facts import is_vector, read_facts
+from lib.vector.sources import LayerFacts, open_source, shapefile
+from lib.vector.sources.facts import sizes_of, steps_of
 
 
 def _plan(source: Path, **choices: Any) -> Any:
-    return engine.plan(make_job(source, source.parent / "out.gpkg", **choices), room())
+    return prepared(make_job(source, source.parent / "out.gpkg", **choices)).first()
+
+
+def read_facts(source: str, layer: str | None, label: str, rows: int) -> LayerFacts:
+    """The facts of a layer."""
+    return open_source(source, layer, label, rows).facts
 
 
 @pytest.fixture
@@ -65,7 +70,6 @@ def test_a_raster(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is a raster") as caught:
         _plan(tmp_path / "a.tif")
     assert "swath raster" in caught.value.hint
-    assert not is_vector(tmp_path / "a.tif")
 
 
 def test_text_folder_and_empty_file(tmp_path: Path) -> None:
@@ -123,7 +127,7 @@ def test_a_table_into_flatgeobuf_is_refused_beforehand(tmp_path: Path) -> None:
     """FlatGeobuf needs geometries: said at plan time with what to write instead, as bad usage."""
     pyogrio.write_dataframe(geopandas.pd.DataFrame({"a": [1]}), tmp_path / "t.gpkg", layer="t")
     with pytest.raises(DestinationError, match="layer t has no geometries, and FlatGeobuf needs them") as caught:
-        engine.plan(make_job(tmp_path / "t.gpkg", tmp_path / "o.fgb"), room())
+        prepared(make_job(tmp_path / "t.gpkg", tmp_path / "o.fgb")).first()
     assert (caught.value.exit_code, caught.value.hint) == (2, "write a .gpkg")
 
 
@@ -133,8 +137,8 @@ def test_a_full_disk_is_refused_beforehand(layer: Path) -> None:
     with pytest.raises(
         DiskRefused, match=r"a.gpkg: the output takes at least 1.0 MiB, and its disk has 512.0 KiB free"
     ):
-        engine.plan(job, room(512 * KIB))
-    assert engine.plan(job, room(2 * MIB)).disk_bytes > MIB
+        prepared(job, room(512 * KIB)).first()
+    assert prepared(job, room(2 * MIB)).first().disk_bytes > MIB
 
 
 @pytest.mark.parametrize("name", ["a.gpkg", "a.fgb", "a.shp"])
@@ -146,16 +150,16 @@ def test_a_disk_that_is_too_small_for_all_is_refused_where_all_are_kept(name: st
     job = make_job(tmp_path / name, tmp_path / "out.gpkg")
     least = frame.geometry.count_coordinates().sum() * 16
     with pytest.raises(DiskRefused, match=rf"{name}: the output takes at least"):
-        engine.plan(job, room(least // 2))
-    assert engine.plan(job.model_copy(update={"min_area_sqm": 1.0}), room(least // 2)).batch_rows
-    engine.plan(job, room(2 * least))
+        prepared(job, room(least // 2)).first()
+    assert prepared(job.model_copy(update={"min_area_sqm": 1.0}), room(least // 2)).first().batch_rows
+    prepared(job, room(2 * least)).first()
 
 
 def test_unknown_sink(layer: Path) -> None:
     """A driver that vectors are not written with is refused with those that there are."""
     job = make_job(layer, layer.parent / "out.gpkg").model_copy(update={"driver": "KML"})
     with pytest.raises(DestinationError, match="GPKG and FlatGeobuf"):
-        engine.plan(job, room())
+        prepared(job).first()
 
 
 @pytest.mark.parametrize("cut", ["a.shp", "a.dbf", "a.fgb"])
@@ -178,45 +182,51 @@ def test_sizes_are_exact_where_the_format_tells(tmp_path: Path) -> None:
     for name in ("a.fgb", "a.shp"):
         frame.to_file(tmp_path / name)
         facts = read_facts(str(tmp_path / name), None, name, 64)
-        assert facts.sizes.counted == len(frame)
-        for rows in (64, 32, 16):
+        assert facts.features == len(frame)
+        for rows in (64, 16):
             with pyogrio.open_arrow(tmp_path / name, batch_size=rows, use_pyarrow=True) as (_, reader):
                 largest = max(batch.nbytes for batch in reader)
-            assert largest <= dict(facts.sizes.runs)[rows] <= 4 * largest
+            assert largest <= facts.batch_bytes(rows) <= 4 * largest
 
 
 @pytest.mark.parametrize("name", ["a.geojson", "a.geojsonl", "rs.geojsonl", "a.csv", "a.gpkg", "a.sqlite", "a.fgb"])
-def test_the_largest_geometry_and_the_largest_attributes_are_found(name: str, tmp_path: Path) -> None:
-    """Each no less than its WKB or its string has, and not many times that; wherever blocks end; apart from each other."""
+def test_the_largest_features_are_found(name: str, tmp_path: Path) -> None:
+    """How large and where: a batch that is read there has the long text, wherever blocks of the file end."""
     ring = shapely.Point(0, 0).buffer(1, quad_segs=20_000)
     frame = geopandas.GeoDataFrame(
-        {"t": ["a", 'line\n"break" ' * 100_000, "9" * 2_000_000]},
-        geometry=[ring, shapely.box(0, 0, 1, 1), shapely.box(2, 2, 3, 3)],
+        {"t": ["a", 'line\n"break" ' * 100_000, "b", "9" * 3_500_000, "c"] + ["d"] * 20},
+        geometry=[ring, *(shapely.box(n, 0, n + 1, 1) for n in range(24))],
         crs="EPSG:4326",
     )
     path = tmp_path / name
     drivers = {"geojson": "GeoJSON", "geojsonl": "GeoJSONSeq", "csv": "CSV", "sqlite": "SQLite"}
     options = {"RS": "YES"} if name.startswith("rs") else {"GEOMETRY": "AS_WKT"} if name.endswith("csv") else {}
     frame.to_file(path, driver=drivers.get(name.partition(".")[2]), **options)
-    geometry, text = len(shapely.to_wkb(ring)), max(map(len, frame["t"]))
-    sizes = read_facts(str(path), None, path.name, 8).sizes
-    assert geometry <= sizes.largest_bytes <= 1.6 * geometry
-    assert 0.999 * text <= sizes.attributes_bytes <= 1.1 * text  # some of the digits could be those of the few vertices
+    text = max(map(len, frame["t"]))
+    source = open_source(str(path), None, path.name, 2)
+    assert 0.999 * text <= source.facts.sizes.largest_bytes <= 2.5 * text
+    place = source.facts.place(2)
+    assert place is not None
+    with source.at(place, 2, source.facts.batch_bytes(2)) as reader:
+        found = [value for batch in reader for value in batch.column("t").to_pylist()]
+    assert frame["t"][3 if name != "a.fgb" else frame["t"].str.len().argmax()] in found
+    assert len(found) <= 3
 
 
 @given(st.lists(st.integers(0, 5000), max_size=300), st.integers(1, 64), st.integers(1, 50))
 def test_batches_are_the_largest_of_their_rows(sizes: list[int], rows: int, block: int) -> None:
-    """From each feature's size: the largest batch of so many rows, of half as many and so on, wherever blocks of an index end."""
+    """From each feature's size: the largest batch of so many rows, of a quarter of them and so on, and where it begins."""
     blocks = [np.array(sizes[at : at + block], np.int64) for at in range(0, len(sizes), block)]
-    found = counts._from_lengths(iter(blocks), rows, 8)
-    assert found.counted == len(sizes)
+    found = sizes_of(iter(blocks), rows, 8)
+    assert found.count == len(sizes)
     assert found.largest_bytes == max((size + 8 for size in sizes), default=0)
     assert found.total_bytes == sum(sizes)
-    steps = [rows >> shift for shift in range(rows.bit_length())]
-    assert [step for step, _ in found.runs] == steps
-    for step, most in found.runs:
-        batches = [sum(sizes[at : at + step]) + 8 * len(sizes[at : at + step]) for at in range(0, len(sizes), step)]
-        assert most == max(batches, default=0)
+    steps = [step for step, _, _ in found.runs]
+    assert steps == steps_of(rows)
+    for step, most, first in found.runs:
+        batches = {at: sum(sizes[at : at + step]) + 8 * len(sizes[at : at + step]) for at in range(0, len(sizes), step)}
+        assert most == max(batches.values(), default=0)
+        assert not batches or batches[first] == most
 
 
 def test_a_folder_of_shapefiles_is_planned_by_its_layer(tmp_path: Path) -> None:
@@ -263,7 +273,7 @@ def test_a_large_table_is_counted_in_little_memory(tmp_path: Path) -> None:
         file.truncate(32 + rows * record_bytes)
     before = process_memory().resident_bytes
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM is the size now (proc(5))
-    assert counts.independent_count(tmp_path / "wide.shp", "ESRI Shapefile", "wide", "wide.shp") == rows - 3
+    assert shapefile.count(tmp_path / "wide.shp", "wide", "wide.shp") == rows - 3
     assert process_memory().peak_bytes - before < 4 * MIB
 
 
@@ -276,25 +286,10 @@ def test_any_part_of_a_shapefile_is_planned_as_the_whole(tmp_path: Path) -> None
         assert (part.sizes, part.source_bytes) == (whole.sizes, whole.source_bytes)
 
 
-def test_batches_of_a_shapefile_are_of_the_rows_that_are_left(tmp_path: Path) -> None:
-    """Every second record is small and marked as deleted: OGR's batches hold the large ones alone."""
-    shapes = [shapely.Point(i, 50).buffer(0.1, quad_segs=100 if i % 2 else 1) for i in range(400)]
-    geopandas.GeoDataFrame({"n": range(400)}, geometry=shapes, crs="EPSG:4326").to_file(tmp_path / "a.shp")
-    table = bytearray((tmp_path / "a.dbf").read_bytes())
-    _, header_bytes, record_bytes = struct.unpack_from("<IHH", table, 4)
-    table[header_bytes : header_bytes + 400 * record_bytes : 2 * record_bytes] = b"*" * 200
-    (tmp_path / "a.dbf").write_bytes(table)
-    facts = read_facts(str(tmp_path / "a.shp"), None, "a", 100)
-    with pyogrio.raw.open_arrow(tmp_path / "a.shp", batch_size=100, use_pyarrow=True) as (_, reader):
-        largest = max(sum(map(len, batch.column("wkb_geometry").to_pylist())) for batch in reader)
-    assert facts.count == 200
-    assert largest < dict(facts.sizes.runs)[100] < 1.1 * largest
-
-
 def test_features_that_no_header_counts_are_counted(tmp_path: Path) -> None:
     """A GML does not say how many it has, and an index is planned by them."""
     parcels(300).to_file(tmp_path / "a.gml", driver="GML")
-    assert read_facts(str(tmp_path / "a.gml"), None, "a.gml", 100).count == 300
+    assert read_facts(str(tmp_path / "a.gml"), None, "a.gml", 100).features == 300
 
 
 def test_a_vrt_is_refused(tmp_path: Path) -> None:
@@ -381,7 +376,7 @@ def test_a_text_in_a_column_of_numbers_is_seen(layer: Path) -> None:
         for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             database.execute(f'DROP TRIGGER "{trigger}"')
         database.execute("UPDATE p SET whole = ? WHERE fid = 7", ("x" * 20_000_000,))
-    assert read_facts(str(layer), None, "a.gpkg", 1000).sizes.attributes_bytes >= 20_000_000
+    assert read_facts(str(layer), None, "a.gpkg", 1000).sizes.largest_bytes >= 20_000_000
 
 
 def test_what_a_view_computes_is_in_its_mean(layer: Path) -> None:
@@ -393,5 +388,5 @@ def test_what_a_view_computes_is_in_its_mean(layer: Path) -> None:
         database.execute("INSERT INTO gpkg_geometry_columns SELECT 'v', column_name, geometry_type_name, srs_id, z, m "
                          "FROM gpkg_geometry_columns WHERE table_name = 'p'")  # fmt: skip
     sizes = read_facts(str(layer), "v", "a.gpkg", 1000).sizes
-    assert sizes.attributes_bytes == 1_000_000
+    assert sizes.largest_bytes >= 1_000_000
     assert sizes.mean_bytes >= 1_000_000

@@ -2,18 +2,17 @@
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shapely
-from conftest_vector import AMPLE_BYTES, make_bench, make_job, parcels, room, solid
+from conftest_vector import AMPLE_BYTES, make_bench, make_job, parcels, room, solid, verified
 
-from lib.errors import MemoryRefused
 from lib.jobs import ProfileJob, Resources, VerifyJob
+from lib.reports import Plan
 from lib.units import MIB
-from lib.vector import profile, verification
+from lib.vector import profile, verify
 
 
 @pytest.fixture(params=["a.gpkg", "a.fgb", "a.shp"])
@@ -27,11 +26,16 @@ def filtered(request: pytest.FixtureRequest, run_job: Callable[..., Any], tmp_pa
 
 
 def _full(source: Path, done: Any, **choices: Any) -> dict[str, bool]:
-    job = make_job(source, source.parent / "out.gpkg", min_area_sqm=1500, **choices)
-    bench, _ = make_bench(None)
-    bench.meter.start()
-    verification.full(done.output, str(source), job, done.plan.expected, done.outcome.result, bench, batch_rows=64)
-    return {check.name: check.passed for check in bench.checks}
+    work = make_job(source, done.output, min_area_sqm=1500, chunk_rows=64, **choices)
+    job = VerifyJob(
+        source=work.source,
+        output=work.destination,
+        work=work,
+        expected=done.plan.expected,
+        result=done.outcome.result,
+        resources=work.resources,
+    )
+    return verified(job)
 
 
 def _change(output: Path, statement: str) -> None:
@@ -93,49 +97,19 @@ def test_an_output_that_does_not_open(tmp_path: Path) -> None:
     """A file that is no dataset fails the first check."""
     (tmp_path / "out.gpkg").write_bytes(b"nothing")
     bench, events = make_bench(None)
-    verification.basic(tmp_path / "out.gpkg", "a.gpkg", None, None, None, bench)
+    verify.basic(tmp_path / "out.gpkg", make_job(tmp_path / "a.gpkg", tmp_path / "out.gpkg"), {}, {}, bench, [])
     assert [(check.name, check.passed) for check in bench.checks] == [("opens", False)]
     assert events[0]["event"] == "check"
 
 
 def test_the_plan_of_a_full_verification(filtered: tuple[Path, Any]) -> None:
-    """It fits its room and reads batches of bounded rows."""
+    """Both layers are looked at; it fits its room and reads batches of bounded rows."""
     source, done = filtered
     job = VerifyJob(source=str(source), output=str(done.output), resources=Resources(limit_bytes=AMPLE_BYTES))
-    plan = verification.plan_full(job, room())
-    assert sum(plan.terms.values()) == plan.projected_bytes < 200 * MIB
+    plan = verify.prepare(job, room()).look()
+    assert sum(plan.terms.values()) == plan.projected_bytes
     assert plan.batch_rows is not None
     assert plan.batch_rows <= 4096
-
-
-def test_the_smallest_limit_of_two_layers_is_the_larger(filtered: tuple[Path, Any], tmp_path: Path) -> None:
-    """Whatever is given, a refusal names what both the output and the source fit into."""
-    wide = parcels(40).assign(**{f"c{i}": "x" * 2000 for i in range(200)})
-    solid(wide).to_file(tmp_path / "wide.gpkg")
-    work = make_job(tmp_path / "wide.gpkg", filtered[1].output)
-    job = VerifyJob(
-        source=work.source, output=work.destination, work=work, resources=Resources(limit_bytes=AMPLE_BYTES)
-    )
-    ample = verification.plan_full(job, room())
-    for budget in (20 * MIB, ample.smallest_limit_bytes - 5 * MIB):
-        with pytest.raises(MemoryRefused) as refused:
-            verification.plan_full(job, replace(room(), budget_bytes=budget))
-        assert refused.value.smallest_limit_bytes == ample.smallest_limit_bytes
-
-
-def test_what_sqlite_keeps_is_planned_where_a_geopackage_is_verified(
-    filtered: tuple[Path, Any], run_job: Callable[..., Any], tmp_path: Path
-) -> None:
-    """A verification that opens a GeoPackage takes 7.7 MiB more than one between FlatGeobufs (measured): more is planned."""
-    solid(parcels(40)).to_file(tmp_path / "plain.fgb")
-    done = run_job(tmp_path / "plain.fgb", "plain_out.fgb")
-    growth = []
-    for source, output in ((filtered[0], filtered[1].output), (tmp_path / "plain.fgb", done.output)):
-        work = make_job(source, output)
-        job = VerifyJob(source=str(source), output=str(output), work=work, resources=Resources(limit_bytes=AMPLE_BYTES))
-        terms = verification.plan_full(job, room()).terms
-        growth.append(sum(terms.values()) - terms["batch"] - terms["coordinates"])
-    assert growth[0] - growth[1] >= 6.5 * MIB
 
 
 def test_profile_reads_a_sample_and_suggests(filtered: tuple[Path, Any]) -> None:
@@ -143,11 +117,12 @@ def test_profile_reads_a_sample_and_suggests(filtered: tuple[Path, Any]) -> None
     source, done = filtered
     resources = Resources(limit_bytes=AMPLE_BYTES, chunk_rows=32, drift_threshold_bytes=AMPLE_BYTES)
     job = ProfileJob(source=str(source), sample_chunks=3, resources=resources)
-    plan = profile.plan(job, room())
-    bench, _ = make_bench(None)
-    result = profile.run(job, plan, bench).result
+    plans: list[Plan] = []
+    bench, _ = make_bench(None, plans.append)
+    result = profile.prepare(job, room()).run(bench).result
     assert (result["batches_read"], result["features_read"]) == (3, 96)
     assert result["features"] == done.outcome.result["features_read"]
     assert result["suggested_chunk_rows"] == 32
-    assert result["suggested_limit_mb"] * MIB >= plan.projected_bytes
+    assert result["suggested_limit_mb"] * MIB >= plans[0].projected_bytes
     assert result["bytes_per_row"] > 50
+    assert result["kind"] == "vector"

@@ -1,6 +1,9 @@
 """Functions as a user would write them for `--function`; each is given a batch."""
 
 import errno
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,3 +68,14 @@ def has_no_room(batch: Any) -> Any:
 def exits(batch: Any) -> Any:
     """As a script does."""
     raise SystemExit(3)
+
+
+def odd_numbers(batch: Any) -> Any:
+    """A NumPy mask, of a column of any integer type."""
+    return np.asarray(batch.column("n").to_pylist()) % 2 == 1
+
+
+def lists_modules(batch: Any) -> Any:
+    """All rows; writes down what is imported."""
+    Path(os.environ["SWATH_TEST_MODULES"]).write_text("\n".join(sys.modules))
+    return np.ones(batch.num_rows, bool)

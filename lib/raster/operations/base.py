@@ -1,5 +1,6 @@
 """What an operation is: pixels and validity in, pixels and validity out, and what that makes of bands."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,7 +45,7 @@ class Outputs:
     highest: float | None = None
 
 
-class Operation(Protocol):
+class Operation(ABC):
     """One operation on one source; each worker has an instance of its own, so that scratch needs no lock.
 
     Attributes:
@@ -53,20 +54,26 @@ class Operation(Protocol):
         wants_all_bands: it must get all bands at once.
         takes_alpha: it gets the alpha band like any other; else that is carried as it is.
         one_at_a_time: it works on one chunk at a time, and what it holds shows only when it does.
+        needs_room: it writes its results into `out`; else they are the block that it gets.
     """
 
     outputs: Outputs
-    overlap: int
-    wants_all_bands: bool
-    takes_alpha: bool
-    one_at_a_time: bool
+    overlap: int = 0
+    wants_all_bands: bool = False
+    takes_alpha: bool = False
+    one_at_a_time: bool = False
+    needs_room: bool = True
 
     def memory(self, pixels: int, bands: int) -> int:
         """What it holds for a window of so many pixels beside the two blocks, bytes."""
+        del pixels, bands
+        return 0
 
+    @abstractmethod
     def apply(self, block: Block, out: Block) -> Block:
         """Compute a window: `out`, or `block` itself where that is the result. Validity is set, nodata is not filled in."""
 
+    @abstractmethod
     def reference(
         self, pixels: NDArray[Any], valid: NDArray[np.bool_]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:

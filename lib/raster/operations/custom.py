@@ -11,7 +11,7 @@ from lib.jobs import Custom
 from lib.memory.function import call
 from lib.memory.work import load_function
 from lib.raster.block import Block
-from lib.raster.operations.base import Outputs, fits
+from lib.raster.operations.base import Operation, Outputs, fits
 from lib.raster.sources.dataset import RasterSource
 
 __all__ = ["UserFunction"]
@@ -21,13 +21,13 @@ _DTYPE = np.dtype(np.float32)
 _ONE_AT_A_TIME = threading.Lock()
 
 
-class UserFunction:
+class UserFunction(Operation):
     """Gives the function `(bands, height, width)` float32, NaN where not valid, and bools; takes an array of that shape.
 
     It is called by one thread at a time.
     """
 
-    overlap, wants_all_bands, takes_alpha, one_at_a_time = 0, True, False, True
+    wants_all_bands = one_at_a_time = True
 
     def __init__(self, model: Custom, source: RasterSource, nodata: float | None) -> None:
         del source

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lib.errors import UsageError
 from lib.jobs import Normalise, Rescale
 from lib.raster.block import Block
-from lib.raster.operations.base import Linear, Outputs, fits
+from lib.raster.operations.base import Linear, Operation, Outputs, fits
 from lib.raster.sources.dataset import RasterSource
 
 __all__ = ["Line", "normalise", "rescale"]
@@ -25,7 +25,7 @@ _EXACT_IN_FLOAT32 = frozenset({"uint8", "int8", "uint16", "int16", "float16", "f
 Step = Callable[[NDArray[Any]], None]
 
 
-class Line:
+class Line(Operation):
     """One straight line on one source.
 
     Args:
@@ -34,8 +34,6 @@ class Line:
         arithmetic: the dtype in which `step` works.
         outputs: what is written.
     """
-
-    overlap, wants_all_bands, takes_alpha, one_at_a_time = 0, False, False, False
 
     def __init__(self, step: Step, plain: Callable[[Any], Any], arithmetic: np.dtype[Any], outputs: Outputs) -> None:
         self._step, self._plain, self._arithmetic, self.outputs = step, plain, arithmetic, outputs

@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from lib.errors import SourceError, UsageError
 from lib.jobs import Copy
 from lib.raster.block import Block
-from lib.raster.operations.base import Linear, Outputs, fits
+from lib.raster.operations.base import Linear, Operation, Outputs, fits
 from lib.raster.sources.dataset import RasterSource
 from lib.raster.validity import comparable
 
 __all__ = ["Verbatim"]
 
 
-class Verbatim:
+class Verbatim(Operation):
     """Gives back what was read; only a nodata value that the user asks for is filled in."""
 
-    overlap, wants_all_bands, takes_alpha, one_at_a_time = 0, False, True, False
+    takes_alpha, needs_room = True, False
 
     def __init__(self, model: Copy, source: RasterSource, nodata: float | None) -> None:
         del model
@@ -53,11 +53,6 @@ class Verbatim:
         made = cls.__new__(cls)
         made.outputs = Outputs(dtype=source.dtype, fills=False, keeps_colours=True, line=Linear())
         return made
-
-    def memory(self, pixels: int, bands: int) -> int:
-        """Nothing."""
-        del pixels, bands
-        return 0
 
     def apply(self, block: Block, out: Block) -> Block:
         """The block itself."""

@@ -6,8 +6,8 @@ Everything of a tile's size is done without the interpreter's lock, so threads t
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import imagecodecs
 import numpy as np
+from imagecodecs import deflate_encode, delta_encode, floatpred_encode, lzw_encode, zstd_encode
 from numpy.typing import NDArray
 
 from lib.units import KIB, MIB
@@ -20,8 +20,9 @@ _NONE, _HORIZONTAL, _FLOATING = PREDICTORS = (1, 2, 3)
 _MASK_LEVEL = 6
 # What a codec holds beside the tile and its result while it runs (MEASURED, "What encoders hold").
 _LZW_TABLE_BYTES = 128 * KIB
-_DEFLATE_STATE_BYTES = {9: MIB, 12: 10 * MIB}
-_ZSTD_STATE_BYTES = {2: 2 * MIB, 5: 5 * MIB, 12: 32 * MIB, 22: 96 * MIB}
+_DEFLATE_STATE_BYTES = {9: MIB, 12: 7 * MIB}  # by the highest level
+_ZSTD_STATE_BYTES = {2: MIB, 4: 3 * MIB, 9: 12 * MIB}
+_ZSTD_STATE_TILES = 17  # above level 9, in tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class Encoding:
         """What one encoder holds while it encodes, beside its argument and the bytes that it returns."""
         plain = self.tile_bytes * (2 if self.predictor == _FLOATING else 1)
         packed = 0 if self.compress == "none" else self.bound_bytes
-        return plain + packed + mask_scratch_bytes(self.block) + _state_bytes(self.compress, self.level)
+        mask = 2 * (self.block * self.block // 8)
+        return plain + packed + mask + self._state_bytes()
 
     @property
     def options(self) -> dict[str, Any]:
@@ -90,17 +92,13 @@ class Encoding:
         options |= {"INTERLEAVE": "BAND", "COMPRESS": self.compress.upper()}
         return options if self.compress == "none" else options | {"PREDICTOR": self.predictor}
 
-
-def mask_scratch_bytes(block: int) -> int:
-    """A mask's tile with one bit a pixel, twice; its encoder's state is that of the pixels, or smaller."""
-    return 2 * (block * block // 8)
-
-
-def _state_bytes(compress: str, level: int | None) -> int:
-    if compress == "lzw":
-        return _LZW_TABLE_BYTES
-    states = {"deflate": _DEFLATE_STATE_BYTES, "zstd": _ZSTD_STATE_BYTES}.get(compress, {})
-    return next((state for highest, state in states.items() if level is not None and level <= highest), 0)
+    def _state_bytes(self) -> int:
+        """What the codec allocates for each tile, and gives back."""
+        if self.level is None:
+            return _LZW_TABLE_BYTES if self.compress == "lzw" else 0
+        states = _DEFLATE_STATE_BYTES if self.compress == "deflate" else _ZSTD_STATE_BYTES
+        fits = [state for highest, state in states.items() if self.level <= highest]
+        return fits[0] if fits else max(states.values()) + _ZSTD_STATE_TILES * self.tile_bytes
 
 
 @dataclass(slots=True)
@@ -149,17 +147,17 @@ class TileEncoder:
         height, width = valid.shape
         bits = np.zeros((self.encoding.block, self.encoding.block // 8), np.uint8)
         bits[:height, : -(-width // 8)] = np.packbits(valid, axis=1)
-        return bytes(imagecodecs.deflate_encode(bits.reshape(-1), level=_MASK_LEVEL))
+        return bytes(deflate_encode(bits.reshape(-1), level=_MASK_LEVEL))
 
     def _predict(self, tile: NDArray[Any]) -> NDArray[Any]:
         """The tile padded and predicted, `(block, block)` in C order."""
         plain, (height, width) = self._plain, tile.shape
         if self._padded is not None:
             _pad(tile, self._padded)
-            imagecodecs.floatpred_encode(self._padded, axis=-1, out=plain)
+            floatpred_encode(self._padded, axis=-1, out=plain)
         elif self.encoding.predictor == _HORIZONTAL:
             integers = f"u{plain.itemsize}"
-            imagecodecs.delta_encode(tile.view(integers), axis=-1, out=plain.view(integers)[:height, :width])
+            delta_encode(tile.view(integers), axis=-1, out=plain.view(integers)[:height, :width])
             plain[:height, width:] = 0  # no difference to the last column
             plain[height:] = plain[height - 1]
         elif tile.shape == plain.shape and tile.flags.c_contiguous:
@@ -175,11 +173,11 @@ class TileEncoder:
             return data.tobytes()
         try:
             if compress == "lzw":
-                packed = imagecodecs.lzw_encode(data, out=self._packed)
+                packed = lzw_encode(data, out=self._packed)
             elif compress == "zstd":
-                packed = imagecodecs.zstd_encode(data, level=level, out=self._packed)
+                packed = zstd_encode(data, level=level, out=self._packed)
             else:
-                packed = imagecodecs.deflate_encode(data, level=level, out=self._packed)
+                packed = deflate_encode(data, level=level, out=self._packed)
         except RuntimeError as error:  # the result always fits: all that can fail is to allocate the codec's state
             raise MemoryError(f"no memory for the {compress} encoder: {error}") from error
         return bytes(packed)

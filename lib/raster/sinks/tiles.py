@@ -16,7 +16,7 @@ import rasterio
 from lib.errors import OutputError
 from lib.raster.faults import writing
 from lib.raster.formats import open_output
-from lib.raster.sinks.directory import Column, Directory, directories
+from lib.raster.sinks.directory import Directory, directories
 from lib.raster.sinks.encode import Encoding
 from lib.raster.windows import steps
 from lib.units import KIB, MIB
@@ -25,10 +25,11 @@ __all__ = ["Writer", "create", "disk_bytes", "memory_bytes"]
 
 _CLASSIC_BYTES = 2**32  # a classic TIFF's places are 32 bits wide
 _DIRECTORY_BYTES = 64 * KIB  # a directory without its tables and tags
-_TAGS_BYTES = 64 * MIB  # left to tags where BigTIFF is decided: more than GDAL takes
+_TAGS_BYTES = 64 * MIB  # left to tags where BigTIFF is decided
 _DISK_BYTES_PER_TILE = 16
+_WRITEBACK_BYTES = 8 * MIB  # (MEASURED, "Bringing tiles to the disk")
 # libtiff's tables and the copies that it writes, while GDAL makes the skeleton (MEASURED, "A skeleton's tables").
-_MEMORY_BYTES_PER_TILE = 32
+_MEMORY_BYTES_PER_TILE = 24
 
 
 def tile_count(shape: tuple[int, int], bands: int, block: int, *, mask: bool = False) -> int:
@@ -83,7 +84,7 @@ def create(
             describe(dataset)
             if mask:  # it begins to exist with a first pixel
                 dataset.write_mask(np.zeros((1, 1), np.bool_), window=((0, 1), (0, 1)))
-    return Writer(path, (bands, steps(shape[0], encoding.block), steps(shape[1], encoding.block)), mask=mask)
+    return Writer(path)
 
 
 class Writer:
@@ -92,22 +93,16 @@ class Writer:
     A context: leaving it closes, an error inside leaves the file as the empty skeleton that it was for readers.
     """
 
-    def __init__(self, path: Path, grid: tuple[int, int, int], *, mask: bool) -> None:
-        """Open a skeleton.
-
-        Args:
-            path: the file, as `create` made it.
-            grid: `(bands, rows, columns)` of tiles.
-            mask: does it have one?
-        """
-        self._path, self._grid = str(path), grid
+    def __init__(self, path: Path) -> None:
+        """Open a skeleton, as `create` made it."""
+        self._path = str(path)
         with writing(self._path):
             self._file = os.open(path, os.O_RDWR)
             try:
-                found = {each.is_mask: each for each in directories(self._file)}
-                self._pixels = _Table(found[False], grid[0] * grid[1] * grid[2])
-                self._mask = _Table(found[True], grid[1] * grid[2]) if mask else None
-                self._end = os.fstat(self._file).st_size
+                images = list(directories(self._file))
+                self._pixels = next(_Table(each) for each in images if not each.is_mask)
+                self._mask = next((_Table(each) for each in images if each.is_mask), None)
+                self._end = self._flushed = os.fstat(self._file).st_size
             except BaseException:
                 os.close(self._file)
                 raise
@@ -129,7 +124,7 @@ class Writer:
         Raises:
             OutputError: the disk is full, a quota or a file-size limit was reached.
         """
-        self._append(self._pixels, (band * self._grid[1] + row) * self._grid[2] + column, data)
+        self._append(self._pixels, (band, row, column), data)
 
     def append_mask(self, row: int, column: int, data: bytes | None) -> None:
         """Add a tile of the mask; None leaves it sparse: all of it is invalid.
@@ -139,7 +134,7 @@ class Writer:
         """
         if self._mask is None:
             raise ValueError("created without a mask")
-        self._append(self._mask, row * self._grid[2] + column, data)
+        self._append(self._mask, (0, row, column), data)
 
     def close(self) -> None:
         """Bring the tiles to the disk, then write their tables.
@@ -157,32 +152,31 @@ class Writer:
         finally:
             os.close(self._file)
 
-    def _append(self, table: "_Table", index: int, data: bytes | None) -> None:
+    def _append(self, table: "_Table", place: tuple[int, int, int], data: bytes | None) -> None:
         if data is None:
             return
         if self._end + len(data) > table.most_bytes:  # `create` sees to it that this does not happen
             raise OutputError(f"{self._path}: passes the 4 GiB of a classic TIFF", hint="ask for BIGTIFF=YES")
         with writing(self._path):
             _write(self._file, data, self._end)
-        table.offsets[index], table.byte_counts[index] = self._end, len(data)
+        table.offsets[place], table.byte_counts[place] = self._end, len(data)
         self._end += len(data)
+        if self._end - self._flushed >= _WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
+            # Linux begins to write what is dirty there, and does not wait: nothing is left for the end.
+            os.posix_fadvise(self._file, self._flushed, self._end - self._flushed, os.POSIX_FADV_DONTNEED)
+            self._flushed = self._end
 
 
 class _Table:
-    """Places and sizes of one image's tiles, in the file's own types."""
+    """Places and sizes of one image's tiles, `(bands, rows, columns)` in the file's own types; 0 is a sparse tile."""
 
     __slots__ = ("byte_counts", "byte_counts_at", "most_bytes", "offsets", "offsets_at")
 
-    def __init__(self, directory: Directory, tiles: int) -> None:
-        self.offsets, self.offsets_at = _zeros(directory.offsets, tiles)
-        self.byte_counts, self.byte_counts_at = _zeros(directory.byte_counts, tiles)
+    def __init__(self, image: Directory) -> None:
+        self.offsets = np.zeros(image.offsets.count, image.offsets.dtype).reshape(-1, *image.grid)
+        self.byte_counts = np.zeros(self.offsets.shape, image.byte_counts.dtype)
+        self.offsets_at, self.byte_counts_at = image.offsets.position, image.byte_counts.position
         self.most_bytes = int(np.iinfo(self.offsets.dtype).max)
-
-
-def _zeros(column: Column, tiles: int) -> tuple[Any, int]:
-    if column.count != tiles:
-        raise ValueError(f"the skeleton has a table of {column.count} tiles, not of {tiles}")
-    return np.zeros(tiles, column.dtype), column.position
 
 
 def _write(file: int, data: Any, position: int) -> None:

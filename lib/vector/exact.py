@@ -1,0 +1,89 @@
+"""The arbiter: a row's area as `pyproj.Geod` has it, or by the shoelace about each ring's own first vertex."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lib.vector.method import AreaMethod
+from lib.vector.wkb import Column, Rings, column_of, find_rings, ring_coordinates
+
+__all__ = ["arbitrate", "exact_area"]
+
+_HALF_TURN = math.pi * (1 - 1e-12)
+
+
+def arbitrate(
+    column: Column, rings: Rings, method: AreaMethod, unsure: NDArray[np.int64], other: NDArray[np.bool_]
+) -> dict[int, tuple[float, bool]]:
+    """The exact area, m², of each row that is unsure, and whether it is wide; of `other` rows shapely knows the polygons."""
+    order = np.argsort(rings.rows, kind="stable")
+    edges = np.searchsorted(rings.rows[order], np.arange(len(column.sizes) + 1))
+    found = {}
+    for row in unsure.tolist():
+        mine = order[edges[row] : edges[row + 1]]
+        whose = _polygons_of(column, row) if other[row] else (column, rings, mine)
+        found[row] = exact_area(*whose, method), _is_wide(*whose, method)
+    return found
+
+
+def exact_area(column: Column, rings: Rings, mine: NDArray[np.int64], method: AreaMethod) -> float:
+    """The area of one row from its rings by the arbiter: Geod, or the shoelace about the ring's own first vertex; m²."""
+    total = 0.0
+    for ring in mine:
+        area = _exact_ring(_one_ring(column, rings, ring), method)
+        total += -area if rings.holes[ring] else area
+    return total
+
+
+def _one_ring(column: Column, rings: Rings, ring: Any) -> NDArray[np.float64]:
+    one = slice(ring, ring + 1)
+    return ring_coordinates(column.data, rings.starts[one], rings.counts[one], 8 * column.dimensions[rings.rows[one]])
+
+
+def _is_wide(column: Column, rings: Rings, mine: NDArray[np.int64], method: AreaMethod) -> bool:
+    """Whether an edge of one row spans 180° of longitude or more."""
+    if method.mode == "planar":
+        return False
+    for ring in mine:
+        xy = _one_ring(column, rings, ring)
+        x = xy[:, 0] if method.to_degrees is None else method.to_degrees.transform(xy[:, 0], xy[:, 1])[0]
+        with np.errstate(invalid="ignore"):  # infinite coordinates, which have no area either
+            if (np.abs(np.diff(x)) * method.unit >= _HALF_TURN).any():
+                return True
+    return False
+
+
+def _exact_ring(xy: NDArray[np.float64], method: AreaMethod) -> float:
+    if len(xy) == 0:
+        return 0.0
+    if method.mode == "planar":
+        near = xy - xy[0]
+        cross = near[:-1, 0] * near[1:, 1] - near[1:, 0] * near[:-1, 1]
+        return abs(float(cross.sum())) * 0.5 * method.unit**2
+    assert method.geod is not None  # noqa: S101 - for mypy
+    x, y = xy[:, 0], xy[:, 1]
+    if method.to_degrees is not None:
+        x, y = method.to_degrees.transform(x, y)
+    degrees = math.degrees(method.unit)
+    return abs(float(method.geod.polygon_area_perimeter(x * degrees, y * degrees)[0]))
+
+
+def _polygons_of(column: Column, row: int) -> tuple[Column, Rings, NDArray[np.int64]]:
+    """The polygons of a collection or of a geometry in another byte order, by way of shapely."""
+    import pyarrow as pa
+    import shapely
+
+    start, size = int(column.starts[row]), int(column.sizes[row])
+    parts: list[Any] = [shapely.from_wkb(column.data[start : start + size].tobytes())]
+    polygons = []
+    while parts:
+        part = parts.pop()
+        if part.geom_type == "GeometryCollection":
+            parts.extend(part.geoms)
+        elif part.geom_type in ("Polygon", "MultiPolygon"):
+            polygons.append(shapely.to_wkb(part, byte_order=1, output_dimension=2))
+    plain = column_of(pa.array(polygons, pa.binary()))
+    rings = find_rings(plain)
+    return plain, rings, np.arange(len(rings.rows))

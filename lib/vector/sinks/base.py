@@ -1,0 +1,168 @@
+"""What all sinks have: how a layer looks in the output, and the one call that writes it from a stream of batches.
+
+A sink keeps the layer's name, geometry type, CRS and fields as the source has them. Geometries of sources that do not tell
+polygons from multipolygons become multi, as `ogr2ogr` makes them. Spatial indexes are built.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import pyarrow as pa
+import pyogrio
+
+from lib.units import MIB
+from lib.vector import ogr
+from lib.vector.sources import LayerFacts
+from lib.vector.wkb import promote_to_multi
+
+__all__ = ["TEXT_LISTS", "Index", "VectorSink", "unused"]
+
+_WRITTEN_TYPES = (
+    "Unknown",
+    "Point",
+    "LineString",
+    "Polygon",
+    "MultiPoint",
+    "MultiLineString",
+    "MultiPolygon",
+    "GeometryCollection",
+)
+# Lists become texts in formats that have none.
+TEXT_LISTS: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("OFTStringList", "OFTIntegerList", "OFTInteger64List", "OFTRealList"), ("OFTString",)
+)
+# Formats that pack coordinates: 31 MiB of file geodatabase became 94 MiB of GeoPackage.
+_PACKED = {"OpenFileGDB": 4}
+_ROW_BYTES = 150
+
+
+class Index(NamedTuple):
+    """What an index takes, bytes: while features are written, and beside that at the end, in the memory that batches had."""
+
+    held_bytes: int = 0
+    built_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSink(ABC):
+    """An output layer.
+
+    Attributes:
+        label: the source's base name, for messages.
+        layer: its name.
+        geometry_type: what it declares; None where there are no geometries.
+        geometry_column: the geometry column of the batches; None where there is none.
+        crs: `EPSG:…` or WKT.
+        promotes: whether single geometries become multi.
+        keeps_fids: whether the batches carry the source's feature ids.
+        layer_options: GDAL's layer creation options.
+    """
+
+    label: str
+    layer: str
+    geometry_type: str | None
+    geometry_column: str | None
+    crs: str | None
+    promotes: bool
+    keeps_fids: bool
+    layer_options: dict[str, str]
+
+    driver: ClassVar[str]
+    # Types of fields that it cannot keep, and what each may become.
+    becomes: ClassVar[Mapping[str, tuple[str, ...]]]
+    # Pages and buffers of its own, as far as a plan that writes nothing must know them; a job measures them.
+    own_bytes: ClassVar[int]
+    # What it holds of a large feature while it is written, as multiples of that.
+    feature_copies: ClassVar[float]
+    # What the output takes on disk, beside the source's size: 2 where features are written twice.
+    disk_factor: ClassVar[int] = 1
+
+    @classmethod
+    @abstractmethod
+    def of(cls, facts: LayerFacts) -> Self:
+        """The sink for a layer; raises DestinationError where it cannot hold such a one."""
+
+    @classmethod
+    def _of(cls, facts: LayerFacts, layer_options: dict[str, str], *, keeps_fids: bool = False) -> Self:
+        promotes = facts.is_multi_unsure
+        if promotes:
+            import pyarrow.compute  # noqa: F401 - now, and not amid the work
+        return cls(
+            label=facts.label,
+            layer=facts.layer,
+            geometry_type=f"Multi{facts.geometry_type}" if promotes else _declared(facts.geometry_type),
+            geometry_column=facts.geometry_name,
+            crs=facts.crs,
+            promotes=promotes,
+            keeps_fids=keeps_fids,
+            layer_options=layer_options,
+        )
+
+    @abstractmethod
+    def index(self, facts: LayerFacts, share: float) -> Index:
+        """What its index takes; where its size is a choice, such a share of what makes it faster."""
+
+    def config(self, index: Index) -> dict[str, str]:
+        """GDAL's configuration for such an index."""
+        del index
+        return {}
+
+    def disk(self, facts: LayerFacts) -> int:
+        """Upper estimate of the output, bytes."""
+        return self.disk_factor * (
+            facts.source_bytes * _PACKED.get(facts.driver, 1) + max(facts.features, 0) * _ROW_BYTES + MIB
+        )
+
+    @abstractmethod
+    def check(self, geometries: Any) -> None:
+        """Raises OutputError where an Arrow WKB array has what the format cannot hold."""
+
+    def conform(self, batch: Any) -> Any:
+        """A batch as the sink can hold it.
+
+        Raises:
+            OutputError: it has what the format cannot hold.
+        """
+        if self.geometry_column is None:
+            return batch
+        at = batch.schema.get_field_index(self.geometry_column)
+        self.check(batch.column(at))
+        if not self.promotes:
+            return batch
+        return batch.set_column(at, batch.schema.field(at), promote_to_multi(batch.column(at)))
+
+    def write(self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str]) -> None:
+        """Write the batches, as they come, into a new file."""
+        geometry = (
+            {"geometry_name": self.geometry_column, "geometry_type": self.geometry_type} if self.geometry_type else {}
+        )
+        pyogrio.raw.write_arrow(
+            pa.RecordBatchReader.from_batches(schema, batches),
+            path,
+            layer=self.layer,
+            driver=self.driver,
+            crs=self.crs,
+            layer_options=self.layer_options,
+            layer_metadata=metadata,  # of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml
+            **geometry,
+        )
+
+    def reopened(self, path: Path) -> tuple[dict[str, Any], list[str]]:
+        """The output's description, its features counted where the header has no number (an empty FlatGeobuf)."""
+        return ogr.read_info(str(path), self.layer, count=True)
+
+
+def _declared(geometry_type: str | None) -> str | None:
+    """What pyogrio can declare; other types are written as they are, under "Unknown"."""
+    if geometry_type is None or geometry_type.removesuffix(" Z") in _WRITTEN_TYPES:
+        return geometry_type
+    return "Unknown"
+
+
+def unused(names: tuple[str, ...], facts: LayerFacts) -> str:
+    """The first name that no field of the layer has, whatever its case."""
+    fields = {name.lower() for name in facts.fields}
+    return next((name for name in names if name not in fields), names[-1] + "_")

@@ -1,0 +1,43 @@
+"""Sources: what a layer is, how large its features are as far as a bounded look tells, and its batches.
+
+A kind of reader is a module here, and a line in `open_source`; what a format's own files tell beside OGR is a module here, and a
+line in `ogr.FORMATS`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from lib.vector.sources.facts import LayerFacts, Place, Sizes
+
+__all__ = ["LayerFacts", "Place", "Sizes", "VectorSource", "open_source"]
+
+
+class VectorSource(Protocol):
+    """A layer to read: opened once, streamed as often as is asked."""
+
+    @property
+    def facts(self) -> LayerFacts:
+        """What is known of it."""
+
+    def count(self) -> int | None:
+        """Features by another way than the stream's, after the pass or beside it; None where there is none; raises DataError."""
+
+    def batches(
+        self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
+    ) -> AbstractContextManager[Any]:
+        """The layer as a reader of Arrow record batches of at most so many rows, and bytes where the driver keeps that."""
+
+    def at(self, place: Place, rows: int, batch_bytes: int) -> AbstractContextManager[Iterator[Any]]:
+        """The batches about a place, which are read to their end."""
+
+
+def open_source(source: str, layer: str | None, label: str, rows: int) -> VectorSource:
+    """The layer, to be read in batches of at most so many rows.
+
+    Raises:
+        SourceError: it is missing, or no layer that can be streamed.
+    """
+    from lib.vector.sources.ogr import OgrSource
+
+    return OgrSource.opened(source, layer, label, rows)

@@ -1,0 +1,319 @@
+"""Layers that OGR reads: their header facts, every way in which one is unusable, and their batches.
+
+Opens datasets and reads no features to plan; what a format's own files tell beside OGR is in `FORMATS`.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from lib.errors import DataError, SourceError
+from lib.publish import is_local
+from lib.vector import ogr
+from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
+from lib.vector.sources.facts import LayerFacts, Place, Sizes
+
+__all__ = ["FORMATS", "Format", "OgrSource", "dataset_bytes"]
+
+_CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECASE)
+_DECLARED_CURVES = frozenset(
+    ("CURVE", "CURVEPOLYGON", "CIRCULARSTRING", "COMPOUNDCURVE", "MULTICURVE", "MULTISURFACE", "SURFACE")
+)
+_LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
+# What OGR's interleaved or unordered readers do not give through one layer's Arrow stream.
+_NOT_STREAMED = ("OSM",)
+_PACKED = {b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip"}
+# Of a dataset that is several files: those with the same stem, by the suffix of the one that is named.
+_SHAPEFILE_PARTS = (".shp", ".shx", ".dbf")
+_MAPINFO_PARTS = (".tab", ".dat", ".map", ".id", ".ind", ".mif", ".mid")
+_PARTS = {suffix: parts for parts in (_SHAPEFILE_PARTS, _MAPINFO_PARTS) for suffix in parts}
+
+
+class Format(Protocol):
+    """What a format's own files say beside OGR, as a module."""
+
+    def sizes(self, path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
+        """Sizes of a layer's features, by a bounded look; raises SourceError or DataError where the files are damaged."""
+
+    def count(self, path: Path, layer: str, label: str) -> int | None:
+        """Features by another way than OGR's stream; raises DataError or SourceError where that meets damage."""
+
+
+FORMATS: dict[str, Format] = {
+    "GPKG": sqlite,
+    "SQLite": sqlite,
+    "ESRI Shapefile": shapefile,
+    "FlatGeobuf": flatgeobuf,
+    "GeoJSON": texts,
+    "GeoJSONSeq": texts,
+    "CSV": texts,
+}
+# Of the others OGR's own count, which it made when it opened them, is as good.
+_COUNTED_BESIDE = ("GPKG", "ESRI Shapefile", "FlatGeobuf", "GeoJSONSeq")
+
+
+@dataclass(frozen=True, slots=True)
+class OgrSource:
+    """A layer that OGR streams.
+
+    Attributes:
+        facts: of the layer.
+        path: the file that the layer is in.
+    """
+
+    facts: LayerFacts
+    path: Path
+
+    @classmethod
+    def opened(cls, source: str, layer: str | None, label: str, rows: int) -> Self:
+        """The layer, by its header; it is to be read in batches of at most `rows`.
+
+        Raises:
+            SourceError: it is missing, no vector dataset, or has not that one layer; it has curves; its files are cut short.
+        """
+        path = Path(source)
+        if not is_local(source):
+            raise SourceError(
+                f"{label} is no local file: how large its features are is not known beforehand",
+                hint="fetch it first, or unpack it",
+            )
+        _check_files(path, label)
+        info, notes = _info(source, layer, label)
+        if layer is None:
+            _check_single(notes, label)
+        _check_streamed(info, label)
+        path = _layer_path(path, info)
+        _check_curves(path, info, label)
+        sizes = _sizes(path, info, label, rows)
+        return cls(_facts(source, label, info, notes, path, sizes), path)
+
+    def count(self) -> int | None:
+        """Features by another way than OGR's Arrow stream, which ends early without an error on a corrupt page.
+
+        Raises:
+            DataError: the count itself meets damage.
+        """
+        facts = self.facts
+        if facts.sizes.count >= 0 and facts.driver != "ESRI Shapefile":  # whose index has the deleted ones, too
+            return facts.sizes.count
+        if facts.driver in _COUNTED_BESIDE and (form := _format(facts.driver, self.path)):
+            return form.count(self.path, facts.layer, facts.label)
+        return facts.features if facts.features >= 0 else None
+
+    @contextmanager
+    def batches(
+        self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
+    ) -> Iterator[Any]:
+        """The layer as a reader of batches of at most so many rows; of a GeoPackage OGR holds them to the bytes, too."""
+        with self._opened(rows, batch_bytes, fids=fids, columns=columns) as reader:
+            yield reader
+
+    @contextmanager
+    def at(self, place: Place, rows: int, batch_bytes: int) -> Iterator[Iterator[Any]]:
+        """The batch at a place alone. Of a GeoPackage by feature ids: to skip rows and close early there ends in a segfault."""
+        if place.fid is None:
+            with self._opened(rows, batch_bytes, skip=place.row) as reader:
+                yield islice(reader, 1)
+        else:
+            column = '"' + (self.facts.fid_column or "fid").replace('"', '""') + '"'
+            where = f"{column} BETWEEN {place.fid - rows // 2} AND {place.fid + rows // 2}"
+            with self._opened(rows, batch_bytes, where=where) as reader:
+                yield reader
+
+    @contextmanager
+    def _opened(self, rows: int, batch_bytes: int, **options: Any) -> Iterator[Any]:
+        facts = self.facts
+        limit_bytes = max(batch_bytes, facts.sizes.largest_bytes) + 2**20
+        with (
+            ogr.configured(**ogr.reading(facts.driver, limit_bytes)),
+            ogr.open_batches(facts.source, facts.layer, facts.at_most(rows), **options) as (_, reader),
+        ):
+            yield reader
+
+
+def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path: Path, sizes: Sizes) -> LayerFacts:
+    subtypes = ("" if each in ("OFSTNone", "Unknown") else f":{each}" for each in info["ogr_subtypes"])
+    return LayerFacts(
+        source=source,
+        label=label,
+        driver=info["driver"],
+        layer=info["layer_name"],
+        fields=tuple(map(str, info["fields"])),
+        field_types=tuple(kind + sub for kind, sub in zip(info["ogr_types"], subtypes, strict=True)),
+        geometry_type=info["geometry_type"],
+        geometry_name=ogr.geometry_column(info) if info["geometry_type"] else None,
+        fid_column=info["fid_column"],
+        crs=info["crs"],
+        features=sizes.count if sizes.count >= 0 else _features(source, path, info, label),
+        source_bytes=dataset_bytes(path),
+        sizes=sizes,
+        notes=tuple(note for note in notes if "More than one layer" not in note),
+    )
+
+
+def _features(source: str, path: Path, info: dict[str, Any], label: str) -> int:
+    """Features as the header counts them; else as the table bounds them, or counted: indexes are planned by them."""
+    if info["features"] >= 0:
+        return int(info["features"])
+    if info["driver"] in ("GPKG", "SQLite") and (bound := sqlite.most_rows(path, info["layer_name"])) >= 0:
+        return bound
+    try:
+        return int(ogr.read_info(source, info["layer_name"], count=True)[0]["features"])
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DataError(f"{label}: layer {info['layer_name']} cannot be counted: {ogr.one_line(error)}") from error
+
+
+def _format(driver: str, path: Path) -> Format | None:
+    """What knows the format of a file; a table without its .shp is not a Shapefile to it."""
+    is_whole = path.is_file() and (driver != "ESRI Shapefile" or path.suffix.lower() == ".shp")
+    return FORMATS.get(driver) if is_whole else None
+
+
+def _sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
+    features, overhead = int(info["features"]), 8 * (len(info["fields"]) + 1)
+    mean = dataset_bytes(path) // features + overhead if features > 0 else 0
+    form = _format(info["driver"], path)
+    if form is None:
+        return Sizes(mean)
+    found = form.sizes(path, info, label, rows)
+    if form is not sqlite:
+        return found
+    # What was not looked at may be larger than what was: by the file's size.
+    return replace(found, mean_bytes=max(mean, found.mean_bytes + overhead))
+
+
+def dataset_bytes(path: Path) -> int:
+    """Size of the files that make up a dataset; 0 where they are not local."""
+    if (parts := _PARTS.get(path.suffix.lower())) is not None:
+        return sum(part.stat().st_size for end in parts if (part := shapefile.sibling(path, end)))
+    if path.is_dir():
+        return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _layer_path(path: Path, info: dict[str, Any]) -> Path:
+    """The file that a layer is in: of a folder of Shapefiles, the one that bears its name; of a Shapefile's parts, its .shp."""
+    if info["driver"] != "ESRI Shapefile":
+        return path
+    return shapefile.sibling(path / f"{info['layer_name']}.shp" if path.is_dir() else path, ".shp") or path
+
+
+def _check_streamed(info: dict[str, Any], label: str) -> None:
+    if info["driver"] in _NOT_STREAMED:
+        raise SourceError(
+            f"{label}: {info['driver']} layers cannot be streamed one by one",
+            hint="convert it first: ogr2ogr layers.gpkg SOURCE",
+        )
+    if info["driver"] == "OGR_VRT":
+        raise SourceError(
+            f"{label} is a VRT: how large the features of its sources are is not known beforehand",
+            hint="name its source, or write it out: ogr2ogr out.gpkg SOURCE",
+        )
+
+
+def _check_curves(path: Path, info: dict[str, Any], label: str) -> None:
+    """OGR linearises the name of a GeoPackage's type: the file is asked."""
+    kind = info["geometry_type"]
+    if kind and (
+        _CURVES.search(kind)
+        or (info["driver"] == "GPKG" and sqlite.declared_type(path, info["layer_name"]) in _DECLARED_CURVES)
+    ):
+        raise SourceError(f"{label}: layer {info['layer_name']} has curve geometries", hint=_LINEAR_HINT)
+
+
+def _check_files(path: Path, label: str) -> None:
+    if not path.exists():
+        raise SourceError(f"source {path} does not exist", hint="check the path")
+    if path.is_file() and path.stat().st_size == 0:
+        raise SourceError(f"{label} is an empty file", hint="fetch or export it again")
+    if path.is_file() and (packed := _packed(path)):
+        raise SourceError(
+            f"{label} is packed ({packed}): how large its features are is not known beforehand", hint="unpack it first"
+        )
+    if ogr.wal_bytes(path) and ogr.is_immutable(path):
+        raise SourceError(
+            f"{label} has changes that are only in its write-ahead log {path.name}-wal: a program ended without closing it",
+            hint=f"put them into the file: sqlite3 {path.name} 'PRAGMA wal_checkpoint(TRUNCATE)'",
+        )
+
+
+def _packed(path: Path) -> str:
+    """How a file is packed, by its first bytes; empty where it is not."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return next((name for magic, name in _PACKED.items() if start.startswith(magic)), "")
+
+
+def _info(source: str, layer: str | None, label: str) -> tuple[dict[str, Any], list[str]]:
+    try:
+        return ogr.read_info(source, layer)
+    except MemoryError:
+        raise
+    except Exception as error:
+        words = ogr.one_line(error)
+        if layer is not None and "could not be opened" in words:
+            names = _layer_names(source)
+            raise SourceError(
+                f"{label} has no layer {layer!r}; it has {', '.join(names) or 'none'}",
+                hint="choose one with --layer",
+                layers=names,
+            ) from error
+        if "malformed" in words or "corrupt" in words.lower():
+            raise SourceError(f"{label} is damaged: {words}", hint="fetch or export it again") from error
+        raise _not_vector(source, label, words) from error
+
+
+def _not_vector(source: str, label: str, words: str) -> SourceError:
+    """Why OGR does not open it, in the user's terms."""
+    path = Path(source)
+    if path.is_dir():
+        return SourceError(f"{label} is a folder and no vector dataset", hint="name a file, or a .gdb folder")
+    if _is_raster(source):
+        return SourceError(f"{label} is a raster", hint="use `swath raster`")
+    if "not recognized" in words or "list index" in words or "out of bounds" in words:
+        return SourceError(f"{label} is not a vector dataset that OGR reads", hint="check it with `ogrinfo`")
+    return SourceError(f"{label} cannot be opened: {words}", hint="check it with `ogrinfo`")
+
+
+def _is_raster(source: str) -> bool:
+    """Ask the raster library, which is only imported to word this error."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import rasterio
+
+            with rasterio.open(source):
+                return True
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - then it is no raster
+            return False
+
+
+def _check_single(notes: list[str], label: str) -> None:
+    """Several layers and none named: pyogrio warns and takes the first, we do not."""
+    for note in notes:
+        if note.startswith("More than one layer"):
+            names = re.findall(r"'([^']*)'", note.partition("':")[2])
+            raise SourceError(
+                f"{label} has {len(names)} layers: {', '.join(names)}", hint="choose one with --layer", layers=names
+            )
+
+
+def _layer_names(source: str) -> list[str]:
+    try:
+        info, notes = ogr.read_info(source)
+    except Exception:  # noqa: BLE001 - it only words an error
+        return []
+    for note in notes:
+        if note.startswith("More than one layer"):
+            return re.findall(r"'([^']*)'", note.partition("':")[2])
+    return [info["layer_name"]]

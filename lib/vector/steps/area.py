@@ -1,0 +1,103 @@
+"""Keep features by their area on the ground."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lib.errors import DataError, SourceError
+from lib.jobs import VectorJob
+from lib.units import MIB
+from lib.vector.area import decide
+from lib.vector.method import AreaMethod, Bounds, area_method
+from lib.vector.sources import LayerFacts
+from lib.vector.steps import Tally, keep
+from lib.vector.wkb import CURVES, column_of, is_any_of
+
+__all__ = ["AreaStep", "prepare"]
+
+# Temporaries of `_VERTICES_AT_ONCE` vertices; offsets, types, rings and sums of each row.
+_BLOCK_BYTES = 4 * MIB
+_ROW_BYTES = 220
+
+
+def prepare(job: VectorJob, facts: LayerFacts) -> "AreaStep":
+    """The step.
+
+    Raises:
+        SourceError: there are no geometries, or no CRS in which an area means anything.
+    """
+    if facts.geometry_name is None:
+        raise SourceError(
+            f"{facts.label}: layer {facts.layer} has no geometries, so no areas", hint="leave the area out"
+        )
+    method = area_method(facts.crs, job.area, facts.label)
+    return AreaStep(facts.label, facts.geometry_name, method, Bounds(job.min_area_sqm, job.max_area_sqm))
+
+
+@dataclass(frozen=True, slots=True)
+class AreaStep:
+    """Keeps the features whose areas are within bounds.
+
+    Attributes:
+        label: the source's base name, for messages.
+        column: the geometry column of the batches.
+        method: how areas are measured.
+        bounds: areas that are kept.
+    """
+
+    label: str
+    column: str
+    method: AreaMethod
+    bounds: Bounds
+    name: str = "area"
+
+    def schema(self, schema: Any) -> Any:
+        """As it is."""
+        return schema
+
+    def memory(self, batch_bytes: int, rows: int) -> int:
+        """A block of vertices, and of each row its place."""
+        return min(_BLOCK_BYTES, 8 * batch_bytes) + rows * _ROW_BYTES
+
+    def apply(self, batch: Any, tally: Tally) -> Any:
+        """The rows whose area is within the bounds.
+
+        Raises:
+            DataError: a curve, or bytes that are no geometry.
+        """
+        column = column_of(batch.column(batch.schema.get_field_index(self.column)))
+        if is_any_of(column.types, CURVES).any():
+            raise DataError(
+                f"{self.label} has curve geometries",
+                hint="make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE",
+            )
+        decision = decide(column, self.method, self.bounds)
+        if decision.damaged:
+            raise DataError(
+                f"{self.label}: {decision.damaged} geometries of batch {tally.batches} end before their rings do"
+            )
+        tally.counts.update(
+            features_null_area=decision.without_area, arbitrated=decision.arbitrated, wide=decision.wide
+        )
+        return keep(batch, decision.keep)
+
+    def reference(self, geometry: Any) -> bool | None:
+        """Whether the area by the plain path is within the bounds; None where the order of a sum would decide."""
+        from lib.vector.recompute import near, plain_area
+
+        area = plain_area(geometry, self.method)
+        return None if near(area, self.bounds) else self.bounds.holds(area)
+
+    def result(self, tally: Tally) -> dict[str, Any]:
+        """How areas were measured, and how many had none or were close."""
+        counted = {key: tally.counts[key] for key in ("features_null_area", "arbitrated")}
+        return counted | {"area_mode": self.method.mode}
+
+    def notes(self, tally: Tally) -> list[str]:
+        """Of edges that a geodesic takes the other way around."""
+        if not tally.counts["wide"]:
+            return []
+        words = (
+            f"{self.label}: edges of {tally.counts['wide']} features span 180° or more of longitude: "
+            "their geodesic area is that of the other side, the short way around"
+        )
+        return [words]

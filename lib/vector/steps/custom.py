@@ -1,0 +1,100 @@
+"""Keep features by a user's function, which is given each batch and returns a mask or rows of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lib.errors import FunctionError
+from lib.jobs import VectorJob
+from lib.memory.function import call
+from lib.memory.work import load_function
+from lib.vector.sources import LayerFacts
+from lib.vector.steps import Tally, keep
+
+__all__ = ["CustomStep", "prepare"]
+
+
+def prepare(job: VectorJob, facts: LayerFacts) -> "CustomStep":
+    """The step.
+
+    Raises:
+        UsageError: the function cannot be imported.
+    """
+    del facts
+    assert job.function is not None  # noqa: S101 - for mypy: it was asked for
+    return CustomStep(load_function(job.function), job.function)
+
+
+@dataclass(frozen=True, slots=True)
+class CustomStep:
+    """Keeps what a function keeps.
+
+    Attributes:
+        function: the user's.
+        function_name: `module:name`, for messages.
+    """
+
+    function: Callable[..., Any]
+    function_name: str
+    name: str = "custom"
+
+    def schema(self, schema: Any) -> Any:
+        """As it is."""
+        return schema
+
+    def memory(self, batch_bytes: int, rows: int) -> int:
+        """A function's memory is measured, not known."""
+        del rows
+        return batch_bytes
+
+    def apply(self, batch: Any, tally: Tally) -> Any:
+        """The rows that the function keeps.
+
+        Raises:
+            FunctionError: it raised, or returned neither a mask nor rows of the batch's schema.
+        """
+        del tally
+        if batch.num_rows == 0:
+            return batch
+        answer = call(self.function, self.function_name, batch)
+        if isinstance(answer, pa.Table):
+            answer = (answer.combine_chunks().to_batches() or [batch.slice(0, 0)])[0]
+        if isinstance(answer, pa.RecordBatch):
+            if not answer.schema.equals(batch.schema):
+                raise FunctionError(
+                    f"function {self.function_name} returned columns {answer.schema.names}, not {batch.schema.names}",
+                    hint="return a boolean mask, or rows of the batch that was given, with its schema",
+                )
+            return answer
+        return keep(batch, self._mask(answer, batch.num_rows))
+
+    def _mask(self, answer: Any, rows: int) -> NDArray[np.bool_]:
+        if isinstance(answer, (pa.Array, pa.ChunkedArray)):
+            answer = answer.fill_null(False) if pa.types.is_boolean(answer.type) else answer
+            answer = answer.to_numpy(zero_copy_only=False) if isinstance(answer, pa.Array) else answer.to_numpy()
+        mask = np.asarray(answer)
+        if mask.dtype != np.bool_ or mask.shape != (rows,):
+            raise FunctionError(
+                f"function {self.function_name} returned {mask.dtype} of shape {mask.shape} for {rows} rows",
+                hint="return a boolean mask of the batch's length, or a filtered batch",
+            )
+        return mask
+
+    def reference(self, geometry: Any) -> bool | None:
+        """Not known here."""
+        del geometry
+        return None
+
+    def result(self, tally: Tally) -> dict[str, Any]:
+        """Nothing beyond what it dropped."""
+        del tally
+        return {}
+
+    def notes(self, tally: Tally) -> list[str]:
+        """None."""
+        del tally
+        return []

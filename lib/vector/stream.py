@@ -1,0 +1,133 @@
+"""The stream from source to sink: one generator, pulled by the sink; nothing is kept between batches but counts.
+
+A thread reads the next batch while this one is worked on: OGR, SQLite and Arrow let go of the interpreter while they read.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from lib.memory.cap import trim
+from lib.memory.meter import Meter
+from lib.vector import ogr
+from lib.vector.sinks import VectorSink
+from lib.vector.steps import Step, Tally
+
+__all__ = ["Next", "ahead_of", "apply", "plain", "stream"]
+
+Next = Callable[[], Any]
+# A batch that is so many times as large as was planned is worked on in slices.
+_TOO_LARGE = 2
+
+
+@contextmanager
+def ahead_of(reader: Any, label: str) -> Iterator[Next]:
+    """What gives the reader's next batch, None behind the last, while a thread reads one more; it is in one thread at a time."""
+    read = plain(reader, label)
+    pool = ThreadPoolExecutor(1, "swath-reader")
+    coming: list[Future[Any]] = [pool.submit(read)]
+
+    def take() -> Any:
+        batch = coming.pop().result()
+        coming.append(pool.submit(read) if batch is not None else _ended())
+        return batch
+
+    try:
+        yield take
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ended() -> Future[Any]:
+    end: Future[Any] = Future()
+    end.set_result(None)
+    return end
+
+
+def plain(reader: Any, label: str) -> Next:
+    """What gives the reader's next batch, None behind the last; raises DataError."""
+
+    def take() -> Any:
+        with ogr.reads(label):
+            try:
+                return reader.read_next_batch()
+            except StopIteration:
+                return None
+
+    return take
+
+
+def apply(batch: Any, steps: Sequence[Step], tally: Tally) -> Any:
+    """What is left of a batch behind all steps."""
+    for step in steps:
+        before = batch.num_rows
+        batch = step.apply(batch, tally)
+        tally.dropped[step.name] += before - batch.num_rows
+    return batch
+
+
+def stream(
+    take: Next,
+    steps: Sequence[Step],
+    sink: VectorSink,
+    tally: Tally,
+    meter: Meter,
+    *,
+    label: str,
+    batch_bytes: int,
+    chunks: int,
+    after: Callable[[Any], None],
+) -> Iterator[Any]:
+    """The batches for the sink; empty ones are left out.
+
+    An exception is kept in the tally before it is raised, because the library that pulls this stream hides it.
+
+    Args:
+        take: gives the next batch.
+        steps: done to each.
+        sink: conforms what is left to its format.
+        tally: counts.
+        meter: is ticked by batch.
+        label: the source's name, for errors.
+        batch_bytes: what a batch was planned to have.
+        chunks: how many batches there will be; 0 where not known.
+        after: is called when a batch has been written, with the batch's size in bytes; with None behind the last.
+    """
+    try:
+        meter.start(chunks)
+        while (batch := take()) is not None:
+            tally.batches += 1
+            tally.read += batch.num_rows
+            size = batch.nbytes
+            for piece in _pieces(batch, batch_bytes):
+                kept = apply(piece, steps, tally)
+                del piece
+                if kept.num_rows:
+                    tally.kept += kept.num_rows
+                    yield sink.conform(kept)
+                del kept
+            del batch
+            after(size)
+            meter.chunk()
+        after(None)
+        trim()  # indexes are planned in the memory that the batches had
+        meter.phase("close", patient=True)
+    except MemoryError as error:
+        tally.error = error
+        raise
+    except Exception as error:
+        tally.error = ogr.translated(error, label, writing=False)
+        raise
+
+
+def _pieces(batch: Any, batch_bytes: int) -> Iterator[Any]:
+    """A batch, or slices of it where it is much larger than was planned."""
+    size = batch.nbytes
+    count = -(-size // batch_bytes) if batch_bytes and size > _TOO_LARGE * batch_bytes else 1
+    rows = max(1, -(-batch.num_rows // count))
+    if rows >= batch.num_rows:
+        yield batch
+        return
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)

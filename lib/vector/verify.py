@@ -1,0 +1,337 @@
+"""Checks of a vector output against its source: structure and counts always, recomputation by the plain path (`recompute.py`).
+
+`basic` ends every run; `prepare` is a job of its own with flat memory: every row decodes, a seeded sample satisfies the
+predicate, and sampled batches of the source are judged again, so that rows lost, doubled or mixed up are seen. What is found is
+recorded on the bench; nothing here raises for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib import provenance
+from lib.jobs import Resources, VectorJob, VerifyJob
+from lib.memory.work import Bench, Room
+from lib.reports import Outcome, Plan
+from lib.units import MIB
+from lib.vector import ogr
+from lib.vector.layer import LayerWork
+from lib.vector.plan import Task
+from lib.vector.probe import first_batches
+from lib.vector.sinks import SINKS
+from lib.vector.sources import VectorSource, open_source
+from lib.vector.steps import Step, steps_of
+from lib.vector.wkb import values_of
+
+__all__ = ["VerifyWork", "basic", "prepare", "read_provenance"]
+
+_BASIC_ROWS = 16
+_BASIC_BYTES = 2 * MIB
+_FULL_ROWS = 2048
+_SOURCE_BATCHES = 4
+_SOURCE_ROWS = 1024
+_SEED = 20240229
+_MOST_ROWS = 4096
+# Digests, decoded geometries and Python objects of a batch, for each of its bytes.
+_PER_BATCH_BYTE = 9
+# What a run takes beside what a look sees: traces and the meter.
+_RUN_BYTES = 2 * MIB
+
+
+def read_provenance(path: str | Path) -> dict[str, Any] | None:
+    """The record of the job that wrote an output, without resources and folders; None where it says nothing."""
+    try:
+        info, _ = ogr.read_info(str(path))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - no dataset: no provenance
+        return None
+    # Of the layer; a GeoPackage's was once the dataset's.
+    found = (info["dataset_metadata"] or {}) | (info["layer_metadata"] or {})
+    return provenance.job_in(found, "vector")
+
+
+def basic(
+    output: Path,
+    job: VectorJob,
+    expected: Mapping[str, Any],
+    result: Mapping[str, Any] | None,
+    bench: Bench,
+    steps: Sequence[Step],
+) -> None:
+    """Structure, counts and a few recomputed rows; each as a check on the bench.
+
+    Args:
+        output: the file written.
+        job: what wrote it.
+        expected: the plan's `expected`.
+        result: the engine's result, for its counts.
+        bench: where checks go.
+        steps: what was done.
+    """
+    info = _structure(str(output), expected, result, bench)
+    if info is None or not recomputes(job, steps):
+        return
+    values = _first_geometries(str(output), info, int(expected["largest_feature_bytes"]))
+    _Sample(steps).judge(values).check(bench)
+
+
+def recomputes(job: VectorJob, steps: Sequence[Step]) -> bool:
+    """Whether rows of a job's output are recomputed: an area can be."""
+    return job.verify != "none" and any(step.name == "area" for step in steps)
+
+
+@dataclass(slots=True)
+class _Sample:
+    """Rows of the output that are judged by the plain path of the steps that were done."""
+
+    steps: Sequence[Step]
+    rows: int = 0
+    wrong: int = 0
+
+    def judge(self, geometries: list[bytes | None]) -> "_Sample":
+        """Take WKB values in."""
+        from shapely import from_wkb
+
+        self.rows += len(geometries)
+        while geometries:  # one by one: a large one is not held twice
+            self.wrong += _verdict(self.steps, from_wkb(geometries.pop())) is False
+        return self
+
+    def check(self, bench: Bench) -> None:
+        """Record what was found."""
+        mode = next((getattr(step, "method").mode for step in self.steps if step.name == "area"), "")  # noqa: B009
+        bench.check(
+            "areas", self.wrong == 0, f"{self.wrong} of {self.rows} recomputed rows are outside the bounds ({mode})"
+        )
+
+
+def _verdict(steps: Sequence[Step], geometry: Any) -> bool | None:
+    """Whether a row stays by all steps' plain paths; False where one drops it, None where none does and one does not decide."""
+    verdicts = [step.reference(geometry) for step in steps]
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def _first_geometries(output: str, info: dict[str, Any], largest_bytes: int) -> list[bytes | None]:
+    """The first rows' WKB, a few MiB or one of them; the reader, which holds copies of its own, is closed behind them."""
+    most_rows = max(1, min(_BASIC_ROWS, _BASIC_BYTES // max(largest_bytes, 1)))
+    with (
+        ogr.configured(OGR_GPKG_NUM_THREADS="1"),
+        ogr.open_batches(output, info["layer_name"], most_rows, columns=[]) as (_, reader),
+    ):
+        for batch in reader:
+            return values_of(batch.column(_geometry_index(batch, info)))
+    return []
+
+
+def _geometry_index(batch: Any, info: dict[str, Any]) -> int:
+    return int(batch.schema.get_field_index(ogr.geometry_column(info)))
+
+
+def _structure(
+    output: str, expected: Mapping[str, Any], result: Mapping[str, Any] | None, bench: Bench
+) -> dict[str, Any] | None:
+    """Open the output and compare its description; None where it does not open."""
+    try:
+        info, _ = ogr.read_info(output, expected.get("layer"), count=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it does not open
+        bench.check("opens", passed=False, detail=ogr.one_line(error))
+        return None
+    bench.check("opens", passed=True, detail=f"{info['driver']}, layer {info['layer_name']}")
+    if expected:
+        for name, key in (("driver", "driver"), ("layer", "layer_name"), ("geometry type", "geometry_type")):
+            wanted = expected[name.replace(" ", "_")]
+            bench.check(name, info[key] == wanted, f"{info[key]}, planned {wanted}")
+        _check_fields(info, expected, bench)
+        found, wanted = info["crs"], expected["crs"]
+        bench.check("CRS", _same_crs(found, wanted), f"{_crs_name(found)}, planned {_crs_name(wanted)}")
+    if result:
+        kept = result["features_kept"]
+        bench.check("count", info["features"] == kept, f"{info['features']} features in the output, {kept} were kept")
+    return info
+
+
+def _check_fields(info: dict[str, Any], expected: Mapping[str, Any], bench: Bench) -> None:
+    names = [name for name, _ in expected["fields"]]
+    found = list(map(str, info["fields"]))
+    bench.check("fields", found == names, f"{len(found)} fields" if found == names else f"{found}, planned {names}")
+    becomes: Mapping[str, tuple[str, ...]] = SINKS[expected["driver"]].becomes if expected["driver"] in SINKS else {}
+    types = dict(zip(found, info["ogr_types"], strict=True))
+    wrong = []
+    for name, typed in expected["fields"]:
+        wanted = typed.partition(":")[0]
+        if name in types and types[name] not in (wanted, *becomes.get(wanted, ())):
+            wrong.append(f"{name} is {types[name]}, planned {wanted}")
+    bench.check("field types", not wrong, "; ".join(wrong) or "as planned")
+
+
+def _same_crs(found: str | None, wanted: str | None) -> bool:
+    if not found or not wanted or found == wanted:
+        return (found or None) == (wanted or None)
+    from pyproj import CRS
+
+    one, other = CRS.from_user_input(found), CRS.from_user_input(wanted)
+    return bool(one.equals(other, ignore_axis_order=True)) or one.to_wkt() == other.to_wkt()
+
+
+def _crs_name(crs: str | None) -> str:
+    if crs is None or crs.startswith("EPSG:"):
+        return crs or "none"
+    from pyproj import CRS
+
+    return str(CRS.from_user_input(crs).name)
+
+
+def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
+    """Open the output, and the source where the work that wrote it is known.
+
+    Raises:
+        SourceError: one is no usable vector layer.
+    """
+    resources = job.resources.model_copy(update={"chunk_rows": min(job.resources.chunk_rows, _MOST_ROWS)})
+    expected = job.expected or {}
+    sources = [open_source(job.output, expected.get("layer"), Path(job.output).name, resources.chunk_rows)]
+    steps: list[Step] = []
+    if isinstance(job.work, VectorJob):
+        sources.append(open_source(job.source, job.work.layer, job.label, resources.chunk_rows))
+        # As the output's geometries are: in its CRS, under its name for their column.
+        steps = [] if job.work.verify == "none" else steps_of(job.work, sources[0].facts)
+    return VerifyWork(job, room, sources, steps, resources)
+
+
+class VerifyWork(LayerWork):
+    """A full verification: samples of the source's batches, then all of the output's, one at a time."""
+
+    def __init__(
+        self, job: VerifyJob, room: Room, sources: Sequence[VectorSource], steps: Sequence[Step], resources: Resources
+    ) -> None:
+        self._job, self._sources, self._steps = job, sources, steps
+        super().__init__(room, [Task(each.facts, None, (), resources, _PER_BATCH_BYTE) for each in sources])
+
+    def look(self) -> Plan:
+        """The plan by the first and the heaviest batches of both layers, judged as all will be."""
+        return self._measure(_RUN_BYTES)
+
+    def run(self, bench: Bench) -> Outcome:
+        """Structure, then a sample of the source, then every row of the output."""
+        bench.settle(self._measure())
+        bench.meter.start(self.chunks())
+        job, expected = self._job, self._job.expected or {}
+        if job.level == "basic" and isinstance(job.work, VectorJob) and expected:
+            basic(Path(job.output), job.work, expected, job.result, bench, self.steps)
+        elif (info := _structure(job.output, expected, job.result, bench)) is not None:
+            self._recompute(info, bench)
+        ogr.release()
+        bench.meter.finish()
+        return Outcome(result={"kind": "vector"}, checks=tuple(bench.checks))
+
+    def _measure(self, more_bytes: int = 0) -> Plan:
+        """Judge the first and the heaviest batch of each layer as all will be; what comes of it is thrown away."""
+        from lib.vector.recompute import Membership
+
+        for source, layout in zip(self._sources, self.layouts, strict=True):
+
+            def see(batch: Any, source: VectorSource = source) -> None:
+                self._judge_source(batch, source, list(source.facts.fields), Membership())
+                if source.facts.geometry_name:
+                    self._judge_output(batch, source.facts.geometry_name, None)
+
+            self.probe.heaviest(source, layout, see)
+            first_batches(source, layout, see)
+        self.measured = self.probe.reached_bytes + more_bytes, 0, self.layouts
+        return self.plan_of(*self.measured[:2])
+
+    def _recompute(self, info: dict[str, Any], bench: Bench) -> None:
+        from lib.vector.recompute import Membership, comparable_fields
+
+        types = {str(name): str(typed) for name, typed in zip(info["fields"], info["ogr_types"], strict=True)}
+        fields = comparable_fields((self._job.expected or {}).get("fields", []), types)
+        members = None
+        if self._is_judged(info):
+            members = Membership()
+            self._sample_source(fields, members, bench)
+        self._read_output(info, fields, members, bench)
+        if members is not None:
+            bench.check(
+                "membership",
+                members.missing == 0 and members.strangers == 0,
+                f"{members.rows} source rows filtered again: {members.missing} are missing, "
+                f"{members.strangers} should not be there",
+            )
+
+    def _is_judged(self, info: dict[str, Any]) -> bool:
+        """Whether rows of the source can be judged: a function's own predicate is not known here."""
+        work = self._job.work
+        if not isinstance(work, VectorJob) or work.verify == "none" or not info["geometry_type"]:
+            return False
+        return bool(self._job.expected) and (not self._steps or any(step.name != "custom" for step in self._steps))
+
+    def _sample_source(self, fields: list[str], members: Any, bench: Bench) -> None:
+        """Judge rows of some source batches, chosen by a seed, by the plain path."""
+        from numpy.random import default_rng
+
+        source, layout = self._sources[-1], self.layouts[-1]
+        generator = default_rng(_SEED)
+        share, taken = min(1.0, _SOURCE_BATCHES * layout.rows / max(source.facts.features, 1)), 0
+        with ogr.reads(source.facts.label), source.batches(layout.rows, layout.batch_bytes) as reader:
+            for batch in reader:
+                if taken < _SOURCE_BATCHES and generator.random() < share:
+                    taken += 1
+                    self._judge_source(batch, source, fields, members)
+                bench.meter.chunk()
+
+    def _judge_source(self, batch: Any, source: VectorSource, fields: list[str], members: Any) -> None:
+        from shapely import from_wkb
+
+        from lib.vector.recompute import row_digests
+
+        name = source.facts.geometry_name
+        if name is None:
+            return
+        rows = batch.slice(0, _SOURCE_ROWS)
+        digests = row_digests(rows, name, fields, promotes=source.facts.is_multi_unsure)
+        geometries = from_wkb(rows.column(rows.schema.get_field_index(name)).to_pylist())
+        members.add(digests, [_verdict(self._steps, geometry) for geometry in geometries])
+
+    def _judge_output(self, batch: Any, geometry_name: str, chosen: Any) -> tuple[int, int]:
+        """Decode a batch's geometries; of those chosen (None: a few), how many there are and how many should not be there."""
+        from shapely import from_wkb
+
+        geometries = from_wkb(batch.column(batch.schema.get_field_index(geometry_name)).to_pylist())
+        some = range(min(len(geometries), _BASIC_ROWS)) if chosen is None else chosen
+        return len(some), sum(_verdict(self._steps, geometries[row]) is False for row in some)
+
+    def _read_output(self, info: dict[str, Any], fields: list[str], members: Any, bench: Bench) -> None:
+        """Decode every row; recompute a seeded sample; look for the rows of the source's sample."""
+        import numpy as np
+
+        from lib.vector.recompute import row_digests
+
+        source, layout = self._sources[0], self.layouts[0]
+        generator = np.random.default_rng(_SEED)
+        sample = _Sample(self._steps)
+        measures = any(step.name == "area" for step in self._steps)
+        share = min(1.0, _FULL_ROWS / max(int(info["features"]), 1))
+        rows, trouble = 0, ""
+        try:
+            with source.batches(layout.rows, layout.batch_bytes) as reader:
+                for batch in reader:
+                    rows += batch.num_rows
+                    if info["geometry_type"]:
+                        chosen: Any = np.flatnonzero(generator.random(batch.num_rows) < share) if measures else ()
+                        seen, wrong = self._judge_output(batch, ogr.geometry_column(info), chosen)
+                        sample.rows, sample.wrong = sample.rows + seen, sample.wrong + wrong
+                    if members is not None:
+                        members.see(row_digests(batch, ogr.geometry_column(info), fields, promotes=False))
+                    bench.meter.chunk()
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a row that does not decode, in OGR, Arrow or GEOS
+            trouble = ogr.one_line(error)
+        complete = not trouble and rows == info["features"]
+        bench.check("decodes", complete, trouble or f"{rows} of {info['features']} rows decode")
+        if measures:
+            sample.check(bench)
