@@ -128,7 +128,10 @@ class RasterWork:
         if smallest.projected_bytes > self.room.budget_bytes:
             if max(4 * self.source.block_bytes, sum(smallest.own.values())) <= self.room.limit_bytes:
                 self.measure_by_reading(smallest.layout)
-            raise self._planner.refused(self._planner.choices(self._held), self._held)
+                choices = self._planner.choices(self._held)  # the guess may have been too high
+                smallest = self._planner.smallest(choices)
+            if smallest.projected_bytes > self.room.budget_bytes:
+                raise self._planner.refused(choices, self._held)
         self._check_disk(smallest.layout)
         return self._plan_of(self._cautious(choices))
 
