@@ -274,15 +274,15 @@ def test_the_ladder_ends_at_the_shared_budget(job: Job, tmp_path: Path) -> None:
     """A maximum above the budget is cut to it; the report has every attempt."""
     report = run_published(
         job(
-            "late_numpy_over",
-            limit_mb=300,
-            limit_max_bytes=600 * MIB,
-            host_budget_bytes=350 * MIB,
+            "numpy_over",
+            limit_mb=200,
+            limit_max_bytes=400 * MIB,
+            host_budget_bytes=250 * MIB,
             ledger_path=tmp_path / "l",
         )
     )
-    assert (report.status, report.exit_code) == ("exceeded", 137)
-    assert [attempt.limit_bytes // MIB for attempt in report.attempts] == [300, 300, 350]
+    assert (report.status, report.exit_code) == ("refused", 137)
+    assert [attempt.limit_bytes // MIB for attempt in report.attempts] == [200, 200, 250]
 
 
 def test_a_timeout_ends_the_job(job: Job, tmp_path: Path) -> None:
@@ -346,11 +346,11 @@ def test_too_small_a_limit_is_refused_with_one_that_works(job: Job, tmp_path: Pa
 
 def test_a_death_of_memory_climbs_the_ladder(job: Job, tmp_path: Path) -> None:
     """Smaller plan under the same cap first, then higher limits up to the maximum; the report lists each attempt."""
-    report = run_published(job("late_numpy_over", limit_mb=300, limit_max_bytes=600 * MIB))
-    assert report.status == "exceeded"
+    report = run_published(job("numpy_over", limit_mb=200, limit_max_bytes=400 * MIB))
+    assert report.status == "refused"
     limits = [attempt.limit_bytes // MIB for attempt in report.attempts]
-    assert limits == [300, 300, 450, 600]
-    assert {attempt.outcome for attempt in report.attempts} == {"exceeded"}
+    assert limits == [200, 200, 300, 400]
+    assert {attempt.outcome for attempt in report.attempts} == {"refused"}
     _nothing_left(tmp_path)
 
 
