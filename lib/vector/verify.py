@@ -221,7 +221,7 @@ class VerifyWork(LayerWork):
         bench.meter.start(self.chunks())
         job, expected = self._job, self._job.expected or {}
         if job.level == "basic" and isinstance(job.work, VectorJob) and expected:
-            basic(Path(job.output), job.work, expected, job.result, bench, self.steps)
+            basic(Path(job.output), job.work, expected, job.result, bench, self._steps)
         elif (info := _structure(job.output, expected, job.result, bench)) is not None:
             self._recompute(info, bench)
         ogr.release()
