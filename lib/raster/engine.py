@@ -24,7 +24,7 @@ from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
 from lib.raster.operations import Operation, make
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.pipeline import Chunk, Encoded, Worker, finished, in_order
-from lib.raster.plan import Choice, Facts, Held, Layout, Planner
+from lib.raster.plan import Choice, Facts, Held, Layout, Planner, worker_bytes
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff, tiles
 from lib.raster.sinks.encode import TileEncoder
@@ -128,7 +128,10 @@ class RasterWork:
         if smallest.projected_bytes > self.room.budget_bytes:
             if max(4 * self.source.block_bytes, sum(smallest.own.values())) <= self.room.limit_bytes:
                 self.measure_by_reading(smallest.layout)
-            raise self._planner.refused(self._planner.choices(self._held), self._held)
+                choices = self._planner.choices(self._held)  # the guess may have been too high
+                smallest = self._planner.smallest(choices)
+            if smallest.projected_bytes > self.room.budget_bytes:
+                raise self._planner.refused(choices, self._held)
         self._check_disk(smallest.layout)
         return self._plan_of(self._cautious(choices))
 
@@ -233,17 +236,17 @@ class RasterWork:
         for chunk in itertools.islice(chunks, 2):
             worker.look(*chunk)
         held = growth.bytes()
+        function = 0
         if self.operation.one_at_a_time:
             worker.compute(next(self.chunks(layout)))
-        function = self.function_bytes(layout, growth.bytes() - held)
+            function = max(0, growth.bytes() - held - self.planned_for_one(layout)["operation"])
         del worker
         held += undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
         self.measured(Held(opened, self._writer_guess(), held, function))
 
-    def function_bytes(self, layout: Layout, grown: int) -> int:
-        """What of a growth is a user's function, beyond what its operation plans for itself, bytes."""
-        bands = layout.bands_at_once
-        return max(0, grown - self.operation.memory(self.chunk_pixels(layout) // bands, bands))
+    def planned_for_one(self, layout: Layout) -> dict[str, int]:
+        """What is planned for each worker, bytes by name; scratch of it is touched only at work, where a probe sees it again."""
+        return worker_bytes(self._planner.facts, layout)
 
     def look_at_places(self, worker: Worker, layout: Layout) -> int:
         """Read the windows where the source is heaviest; how many bytes were decoded."""
@@ -391,10 +394,10 @@ class _Pass:
             del done
             if quiet.reached():
                 break
-        held = grown = max(0, growth.bytes() - encoded_bytes)
-        if read is not None:
-            held = min(read, grown)
-        function = work.function_bytes(layout, grown - held)
+        own = work.planned_for_one(layout)
+        grown = max(0, growth.bytes() - encoded_bytes - own["encoder"] - own["operation"])
+        held = grown if read is None else min(read, grown)
+        function = grown - held
         held += undecoded_bytes(work.source.dataset.driver, work.source.decoded_bytes, decoded)
         work.measured(Held(self._opened, self._writer_bytes, held, function))
 
