@@ -14,26 +14,27 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 
 from lib.errors import Interrupted, SwathError, Terminated
-from lib.memory.process import AnyJob, run_job
+from lib.jobs import Job
+from lib.memory.process import run_job
 from lib.memory.record import Record
 from lib.reports import Report
 from lib.units import format_bytes
 from tasks.artifacts import emit
-from tasks.states import Ended, ended, report_of
+from tasks.states import Ended, ended
 
-__all__ = ["capped", "measured", "report_of"]
+__all__ = ["capped", "measured"]
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 _TENTHS = 10
 
 
-def capped(job: AnyJob, *, staged: Path | None = None) -> Ended:
+def capped(job: Job, *, staged: Path | None = None) -> Ended:
     """Run a job in its capped child; a task's return value, whatever came of it."""
     return ended(measured(job, staged=staged))
 
 
-def measured(job: AnyJob, *, staged: Path | None = None) -> Report:
+def measured(job: Job, *, staged: Path | None = None) -> Report:
     """Run a job in its capped child, log what it says, emit its artifacts, and return its report.
 
     A cancellation passes through after the child is gone, and leaves its artifacts too.
@@ -57,7 +58,7 @@ def measured(job: AnyJob, *, staged: Path | None = None) -> Report:
 class _Listener:
     """Hears a child's events: logs them, and keeps the record of which a cancelled job's report is made."""
 
-    def __init__(self, job: AnyJob, logger: Logger) -> None:
+    def __init__(self, job: Job, logger: Logger) -> None:
         self._record = Record(job)
         self._logger = logger
         self._tenth = 0
