@@ -19,8 +19,8 @@ from flows import terminal
 from flows.flags import DEMO_FOLDER, DRY_RUN, FLOW, FOLDER, HISTORY, OLDER_THAN, Display, flags
 from lib import __version__, request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
-from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
-from lib.memory.process import AnyJob, run_job
+from lib.jobs import DriversJob, Job, ProfileJob, RasterJob, VectorJob, VerifyJob
+from lib.memory.process import run_job
 from lib.reports import Report
 from lib.run import run_published
 from lib.units import format_bytes
@@ -216,13 +216,13 @@ def _published(job: RasterJob | VectorJob, display: Display) -> int:
     return _ended(report, display)
 
 
-def _run(job: AnyJob, display: Display) -> Report:
+def _run(job: Job, display: Display) -> Report:
     _running.update(job.model_dump(mode="json"))
     with terminal.progress(job.label, quiet=display.json) as hear:
         return run_job(job, on_event=hear)
 
 
-def _planned(job: AnyJob, display: Display) -> int:
+def _planned(job: Job, display: Display) -> int:
     report = run_job(job, plan_only=True)
     if report.ok and not display.json:
         terminal.show_plan(report)

@@ -19,6 +19,7 @@ from lib.jobs import (
     VECTOR_DRIVERS,
     Copy,
     DriversJob,
+    Job,
     ProfileJob,
     RasterJob,
     Resources,
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 _Made = TypeVar("_Made")
-AnyKind = type[RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob]
+AnyKind = type[Job]
 
 # Knobs of the door, which no model has.
 _CONFIG = Knob(

@@ -13,7 +13,6 @@ __all__ = ["Residues", "Sizes", "Slope", "fit", "growing", "would_cross"]
 
 _FEWEST_POINTS = 8
 _Z_95 = 1.959964
-_CONFIDENCE = 0.95
 _MOST_POINTS = 128
 _GROWTH_STEPS = 32
 _BEGUN = 0.1
@@ -25,13 +24,11 @@ Point = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Bytes per chunk, with its 95 % interval `[low, high]`, and how many points it was fitted through."""
+    """Bytes per chunk, with its 95 % interval `[low, high]`."""
 
     bytes_per_chunk: float
     low: float
     high: float
-    points: int
-    confidence: float = _CONFIDENCE
 
     @property
     def is_sure(self) -> bool:
@@ -57,7 +54,7 @@ def fit(points: Sequence[Point]) -> Slope | None:
     low = slopes[max(0, math.floor((len(slopes) - half_width) / 2))]
     high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + half_width) / 2))]
     median = (slopes[(len(slopes) - 1) // 2] + slopes[len(slopes) // 2]) / 2
-    return Slope(round(median, 1), round(low, 1), round(high, 1), n)
+    return Slope(round(median, 1), round(low, 1), round(high, 1))
 
 
 def growing(points: Sequence[Point]) -> Slope | None:

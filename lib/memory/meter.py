@@ -208,7 +208,7 @@ class Meter:
         self.leak = {
             "bytes_per_chunk": slope.bytes_per_chunk,
             "interval": [slope.low, slope.high],
-            "confidence": slope.confidence,
+            "confidence": 0.95,
             "crosses_at_chunk": crossing,
             "lines": lines,
         }

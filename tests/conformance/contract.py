@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from lib import jobs
-from lib.jobs import Resources
-from lib.memory.process import AnyJob, run_job
+from lib.jobs import Job, Resources
+from lib.memory.process import run_job
 from lib.memory.work import BASELINE_SPREAD_BYTES
 from lib.reports import Report
 from lib.units import MIB, mib
@@ -44,7 +44,7 @@ class Limits(NamedTuple):
     ample: int = AMPLE_MB
 
 
-def limits(job: AnyJob) -> Limits:
+def limits(job: Job) -> Limits:
     """Have a job refused, hear the smallest limit, and see that just below it, it is refused with the same number."""
     refused = run_job(at(job, 48))
     assert (refused.status, refused.exit_code) == ("refused", 137), refused.error
@@ -60,7 +60,7 @@ def limits(job: AnyJob) -> Limits:
     return Limits(below, smallest)
 
 
-def smallest_by_plan(job: AnyJob) -> int:
+def smallest_by_plan(job: Job) -> int:
     """The smallest limit as a plan under an ample one says it, MiB."""
     planned = run_job(at(job, AMPLE_MB), plan_only=True)
     assert planned.plan is not None, planned.error
