@@ -9,6 +9,7 @@ from lib.jobs import Job, Resources
 from lib.memory.process import run_job
 from lib.memory.work import BASELINE_SPREAD_BYTES
 from lib.reports import Report
+from lib.run import run_published
 from lib.units import MIB, mib
 
 __all__ = ["AMPLE_MB", "OPERATIONS", "Limits", "at", "close", "holds", "limits", "resources"]
@@ -46,13 +47,14 @@ class Limits(NamedTuple):
 
 def limits(job: Job) -> Limits:
     """Have a job refused, hear the smallest limit, and see that just below it, it is refused with the same number."""
-    refused = run_job(at(job, 48))
+    run: Any = run_published if hasattr(job, "destination") else run_job
+    refused = run(at(job, 48))
     assert (refused.status, refused.exit_code) == ("refused", 137), refused.error
     assert refused.error is not None
     smallest = refused.error.smallest_limit_mb
     assert smallest is not None
     below = smallest - mib(2 * BASELINE_SPREAD_BYTES + _NEXT_TO_LEAST_BYTES)
-    again = run_job(at(job, below))
+    again = run(at(job, below))
     assert (again.status, again.exit_code) == ("refused", 137), again.error
     assert again.error is not None
     assert again.error.smallest_limit_mb is not None
