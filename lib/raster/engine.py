@@ -5,7 +5,6 @@ a chunk is was decided in `plan.py`; what a pixel becomes, in `operations/`; how
 """
 
 import functools
-import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -136,9 +135,16 @@ class RasterWork:
         return self._plan_of(self._cautious(choices))
 
     def look(self) -> Plan:
-        """The final plan, by reading where it is heaviest and the first window; nothing is written."""
-        chosen = self._cautious(self._planner.choices(self._held))
+        """The final plan, by reading where it is heaviest and the first windows; nothing is written.
+
+        As the plan would and as the smallest: a decoder may hold more where a chunk has fewer bands or is smaller.
+        """
+        choices = self._planner.choices(self._held)
+        chosen = self._cautious(choices)
+        self.measure_by_reading(self._planner.smallest(choices).layout)
+        least = self._held
         self.measure_by_reading(chosen.layout)
+        self.measured(Held(*map(max, least, self._held)))
         return self._plan_of(self._final(chosen.layout) or self._tightest())
 
     def smallest(self, **without: Any) -> int:
@@ -231,10 +237,15 @@ class RasterWork:
         opened = process_memory().resident_bytes
         [worker] = self.workers(layout._replace(threads=1, readers=1))
         growth = Growth()
+        self.source.readers(layout.readers)  # their headers are read again
         chunks = self.chunks(layout)
         decoded = self.look_at_places(worker, layout)
-        for chunk in itertools.islice(chunks, 2):
+        quiet = Quiet(growth, windows.steps(len(self.source.bands), layout.bands_at_once))
+        for chunk in chunks:
             worker.look(*chunk)
+            decoded += chunk.window.pixels * len(chunk.bands) * self.source.itemsize
+            if quiet.reached():
+                break
         held = growth.bytes()
         function = 0
         if self.operation.one_at_a_time:
@@ -379,6 +390,7 @@ class _Pass:
         work, layout, [worker] = self._work, self._layout, self._workers
         self._bench.meter.start(work.count(layout))
         growth = Growth()
+        work.source.readers(layout.readers)  # their headers are read again
         decoded = work.look_at_places(worker, layout)
         read = None
         if work.operation.one_at_a_time:
