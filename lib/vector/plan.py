@@ -40,7 +40,7 @@ _LIBRARIES_BYTES = 14 * MIB
 _PER_BATCH_BYTE = 5
 # Fewer rows surely save so many for each byte of a batch: it and what is kept of it.
 _SAVED_PER_BYTE = 1.5
-# lib/MEASURED.md, "The probe's margin".
+# lib/MEASURED.md, "The probe of layers".
 _MARGIN_SHARE, _MARGIN_BYTES = 0.15, 8 * MIB
 _LEAST_MARGIN_BYTES = 3 * MIB
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
