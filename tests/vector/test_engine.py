@@ -534,7 +534,7 @@ def test_the_jobs_own_checks_are_not_measured(
     basic, finished = verify.basic, []
 
     def check(*given: Any) -> None:
-        finished.append(given[4].meter.final_bytes is not None and not tracemalloc.is_tracing())
+        finished.append(given[3].meter.final_bytes is not None and not tracemalloc.is_tracing())
         basic(*given)
 
     monkeypatch.setattr(verify, "basic", check)
