@@ -42,7 +42,7 @@ class Place:
     wanted: tuple[str, ...] = ("",)
 
     def environment(self) -> dict[str, str]:
-        """The user's, with a history of its own, so that a plan knows of no earlier run; and byte code is kept, as a user's is."""
+        """The user's, with a history of its own, so that a plan knows of no earlier run; byte code is kept, as a user's is."""
         more = {
             "XDG_STATE_HOME": str(self.results / "state"),
             "PYTHONWARNINGS": "ignore",
