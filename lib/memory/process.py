@@ -21,8 +21,6 @@ from lib.memory.watch import OnEvent, Watch
 from lib.reports import Attempt, Report, chunk_words
 from lib.units import format_bytes, mib
 
-__all__ = ["OnEvent", "Runner", "run_job"]
-
 _JOBS_PER_CHILD = 200
 _LADDER_FRACTION = 0.7
 _LIMIT_GROWTH = 1.5
@@ -63,12 +61,7 @@ class Runner:
             self._leaf = None
 
     def run(
-        self,
-        job: Job,
-        *,
-        staged: Path | None = None,
-        plan_only: bool = False,
-        on_event: OnEvent | None = None,
+        self, job: Job, *, staged: Path | None = None, plan_only: bool = False, on_event: OnEvent | None = None
     ) -> Report:
         """Run a job; a death of memory is tried again with a smaller plan, then with a higher limit where that is allowed.
 
