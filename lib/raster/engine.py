@@ -32,8 +32,6 @@ from lib.raster.sources.tables import heavy_places
 from lib.reports import Outcome, Plan
 from lib.units import MIB, format_bytes
 
-__all__ = ["RasterWork", "facts_of", "prepare"]
-
 # Before the probe: what a reader holds beside a block, and what it may hold where a layout is chosen; making a skeleton.
 _GUESS_BYTES, _CAUTIOUS_BYTES, _WRITER_BYTES = 4 * MIB, 16 * MIB, 8 * MIB
 _TEXT_COPIES = 6  # MEASURED.md, "Texts among the tags"

@@ -7,8 +7,6 @@ from lib.memory.proc import peak_bytes, process_memory, restart_peak
 from lib.raster.formats import cache_bytes
 from lib.units import MIB
 
-__all__ = ["Growth", "Quiet", "undecoded_bytes"]
-
 # What may be mapped beyond what is touched: less than the slack that RLIMIT_AS leaves (`memory/cap.py`).
 _UNTOUCHED_BYTES = 32 * MIB
 _QUIET_BYTES, _QUIET_CHUNKS, _MOST_CHUNKS = MIB, 2, 17
