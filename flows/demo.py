@@ -18,6 +18,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
+from flows import terminal
 from flows.filter_vector import filter_vector
 from flows.transform_raster import transform_raster
 from lib.errors import SourceError
@@ -32,7 +33,6 @@ __all__ = ["demo", "run_demo"]
 
 _SCALE = 30.0  # the climate raster's classes run to 30
 _LEAST_SQM = 1e10  # 10,000 km²
-_LOG_COLUMNS = 130
 
 
 @flow(name="demo")
@@ -145,60 +145,30 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 def _row(what: str, report: Report) -> dict[str, str]:
     """One row of the table: texts with their units."""
-    plan = report.plan or {}
+    plan, features = report.plan or {}, report.result.get("features_read")
+    decoded = f"{features:,} features" if features else format_bytes(plan.get("facts", {}).get("decoded_bytes"))
+    verified = report.verification.words if report.verification else "no"
+    stopped = f"stopped at its limit, exit {report.exit_code}" if report.status == "exceeded" else report.status
     return {
         "input": what,
-        "decoded size": _decoded(report),
-        "limit": _size(plan.get("limit_bytes")),
-        "projected": _size(plan.get("projected_bytes")),
-        "peak": _size(report.memory.peak_bytes),
+        "decoded size": decoded,
+        "limit": format_bytes(plan.get("limit_bytes")),
+        "projected": format_bytes(plan.get("projected_bytes")),
+        "peak": format_bytes(report.memory.peak_bytes),
         "time": format_seconds(report.seconds.total),
-        "verified": _verified(report),
+        "verified": verified if report.ok else stopped,
     }
 
 
-def _decoded(report: Report) -> str:
-    facts = (report.plan or {}).get("facts", {})
-    if "decoded_bytes" in facts:
-        return format_bytes(facts["decoded_bytes"])
-    features = report.result.get("features_read")
-    return f"{features:,} features" if features else "-"
-
-
-def _verified(report: Report) -> str:
-    if not report.ok:
-        return f"stopped at its limit, exit {report.exit_code}" if report.exit_code == 137 else report.status  # noqa: PLR2004 - as the shell has it
-    if report.verification is None:
-        return "no"
-    checks = report.verification.checks
-    return f"{report.verification.level}, {sum(check.passed for check in checks)} of {len(checks)} checks"
-
-
-def _size(size_bytes: int | None) -> str:
-    return "-" if size_bytes is None else format_bytes(size_bytes)
-
-
 def _show(record: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    if record["error"]:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"swath: {record['status']}: {record['error']['message']}; {record['error']['hint']}", markup=False
-        )
+    if error := record["error"]:
+        terminal.tell(f"swath: {record['status']}: {error['message']}; {error['hint']}")
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _LOG_COLUMNS
-    table = Table(*record["rows"][0], title="swath demo", title_justify="left")
-    for row in record["rows"]:
-        table.add_row(*row.values())
-    console.print(table)
-    for note in record["notes"]:
-        console.print(note, markup=False, soft_wrap=True)
-    for path in record["outputs"]:
-        console.print(f"wrote {path}", markup=False, soft_wrap=True)
-    console.print("A second run uses the sample data again and makes the outputs anew.")
+    rows = record["rows"]
+    terminal.show_table("swath demo", list(rows[0]), [list(row.values()) for row in rows])
+    outputs = [f"wrote {path}" for path in record["outputs"]]
+    for line in [*record["notes"], *outputs, "A second run uses the sample data again and makes the outputs anew."]:
+        terminal.show(line)
 
 
 if __name__ == "__main__":

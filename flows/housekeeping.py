@@ -35,12 +35,7 @@ def show_config(layers: SettingsLayers, display: Display) -> int:
         terminal.write_json(_DONE | {"settings": settings})
     else:
         rows = [
-            [
-                key,
-                "unset" if each["value"] is None else str(each["value"]),
-                each["origin"],
-                each["description"],
-            ]
+            [key, "unset" if each["value"] is None else str(each["value"]), each["origin"], each["description"]]
             for key, each in settings.items()
         ]
         terminal.show_table("settings", ["key", "value", "from", "what it is"], rows)
@@ -110,8 +105,8 @@ def show_history(layers: SettingsLayers, display: Display) -> int:
             " ".join(filter(None, [each.kind, each.operation, each.driver, each.dtype])),
             each.chunk,
             str(each.runs),
-            _size(each.projected_bytes),
-            _size(each.measured_bytes),
+            format_bytes(each.projected_bytes),
+            format_bytes(each.measured_bytes),
             _held(each),
             _stopped(each),
         ]
@@ -120,10 +115,6 @@ def show_history(layers: SettingsLayers, display: Display) -> int:
     columns = ["work", "chunk", "runs", "projected", "measured", "projection", "stopped at their limit"]
     terminal.show_table(f"history in {path}", columns, rows)
     return 0
-
-
-def _size(size_bytes: int | None) -> str:
-    return "" if size_bytes is None else format_bytes(size_bytes)
 
 
 def _held(past: history.Past) -> str:
@@ -146,7 +137,7 @@ def _seconds(text: str) -> float:
 
 
 def _is_removable(leftover: Leftover, age: float | None) -> bool:
-    elsewhere = leftover.owner.get("host") not in {None, socket.gethostname()}
-    if elsewhere:
-        return age is not None and leftover.age_seconds >= age
-    return leftover.dead and (age is None or leftover.age_seconds >= age)
+    is_elsewhere = leftover.owner.get("host") not in {None, socket.gethostname()}
+    if age is None:
+        return leftover.dead
+    return (leftover.dead or is_elsewhere) and leftover.age_seconds >= age

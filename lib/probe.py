@@ -17,7 +17,9 @@ from lib.publish import is_local
 __all__ = ["VECTOR_SUFFIXES", "Probe", "load", "probe"]
 
 # Vectors by name: asked of OGR first, anything else of the raster library first.
-_OF_VECTORS = "csv dxf fgb gdb geojson geojsonl geojsons geoparquet gml gpkg gpx json kml kmz mif parquet pbf shp sqlite tab"
+_OF_VECTORS = (
+    "csv dxf fgb gdb geojson geojsonl geojsons geoparquet gml gpkg gpx json kml kmz mif parquet pbf shp sqlite tab"
+)
 VECTOR_SUFFIXES = frozenset(f".{name}" for name in _OF_VECTORS.split())
 
 

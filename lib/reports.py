@@ -3,6 +3,7 @@
 `Plan`, `Check` and `Outcome` are made in the child; `Report` is put together in the parent, which also knows of deaths.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ __all__ = [
     "Plan",
     "Report",
     "Verification",
+    "chunk_words",
 ]
 
 Status = Literal["completed", "planned", "refused", "exceeded", "failed", "cancelled"]
@@ -171,6 +173,11 @@ class Verification(_Record):
     passed: bool
     checks: list[Check] = Field(default_factory=list)
 
+    @property
+    def words(self) -> str:
+        """The level, and how many checks passed."""
+        return f"{self.level}, {sum(check.passed for check in self.checks)} of {len(self.checks)} checks passed"
+
 
 class Attempt(_Record):
     """One rung of the ladder."""
@@ -234,3 +241,12 @@ class Report(_Record):
     def of_error(cls, error: SwathError, job: dict[str, Any] | None = None) -> "Report":
         """A report of a job that never got as far as a child."""
         return cls(status=error.status, exit_code=error.exit_code, error=ErrorRecord.of(error), job=job or {})
+
+
+def chunk_words(plan: Mapping[str, Any] | None) -> str:
+    """A plan's chunk: a window's pixels or a batch's rows; empty where it has neither."""
+    plan = plan or {}
+    if plan.get("window"):
+        height, width = plan["window"]
+        return f"{height} x {width} px"
+    return f"{plan['batch_rows']} rows" if plan.get("batch_rows") else ""

@@ -36,8 +36,10 @@ def mib(size_bytes: int) -> int:
     return -(-size_bytes // MIB)
 
 
-def format_bytes(size_bytes: int) -> str:
-    """A size as people read it, with its unit: `"96.3 MiB"`, `"512 B"`, `"1.2 GiB"`."""
+def format_bytes(size_bytes: int | None) -> str:
+    """A size as people read it, with its unit: `"96.3 MiB"`, `"512 B"`, `"1.2 GiB"`; `"-"` where there is none."""
+    if size_bytes is None:
+        return "-"
     size = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < KIB:

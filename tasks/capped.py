@@ -17,7 +17,7 @@ from lib.errors import Interrupted, SwathError, Terminated
 from lib.jobs import Job
 from lib.memory.process import run_job
 from lib.memory.record import Record
-from lib.reports import Report
+from lib.reports import Report, chunk_words
 from lib.units import format_bytes
 from tasks.artifacts import emit
 from tasks.states import Ended, ended
@@ -95,23 +95,17 @@ class _Listener:
             case "waiting":
                 self._logger.info("waiting for the host's memory budget, behind %s", event["behind"])
             case "attempt":
-                limit = format_bytes(event["limit_bytes"])
-                self._logger.warning(
-                    "attempt %s: planning with %.0f %% of a limit of %s",
-                    event["number"],
-                    100 * event["fraction"],
-                    limit,
-                )
+                share, limit = f"{event['fraction']:.0%}", format_bytes(event["limit_bytes"])
+                self._logger.warning("attempt %s: planning with %s of a limit of %s", event["number"], share, limit)
 
     def _log_plan(self, plan: dict[str, Any]) -> None:
-        chunk = f"windows of {plan['window'][0]} x {plan['window'][1]} px" if plan.get("window") else ""
-        chunk = f"batches of {plan['batch_rows']} rows" if plan.get("batch_rows") else chunk
+        chunk = chunk_words(plan)
         self._logger.info(
             "%s: projected peak %s of a limit of %s%s",
             self._record.job.label,
             format_bytes(plan["projected_bytes"]),
             format_bytes(plan["limit_bytes"]),
-            f", in {chunk}" if chunk else "",
+            f", in chunks of {chunk}" if chunk else "",
         )
 
     def _log_progress(self, event: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from lib.memory.launch import Child, job_environment, take_early
 from lib.memory.ledger import Entry, admission
 from lib.memory.record import Record
 from lib.memory.watch import OnEvent, Watch
-from lib.reports import Attempt, Report
+from lib.reports import Attempt, Report, chunk_words
 from lib.units import format_bytes, mib
 
 __all__ = ["OnEvent", "Runner", "run_job"]
@@ -227,17 +227,11 @@ def _next_rung(latest: Record, rung: _Rung, granted: Resources) -> _Rung | None:
 
 
 def _attempt_of(report: Report, limit_bytes: int) -> Attempt:
-    plan = report.plan or {}
-    chunk = None
-    if plan.get("window"):
-        chunk = f"{plan['window'][0]} x {plan['window'][1]} px"
-    elif plan.get("batch_rows"):
-        chunk = f"{plan['batch_rows']} rows"
     return Attempt(
         outcome=report.status,
         limit_bytes=limit_bytes,
-        chunk=chunk,
-        threads=plan.get("threads"),
+        chunk=chunk_words(report.plan) or None,
+        threads=(report.plan or {}).get("threads"),
         peak_bytes=report.memory.peak_bytes,
     )
 
