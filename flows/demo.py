@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import State
 from flows import terminal
 from flows.filter_vector import filter_vector
 from flows.transform_raster import transform_raster
-from lib.errors import SourceError
+from lib.errors import Exceeded, SourceError
 from lib.publish import staging
 from lib.reports import Report
 from lib.request import raster_job
@@ -148,7 +148,9 @@ def _row(what: str, report: Report) -> dict[str, str]:
     plan, features = report.plan or {}, report.result.get("features_read")
     decoded = f"{features:,} features" if features else format_bytes(plan.get("facts", {}).get("decoded_bytes"))
     verified = report.verification.words if report.verification else "no"
-    stopped = f"stopped at its limit, exit {report.exit_code}" if report.status == "exceeded" else report.status
+    stopped = (
+        f"stopped at its limit, exit {report.exit_code}" if report.exit_code == Exceeded.exit_code else report.status
+    )
     return {
         "input": what,
         "decoded size": decoded,

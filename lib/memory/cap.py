@@ -12,10 +12,9 @@ import os
 import resource
 import signal
 import sys
-import time
 from pathlib import Path
 
-from lib.memory.proc import MARK, process_memory, tree
+from lib.memory.proc import MARK, kill_all, process_memory, tree
 from lib.units import MIB
 
 __all__ = [
@@ -46,8 +45,6 @@ for each in $(grep -lsazx "{MARK}=${MARK}" /proc/[0-9]*/environ); do
     [ "$each" = $$ ] || kill -9 "$each"
 done
 kill -9 0"""
-_MOST_ROUNDS = 100
-_DYING_SECONDS = 0.005
 _LINUX = sys.platform == "linux"
 
 
@@ -87,20 +84,14 @@ def end_with_us() -> int:
 
 def end_descendants(spared: int) -> int:
     """Kill every descendant but the one `spared`, reap them, and return how many were alive."""
-    ended: set[int] = set()
-    for _ in range(_MOST_ROUNDS):  # a process may fork while it is listed
+
+    def living() -> set[int]:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        found = set(tree(os.getpid())[1:]) - {spared}
-        if not found:
-            break
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        ended |= found
-        time.sleep(_DYING_SECONDS)
-    return len(ended)
+        return set(tree(os.getpid())[1:]) - {spared}
+
+    return kill_all(living, until_gone=True)
 
 
 def apply_startup_ceiling() -> None:
