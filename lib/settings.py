@@ -35,23 +35,16 @@ def _physical_bytes() -> int:
 
 
 def _whole_mib(value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_mib(value)
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a whole number of MiB")
-    return value
+    return parse_mib(value) if isinstance(value, str) else value
 
 
 def _cachemax(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(f"{value!r} is not a cache size")
-    parse_gdal_cachemax(str(value), _physical_bytes())
-    return int(value) if str(value).strip().isdigit() else str(value)
+    text = str(value)
+    parse_gdal_cachemax(text, _physical_bytes())
+    return int(text) if text.strip().isdigit() else text
 
 
 def _threads(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(f"{value!r} is not a number of threads")
     return parse_threads(str(value), os.cpu_count() or 1)
 
 
