@@ -2,7 +2,6 @@
 
 import re
 import socket
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def show_history(layers: SettingsLayers, display: Display) -> int:
     past, warning = ([], "history_path is off") if path == "off" else history.read(Path(path))
     warnings = [warning] if warning else []
     if display.json:
-        terminal.write_json(_DONE | {"warnings": warnings, "history": [asdict(each) for each in past]})
+        terminal.write_json(_DONE | {"warnings": warnings, "history": [each._asdict() for each in past]})
         return 0
     for each in warnings:
         terminal.tell(f"swath: warning: {each}")
