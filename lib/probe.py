@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Literal, NamedTuple
 
 from lib.errors import SourceError
-from lib.publish import is_local
+from lib.publish import check_exists, is_local
 
 __all__ = ["VECTOR_SUFFIXES", "Probe", "load", "probe"]
 
@@ -40,9 +40,8 @@ def probe(source: str, what: str = "source") -> Probe:
     Raises:
         SourceError: it does not exist, or neither library opens it.
     """
+    check_exists(what, source)
     path = Path(source)
-    if is_local(source) and not path.exists():
-        raise SourceError(f"{what} {source} does not exist", hint="check the path")
     vector_first = path.suffix.lower() in VECTOR_SUFFIXES
     for ask in (_vector, _raster) if vector_first else (_raster, _vector):
         found = ask(source)

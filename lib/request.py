@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lib.errors import DestinationError, SourceError, UsageError
+from lib.errors import DestinationError, UsageError
 from lib.jobs import (
     COMMON_SETTINGS,
     OPERATIONS,
@@ -28,7 +28,7 @@ from lib.jobs import (
 )
 from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
-from lib.publish import check_destination, is_local
+from lib.publish import check_destination, check_exists, is_local
 from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
 from lib.units import MIB
 
@@ -130,8 +130,8 @@ def verify_job(source: str, output: str, *, report: str | None = None, word: str
         raise UsageError("the report is none of swath's: its job, plan and result must be objects")
     if work is not None and work.get("kind") not in {"raster", "vector"}:
         raise UsageError(f"the report is of a {work.get('kind')} job, not of one that wrote {output}")
-    _check_exists("source", source)
-    _check_exists("output", output)
+    check_exists("source", source)
+    check_exists("output", output)
     return _made(
         lambda: VerifyJob(
             source=_source(source),
@@ -146,7 +146,7 @@ def verify_job(source: str, output: str, *, report: str | None = None, word: str
 
 def profile_job(source: str, *, word: str = "flag", **given: Any) -> ProfileJob:
     """A profile of reading a source."""
-    _check_exists("source", source)
+    check_exists("source", source)
     return _made(lambda: ProfileJob(source=_source(source), **_rest(given, word)))
 
 
@@ -165,11 +165,6 @@ def _read_report(path: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UsageError(f"report {path} is not a JSON object", hint=hint)
     return record
-
-
-def _check_exists(name: str, path: str) -> None:
-    if is_local(path) and not Path(path).exists():
-        raise SourceError(f"{name} {path} does not exist", hint="check the path")
 
 
 def _source(source: str) -> str:
