@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -51,7 +51,7 @@ def raster(*, flow: bool, display: Display, **given: Any) -> int:
         from flows.transform_raster import transform_raster
 
         return _ended(_flow(transform_raster, given), display)
-    return _published(request.raster_job(**given), display)
+    return _ended(_run(request.raster_job(**given), display, run_published), display)
 
 
 @app.command
@@ -62,7 +62,7 @@ def vector(*, flow: bool, display: Display, **given: Any) -> int:
         from flows.filter_vector import filter_vector
 
         return _ended(_flow(filter_vector, given), display)
-    return _published(request.vector_job(**given), display)
+    return _ended(_run(request.vector_job(**given), display, run_published), display)
 
 
 @app.command
@@ -185,9 +185,8 @@ def main(signals: Sequence[int] = (), came: Sequence[int] = ()) -> None:
     except CycloptsError as error:
         code = _failed(UsageError(_plain(str(error)), hint=f"see `swath {_command(tokens)} --help`"), tokens)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # nobody reads any more; say nothing at exit either
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, sys.stdout.fileno())  # nobody reads any more; say nothing at exit either
         code = 1
     except Exception as error:  # noqa: BLE001 - the terminal's boundary
         words = f"unexpected {type(error).__name__}: {error}"
@@ -209,17 +208,10 @@ def _failed(error: SwathError, tokens: list[str]) -> int:
     return _ended(Report.of_error(error, _running), Display(json="--json" in words, debug="--debug" in words))
 
 
-def _published(job: RasterJob | VectorJob, display: Display) -> int:
+def _run(job: Job, display: Display, run: Callable[..., Report] = run_job) -> Report:
     _running.update(job.model_dump(mode="json"))
     with terminal.progress(job.label, quiet=display.json) as hear:
-        report = run_published(job, hear)
-    return _ended(report, display)
-
-
-def _run(job: Job, display: Display) -> Report:
-    _running.update(job.model_dump(mode="json"))
-    with terminal.progress(job.label, quiet=display.json) as hear:
-        return run_job(job, on_event=hear)
+        return run(job, on_event=hear)
 
 
 def _planned(job: Job, display: Display) -> int:
@@ -244,17 +236,15 @@ def _flow(flow: Any, given: Mapping[str, Any]) -> Report:
     """Run a flow with the same words, those left out as the flow has them; its report comes back through the run's state."""
     from tasks.states import cancelled_by_signal, report_of
 
+    run = flow.with_options(on_crashed=[cancelled_by_signal])
     try:
-        return report_of(
-            flow.with_options(on_crashed=[cancelled_by_signal])(return_state=True, **request.flow_arguments(given))
-        )
+        return report_of(run(return_state=True, **request.flow_arguments(given)))
     except RuntimeError as error:
         if "reach API" not in str(error):
             raise
+        problem = f"the Prefect API in PREFECT_API_URL does not answer: {_plain(str(error))}"
         hint = "start that server, or unset PREFECT_API_URL to run on an embedded one"
-        raise SwathError(
-            f"the Prefect API in PREFECT_API_URL does not answer: {_plain(str(error))}", hint=hint
-        ) from error
+        raise SwathError(problem, hint=hint) from error
 
 
 def _yes(value: object) -> str:

@@ -4,12 +4,10 @@
 and ends with one table. A second run uses the sample data that is there again, and makes the outputs anew.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +45,10 @@ def demo(folder: str = ".demo", memory_limit_mb: int = 256) -> dict[str, Any]:
     samples = get_samples(folder)
     climate, patches = samples["climate"], samples["patches"]
     outputs = Path(folder).absolute()
-    normalised = settled(
-        transform_raster(
-            climate,
-            str(outputs / "climate_normalised.tif"),
-            operation="normalise",
-            scale=_SCALE,
-            memory_limit_mb=memory_limit_mb,
-            overwrite=True,
-        )
-    )
-    large = settled(
-        filter_vector(
-            patches,
-            str(outputs / "large_patches.gpkg"),
-            min_area_sqm=_LEAST_SQM,
-            memory_limit_mb=memory_limit_mb,
-            overwrite=True,
-        )
-    )
+    alike = {"memory_limit_mb": memory_limit_mb, "overwrite": True}
+    destination = str(outputs / "climate_normalised.tif")
+    normalised = settled(transform_raster(climate, destination, operation="normalise", scale=_SCALE, **alike))
+    large = settled(filter_vector(patches, str(outputs / "large_patches.gpkg"), min_area_sqm=_LEAST_SQM, **alike))
     whole = _read_whole(climate, outputs / "whole.tif", memory_limit_mb)
     reports = [normalised, large, whole]
     rows = [
@@ -127,20 +110,10 @@ def _read_whole(source: str, destination: Path, memory_limit_mb: int) -> Report:
         function="lib.whole:read_whole",
         overwrite=True,
     )
-    naive = transform.with_options(name="Read whole raster")
-    with _environment("SWATH_WHOLE_SOURCE", source), staging(destination, overwrite=True) as staged:
-        ended = naive(job, staged.path)
+    os.environ["SWATH_WHOLE_SOURCE"] = source  # for the child; nothing else reads it
+    with staging(destination, overwrite=True) as staged:
+        ended = transform.with_options(name="Read whole raster")(job, staged.path)
     return report_of(ended) if isinstance(ended, State) else ended
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable for the children that are started meanwhile."""
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 def _row(what: str, report: Report) -> dict[str, str]:
