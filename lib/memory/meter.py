@@ -276,15 +276,8 @@ class Meter:
     def _note_peak(self, resident: int) -> None:
         self._noted_bytes = resident
         self.attribution, self.top = self._split(), self._tracer.top()
-        self._send(
-            {
-                "event": "allocators",
-                "top": self.top,
-                "attribution": self.attribution,
-                "resident_bytes": resident,
-                "tracing_stopped": self._tracer.stopped,
-            }
-        )
+        seen = {"top": self.top, "attribution": self.attribution, "tracing_stopped": self._tracer.stopped}
+        self._send({"event": "allocators", "resident_bytes": resident, **seen})
 
     def _raise_if_drift_stays(self, before: int) -> None:
         resident = self._release(before)
