@@ -194,10 +194,7 @@ class VectorJob(_Work):
 
     kind: Literal["vector"] = "vector"
     source: str = knob("the dataset to read, a path or what else OGR opens", **_PATH)
-    destination: str = knob(
-        "the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write, in a folder that exists",
-        **_PATH,
-    )
+    destination: str = knob("the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write, in a folder that exists", **_PATH)
     driver: str = "GPKG"
     layer: str | None = _LAYER
     min_area_sqm: float | None = knob("keep features of at least this true area", None, unset="no lower bound", **_AREA)
@@ -243,10 +240,7 @@ class ProfileJob(_Work):
     settings: ClassVar[tuple[str, ...]] = (*COMMON_SETTINGS, "max_chunk_mb", "chunk_rows")
 
     kind: Literal["profile"] = "profile"
-    source: str = knob(
-        "the raster or vector dataset to read, a path or what else GDAL opens",
-        **_PATH,
-    )
+    source: str = knob("the raster or vector dataset to read, a path or what else GDAL opens", **_PATH)
     layer: str | None = _LAYER
     sample_chunks: int = knob("how many chunks are read, spread over the source", 32, flag="chunks", gt=0)
 

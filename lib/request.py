@@ -114,10 +114,7 @@ def vector_job(source: str, destination: str, *, word: str = "flag", **given: An
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
     return _made(
         lambda: VectorJob(
-            source=_source(source),
-            destination=str(path),
-            driver=_driver(path, VECTOR_DRIVERS),
-            **_rest(given, word),
+            source=_source(source), destination=str(path), driver=_driver(path, VECTOR_DRIVERS), **_rest(given, word)
         )
     )
 
@@ -177,8 +174,7 @@ def _driver(path: Path, drivers: Mapping[str, str]) -> str:
     if driver is None:
         known = ", ".join(f"{suffix} ({name})" for suffix, name in drivers.items())
         raise DestinationError(
-            f"destination {path.name}: no driver for extension {path.suffix or '(none)'!r}",
-            hint=f"use one of: {known}",
+            f"destination {path.name}: no driver for extension {path.suffix or '(none)'!r}", hint=f"use one of: {known}"
         )
     return driver
 

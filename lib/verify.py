@@ -47,9 +47,7 @@ class _Verification:
         """Check, and say what was counted."""
         outcome = self.inner.run(bench)
         return replace(
-            outcome,
-            result=outcome.result | {"checks": len(bench.checks)},
-            warnings=(*self.warnings, *outcome.warnings),
+            outcome, result=outcome.result | {"checks": len(bench.checks)}, warnings=(*self.warnings, *outcome.warnings)
         )
 
     def smallest(self, **without: Any) -> int:

@@ -63,12 +63,7 @@ class Runner:
             self._leaf = None
 
     def run(
-        self,
-        job: Job,
-        *,
-        staged: Path | None = None,
-        plan_only: bool = False,
-        on_event: OnEvent | None = None,
+        self, job: Job, *, staged: Path | None = None, plan_only: bool = False, on_event: OnEvent | None = None
     ) -> Report:
         """Run a job; a death of memory is tried again with a smaller plan, then with a higher limit where that is allowed.
 
