@@ -76,7 +76,8 @@ class _Trials:
 
     def first(self) -> Plan:
         """Plan: a driver's code is paged in by its trial."""
-        imported = max(self.room.baseline_bytes, process_memory().peak_bytes)  # and the source opened
+        baseline = self.room.baseline_bytes
+        imported = max(baseline, process_memory().peak_bytes)  # and the source opened
         opened = self.source["kind"] if self.source else None
         first = sum(_FIRST_AFTER_SOURCE_BYTES if half == opened else _FIRST_TRIAL_BYTES[half] for half in self.halves)
         asked = _asked(self.job, self.halves)
@@ -84,15 +85,11 @@ class _Trials:
         return Plan(
             limit_bytes=self.room.limit_bytes,
             projected_bytes=imported + trials,
-            baseline_bytes=self.room.baseline_bytes,
+            baseline_bytes=baseline,
             disk_bytes=0,
             smallest_limit_bytes=imported + trials + BASELINE_SPREAD_BYTES,
             chunks=len(asked),
-            terms={
-                "baseline": self.room.baseline_bytes,
-                "imports": imported - self.room.baseline_bytes,
-                "trials": trials,
-            },
+            terms={"baseline": baseline, "imports": imported - baseline, "trials": trials},
             facts={"source": self.source} if self.source else {},
         )
 
@@ -121,7 +118,7 @@ class _Trials:
         by_name = {each.long_name.lower(): each for each in known.values()}
         by_name |= {name.lower(): each for name, each in known.items()}
         bench.meter.start(plan.chunks)
-        found: dict[str, DriverFacts | None] = {}
+        found = {}
         for name in _asked(self.job, self.halves):
             facts = by_name.get(name.lower())
             found[name] = _tried(facts, self.halves) if facts else None
@@ -165,13 +162,9 @@ def _require(
         elif not (facts.reads or facts.creates):
             problems.append(f"{facts.name} can neither open nor create ({facts.detail})")
     if problems:
-        raise JobFailed(
-            f"driver {'; driver '.join(problems)}",
-            hint=f"did you mean {' or '.join(near)}?"
-            if near
-            else "`swath drivers` shows what this build can read and write",
-            drivers=records,
-        )
+        hint = "`swath drivers` shows what this build can read and write"
+        hint = f"did you mean {' or '.join(near)}?" if near else hint
+        raise JobFailed(f"driver {'; driver '.join(problems)}", hint=hint, drivers=records)
 
 
 def _near(name: str, by_name: Mapping[str, DriverFacts]) -> list[str]:

@@ -164,6 +164,11 @@ class SettingsLayers(NamedTuple):
         """True where nobody chose the value."""
         return self.origins[key].layer == "default"
 
+    def conflict(self, key: str, how: str, other: str, hint: str | None = None) -> SettingsError:
+        """The error of two values that cannot both hold, with where each came from."""
+        mine, its = (f"{name} ({getattr(self.settings, name)}, from {self.origins[name]})" for name in (key, other))
+        return SettingsError(f"{mine} {how} {its}", hint=hint, key=key, layer=self.origins[key].layer)
+
 
 def load_settings(
     config: str | Path | None = None,
@@ -199,22 +204,12 @@ def load_settings(
         values[key] = _checked(origin, key, value)
         origins[key] = origin
     settings = Settings.model_construct(**(Settings().model_dump() | values))
-    if settings.memory_limit_max_mb and settings.memory_limit_max_mb < settings.memory_limit_mb:
-        raise SettingsError(
-            f"memory_limit_max_mb ({settings.memory_limit_max_mb} MiB, from {origins['memory_limit_max_mb']}) is below "
-            f"memory_limit_mb ({settings.memory_limit_mb} MiB, from {origins['memory_limit_mb']})",
-            key="memory_limit_max_mb",
-            layer=origins["memory_limit_max_mb"].layer,
-        )
     merged = SettingsLayers(settings, origins)
+    if settings.memory_limit_max_mb and settings.memory_limit_max_mb < settings.memory_limit_mb:
+        raise merged.conflict("memory_limit_max_mb", "is below", "memory_limit_mb")
     if settings.threads and settings.threads > settings.gdal_num_threads and not merged.is_default("gdal_num_threads"):
-        raise SettingsError(
-            f"threads ({settings.threads}, from {origins['threads']}) is above gdal_num_threads "
-            f"({settings.gdal_num_threads}, from {origins['gdal_num_threads']})",
-            hint="gdal_num_threads is an upper bound: raise it, or ask for fewer threads",
-            key="threads",
-            layer=origins["threads"].layer,
-        )
+        hint = "gdal_num_threads is an upper bound: raise it, or ask for fewer threads"
+        raise merged.conflict("threads", "is above", "gdal_num_threads", hint)
     return merged
 
 
