@@ -11,8 +11,6 @@ import sys
 from lib.memory.launch import launch_early
 from lib.units import file_label
 
-__all__ = ["main"]
-
 _KINDS = {"raster", "vector", "verify", "profile", "drivers"}
 _NOT_DIRECT = {"--flow", "--help", "-h", "--version"}
 

@@ -25,8 +25,6 @@ from lib.reports import Report
 from lib.run import run_published
 from lib.units import format_bytes
 
-__all__ = ["main"]
-
 app = App(
     name="swath",
     help="GIS batch jobs inside a memory limit: planned, capped, measured, verified, published whole or not at all.",

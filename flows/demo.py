@@ -27,8 +27,6 @@ from lib.units import format_bytes, format_seconds
 from tasks.raster import transform
 from tasks.states import named_end, report_of, settled
 
-__all__ = ["demo", "run_demo"]
-
 _SCALE = 30.0  # the climate raster's classes run to 30
 _LEAST_SQM = 1e10  # 10,000 km²
 

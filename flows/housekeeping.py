@@ -13,8 +13,6 @@ from lib.publish import Leftover, find_leftovers, remove_leftover
 from lib.settings import SettingsLayers, settings_knobs
 from lib.units import format_bytes, format_seconds
 
-__all__ = ["show_config", "show_history", "sweep"]
-
 _DONE = {"status": "completed", "exit_code": 0, "error": None}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

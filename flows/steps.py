@@ -19,8 +19,6 @@ from tasks.publishing import publish
 from tasks.states import settled
 from tasks.verification import verify_staged
 
-__all__ = ["drivers_of", "make", "profile_of"]
-
 # A child's size after its imports, from which it plans, was seen to differ by up to 2 MiB from start to start.
 _SPREAD_BYTES = 3 * MIB
 

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.errors import shown_lines
-from lib.memory.process import OnEvent
+from lib.memory.watch import OnEvent
 from lib.reports import Report, chunk_words
 from lib.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress
-
-__all__ = ["progress", "show", "show_error", "show_plan", "show_report", "show_table", "tell", "write_json"]
 
 _LOG_COLUMNS = 130
 

@@ -21,8 +21,6 @@ from lib.probe import load, probe
 from lib.reports import Outcome, Plan
 from lib.units import MIB
 
-__all__ = ["DriverFacts", "metadata_reader", "prepare"]
-
 # Resident growth of trials, measured (GDAL 3.12), mostly code paged in: the first of a half, by whether it has opened a source,
 # and each one.
 _FIRST_TRIAL_BYTES = {"raster": 19 * MIB, "vector": 9 * MIB}

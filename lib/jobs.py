@@ -14,27 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from lib.knobs import knob
 from lib.units import MIB, file_label
 
-__all__ = [
-    "COMMON_SETTINGS",
-    "OPERATIONS",
-    "RASTER_DRIVERS",
-    "VECTOR_DRIVERS",
-    "Copy",
-    "Custom",
-    "DriversJob",
-    "Job",
-    "Normalise",
-    "Operation",
-    "ProfileJob",
-    "RasterJob",
-    "Rescale",
-    "Resources",
-    "VectorJob",
-    "VerifyJob",
-    "parse_job",
-    "user_function",
-]
-
 
 class _Model(BaseModel):
     # Built when first used, as a process has one kind of job (MEASURED, "Start-up of a direct job").

@@ -14,8 +14,6 @@ from typing import Literal, NamedTuple
 from lib.errors import SourceError
 from lib.publish import check_exists, is_local
 
-__all__ = ["VECTOR_SUFFIXES", "Probe", "load", "probe"]
-
 # Vectors by name: asked of OGR first, anything else of the raster library first.
 _OF_VECTORS = (
     "csv dxf fgb gdb geojson geojsonl geojsons geoparquet gml gpkg gpx json kml kmz mif parquet pbf shp sqlite tab"

@@ -12,8 +12,6 @@ from typing import Any
 from lib import __version__
 from lib.jobs import RasterJob, VectorJob
 
-__all__ = ["job_in", "texts"]
-
 JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
 
 

@@ -21,17 +21,6 @@ from urllib.parse import urlsplit
 
 from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputError, SourceError
 
-__all__ = [
-    "Leftover",
-    "Staging",
-    "check_destination",
-    "check_exists",
-    "find_leftovers",
-    "is_local",
-    "remove_leftover",
-    "staging",
-]
-
 _OWNER = "owner"
 _ASIDE = "replaced"
 # What a former file at the destination leaves beside it: readers would take it for the new file's.

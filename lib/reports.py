@@ -12,19 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from lib.errors import SwathError, from_record
 from lib.units import mib
 
-__all__ = [
-    "Attempt",
-    "Check",
-    "ErrorRecord",
-    "MemoryRecord",
-    "Outcome",
-    "Output",
-    "Plan",
-    "Report",
-    "Verification",
-    "chunk_words",
-]
-
 Status = Literal["completed", "planned", "refused", "exceeded", "failed", "cancelled"]
 
 

@@ -32,19 +32,6 @@ from lib.publish import check_destination, check_exists, is_local
 from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
 from lib.units import MIB
 
-__all__ = [
-    "AnyKind",
-    "drivers_job",
-    "flow_arguments",
-    "job_knobs",
-    "profile_job",
-    "raster_job",
-    "resources_of",
-    "settings_of",
-    "vector_job",
-    "verify_job",
-]
-
 _Made = TypeVar("_Made")
 AnyKind = type[Job]
 

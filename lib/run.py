@@ -5,11 +5,10 @@ from pathlib import Path
 
 from lib.errors import DestinationBusy, DestinationError, JobFailed, OutputError
 from lib.jobs import RasterJob, VectorJob, VerifyJob
-from lib.memory.process import OnEvent, run_job
+from lib.memory.process import run_job
+from lib.memory.watch import OnEvent
 from lib.publish import Staging, sidecars, staging
 from lib.reports import Output, Report, Verification
-
-__all__ = ["published", "run_published", "verification_of", "with_verification"]
 
 
 def run_published(job: RasterJob | VectorJob, on_event: OnEvent | None = None) -> Report:

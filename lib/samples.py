@@ -21,8 +21,6 @@ from typing import Any
 
 from lib.errors import DataError, OutputError, SourceError, SwathError
 
-__all__ = ["CLIMATE", "LAND_COVER", "PATCHES", "PATCH_COUNT", "Sample", "main", "polygonise", "prepare"]
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:

@@ -18,8 +18,6 @@ from lib.errors import SettingsError
 from lib.knobs import Knob, knob, knobs_of
 from lib.units import parse_gdal_cachemax, parse_mib, parse_threads
 
-__all__ = ["Origin", "Settings", "SettingsLayers", "load_settings", "settings_knobs"]
-
 _PREFIX = "BATCH_"
 # GDAL's own variables and the settings that they are; in GDAL's own syntax.
 _GDAL_NAMES = {"GDAL_CACHEMAX": "gdal_cachemax", "GDAL_NUM_THREADS": "gdal_num_threads"}

@@ -7,8 +7,6 @@ import yaml
 
 from lib.errors import SettingsError
 
-__all__ = ["read_settings_file"]
-
 _HINT = "write lines such as `memory_limit_mb: 1024`"
 
 

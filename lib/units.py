@@ -6,18 +6,6 @@ settings, parameters and texts. GDAL's rules: https://gdal.org/user/configoption
 
 import re
 
-__all__ = [
-    "KIB",
-    "MIB",
-    "file_label",
-    "format_bytes",
-    "format_seconds",
-    "mib",
-    "parse_gdal_cachemax",
-    "parse_mib",
-    "parse_threads",
-]
-
 KIB = 1024
 MIB = 1024 * 1024
 

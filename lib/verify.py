@@ -19,8 +19,6 @@ from lib.probe import load, probe
 from lib.publish import check_exists
 from lib.reports import Outcome, Plan
 
-__all__ = ["prepare"]
-
 # For a plan that is made for what it expects of the output only, not to be run.
 _AMPLE_BYTES = 2**50
 

@@ -15,8 +15,6 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from lib.reports import MemoryRecord, Report, chunk_words
 from lib.units import MIB, format_bytes, format_seconds
 
-__all__ = ["allocator_rows", "emit", "memory_markdown", "memory_svg"]
-
 # Transparent ground and middle tones: each has a contrast of at least 3.2:1 on white and on the UI's near-black.
 _INK, _LIMIT, _PROJECTED, _BASELINE, _RESIDENT = "#747c8c", "#e5484d", "#d17a00", "#2b9a66", "#3b82f6"
 _STYLE: dict[Any, Any] = {

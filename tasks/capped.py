@@ -22,8 +22,6 @@ from lib.units import format_bytes
 from tasks.artifacts import emit
 from tasks.states import Ended, ended
 
-__all__ = ["capped", "measured"]
-
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 _TENTHS = 10

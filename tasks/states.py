@@ -18,18 +18,6 @@ from prefect.tasks import Task
 from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed
 from lib.reports import Report
 
-__all__ = [
-    "OPTIONS",
-    "Ended",
-    "cancelled_by_signal",
-    "ended",
-    "failed",
-    "named_end",
-    "report_of",
-    "settled",
-    "worth_retrying",
-]
-
 # What a task of ours ends with, see `ended`.
 Ended = Report | State[Any]
 P = ParamSpec("P")

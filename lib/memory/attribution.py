@@ -16,8 +16,6 @@ from pathlib import Path
 
 from lib.memory.traces import Lines
 
-__all__ = ["Attributor"]
-
 _MINCORE_PAGES = 16384
 
 

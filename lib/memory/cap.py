@@ -17,21 +17,6 @@ from pathlib import Path
 from lib.memory.proc import MARK, kill_all, process_memory, tree
 from lib.units import MIB
 
-__all__ = [
-    "STARTUP_CEILING_BYTES",
-    "adopt_orphans",
-    "apply_address_space_cap",
-    "apply_startup_ceiling",
-    "die_with_parent",
-    "end_descendants",
-    "end_with_us",
-    "enter_leaf",
-    "is_near_address_space_cap",
-    "lift_address_space_cap",
-    "limit_leaf",
-    "trim",
-]
-
 # A child with every library imported maps 1.5 GiB and holds 180 MiB: this is for run-away imports only.
 STARTUP_CEILING_BYTES = 1024 * MIB
 _STARTUP_ADDRESS_SPACE = 8 * 1024 * MIB

@@ -38,8 +38,6 @@ from lib.memory.traces import FUNCTION_FRAMES
 from lib.memory.work import Bench, Engine, Room, Work, load_engine
 from lib.reports import Plan
 
-__all__ = ["main"]
-
 Send = Callable[[dict[str, Any]], None]
 
 

@@ -13,8 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 from lib.units import mib
 
-__all__ = ["Past", "read", "record"]
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     at REAL NOT NULL, kind TEXT NOT NULL, operation TEXT NOT NULL, driver TEXT NOT NULL, dtype TEXT NOT NULL,

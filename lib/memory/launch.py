@@ -21,8 +21,6 @@ from lib.units import MIB
 if TYPE_CHECKING:
     from lib.jobs import Resources
 
-__all__ = ["Child", "child_environment", "job_environment", "launch_early", "take_early"]
-
 _ROOT = Path(__file__).resolve().parents[2]
 _READ_BYTES = 65536
 _LAST_WORDS_BYTES = 16 * 1024

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Residues", "Sizes", "Slope", "fit", "growing", "would_cross"]
-
 _FEWEST_POINTS = 8
 _Z_95 = 1.959964
 _MOST_POINTS = 128

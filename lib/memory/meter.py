@@ -19,8 +19,6 @@ from lib.memory.proc import peak_bytes, process_memory
 from lib.memory.traces import Lines, Tracer, growth
 from lib.units import MIB, format_bytes
 
-__all__ = ["Meter"]
-
 _RELEASES = 60
 _LOOK_EVERY_SECONDS = 0.05
 # A user's function may make a million objects a second: what tracing takes is looked at more often there.

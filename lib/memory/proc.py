@@ -8,20 +8,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = [
-    "MARK",
-    "ProcessMemory",
-    "TreeMemory",
-    "cpu_seconds",
-    "kill_all",
-    "peak_bytes",
-    "process_memory",
-    "restart_peak",
-    "started_with",
-    "tree",
-    "tree_memory",
-]
-
 # In the environment of a child, and so of all that it starts: its value names the child, for those who left its group.
 MARK = "SWATH_CHILD"
 _MOST_BYTES = 65536

@@ -21,8 +21,6 @@ from lib.memory.watch import OnEvent, Watch
 from lib.reports import Attempt, Report, chunk_words
 from lib.units import format_bytes, mib
 
-__all__ = ["OnEvent", "Runner", "run_job"]
-
 _JOBS_PER_CHILD = 200
 _LADDER_FRACTION = 0.7
 _LIMIT_GROWTH = 1.5

@@ -13,8 +13,6 @@ from lib.memory.leaks import Sizes
 from lib.reports import Allocator, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
 from lib.units import MIB, format_bytes, mib
 
-__all__ = ["Record"]
-
 _MOST_SAMPLES = 240
 
 

@@ -15,8 +15,6 @@ from typing import Any
 
 from lib.units import KIB
 
-__all__ = ["FUNCTION_FRAMES", "MOST_TRACER_BYTES", "Lines", "Tracer", "growth"]
-
 # By its own count, which is half of what it takes: some 15,000 traces (MEASURED, "Traces").
 MOST_TRACER_BYTES = 768 * KIB
 # A single call into C may make any number of objects between two checks: past this it ends without a look.
