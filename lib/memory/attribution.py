@@ -1,8 +1,9 @@
 """What resident memory is made of, from inside the child: nothing here guesses, and what is left is called unexplained.
 
-Sources: tracemalloc's domains (`traces.py`), GDALGetCacheUsed64 of every libgdal that is loaded (rasterio and pyogrio each
-bring one), Arrow's pool, proc(5), and for malloc's free memory the resident pages of its heap (mincore(2)) less what is
-allocated in it (mallinfo2): its own count of free memory, fordblks, holds pages that the kernel has long had back.
+Sources: tracemalloc's domains (`traces.py`), GDALGetCacheUsed64 of every libgdal that is loaded, Arrow's pool, proc(5).
+
+Malloc's free memory is what is resident of its heap (mincore(2)) less what is allocated in it (mallinfo2): its own count,
+fordblks, holds pages that the kernel has long had back.
 """
 
 import ctypes
@@ -43,9 +44,8 @@ class Attributor:
     def split(self, look: Callable[[], Lines | None]) -> dict[str, int]:
         """Bytes by origin; all but `resident_bytes` sum up to it exactly.
 
-        `not_resident_bytes` is 0 or below: what the others count as allocated and no page is resident for (an array that was
-        made and not yet written to, imports that were freed since), as far as it is more than what none of them counts. Else
-        the rest is `unexplained_bytes`: native memory, stacks, and all of Python and NumPy where `tracing_bytes` is 0.
+        The rest is `unexplained_bytes` (native memory, stacks, what was not traced), or where it is below 0 `not_resident_bytes`:
+        allocated, and no page is resident for it, as of an array that was not yet written to.
 
         Args:
             look: looks at what is traced now, `traces.Tracer.look`; None where nothing is. Called last: it takes memory.

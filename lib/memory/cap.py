@@ -1,8 +1,7 @@
 """The cap, from inside the child: death signal and what it does not reach, start-up ceiling, RLIMIT_AS, a cgroup v2 leaf.
 
-What a user's function starts belongs to the job: the child adopts orphans, ends what is left, and a guard ends all of it
-when the child is killed; which process even that misses is in lib/README.md. Resident memory is held by the parent
-(`watch.py`). Elsewhere than on Linux each function says by its return value that it holds nothing.
+What a user's function starts belongs to the job: the child adopts orphans, and a guard ends all of it when the child is killed.
+Resident memory is held by the parent (`watch.py`). Elsewhere than on Linux nothing here holds, and says so.
 """
 
 import contextlib
