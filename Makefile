@@ -6,6 +6,9 @@ INSTALLED := .venv/.installed
 INTERPRETER := .venv/.interpreter
 BIN := .venv/bin
 
+PEERS := .venv-peers/.installed
+PEER_LIST := tests/benchmarks/peers.txt
+
 .PHONY: help install demo test check bench up down FORCE
 .DELETE_ON_ERROR:
 
@@ -14,6 +17,7 @@ help:
 	@echo 'make demo      real data, end to end, as a Prefect flow under a memory limit'
 	@echo 'make test      the tests, without the slow ones and those that need a server'
 	@echo 'make check     ruff, mypy, import-linter'
+	@echo 'make bench     against peers in .venv-peers ($(PEER_LIST) pins them); ARGS="--size small --only v1"'
 
 install: $(INSTALLED)
 
@@ -30,7 +34,10 @@ check: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench up down:
+bench: $(INSTALLED) $(PEERS)
+	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
+
+up down:
 	@echo 'not yet: make $@' >&2; exit 1
 
 # Rewritten only when the interpreter is another one, or .venv's does not run: then .venv is built again.
@@ -47,4 +54,15 @@ $(INSTALLED): $(INTERPRETER) pyproject.toml $(CONSTRAINTS)
 	"$$python" -m venv --clear .venv; \
 	printf '%s\n' "$$python" > $(INTERPRETER); \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[test]'; \
+	touch $@
+
+# Peers that cannot be installed here are left out, and the benchmarks say so.
+$(PEERS): $(INTERPRETER) $(PEER_LIST)
+	@python=$$(cat $(INTERPRETER)); set -e; \
+	echo "building .venv-peers with $$python"; \
+	"$$python" -m venv --clear .venv-peers; \
+	pip='.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check'; \
+	$$pip -r $(PEER_LIST) || grep -v '^#' $(PEER_LIST) | while read -r peer; do \
+		$$pip --no-deps "$$peer" || echo "MISSING: $$peer could not be installed" >&2; \
+	done; \
 	touch $@

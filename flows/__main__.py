@@ -9,8 +9,6 @@ import os
 import signal
 import sys
 
-__all__ = ["main"]
-
 _KINDS = {"raster", "vector", "verify", "profile", "drivers"}
 _NOT_DIRECT = {"--flow", "--help", "-h", "--version"}
 

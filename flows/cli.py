@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,13 +19,11 @@ from flows import terminal
 from flows.flags import DEMO_FOLDER, DRY_RUN, FLOW, FOLDER, HISTORY, OLDER_THAN, Display, flags
 from lib import __version__, request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
-from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
-from lib.memory.process import AnyJob, run_job
+from lib.jobs import DriversJob, Job, ProfileJob, RasterJob, VectorJob, VerifyJob
+from lib.memory.process import run_job
 from lib.reports import Report
 from lib.run import run_published
 from lib.units import format_bytes
-
-__all__ = ["main"]
 
 app = App(
     name="swath",
@@ -51,7 +49,7 @@ def raster(*, flow: bool, display: Display, **given: Any) -> int:
         from flows.transform_raster import transform_raster
 
         return _ended(_flow(transform_raster, given), display)
-    return _published(request.raster_job(**given), display)
+    return _ended(_run(request.raster_job(**given), display, run_published), display)
 
 
 @app.command
@@ -62,7 +60,7 @@ def vector(*, flow: bool, display: Display, **given: Any) -> int:
         from flows.filter_vector import filter_vector
 
         return _ended(_flow(filter_vector, given), display)
-    return _published(request.vector_job(**given), display)
+    return _ended(_run(request.vector_job(**given), display, run_published), display)
 
 
 @app.command
@@ -185,9 +183,8 @@ def main(signals: Sequence[int] = (), came: Sequence[int] = ()) -> None:
     except CycloptsError as error:
         code = _failed(UsageError(_plain(str(error)), hint=f"see `swath {_command(tokens)} --help`"), tokens)
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # nobody reads any more; say nothing at exit either
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, sys.stdout.fileno())  # nobody reads any more; say nothing at exit either
         code = 1
     except Exception as error:  # noqa: BLE001 - the terminal's boundary
         words = f"unexpected {type(error).__name__}: {error}"
@@ -209,20 +206,13 @@ def _failed(error: SwathError, tokens: list[str]) -> int:
     return _ended(Report.of_error(error, _running), Display(json="--json" in words, debug="--debug" in words))
 
 
-def _published(job: RasterJob | VectorJob, display: Display) -> int:
+def _run(job: Job, display: Display, run: Callable[..., Report] = run_job) -> Report:
     _running.update(job.model_dump(mode="json"))
     with terminal.progress(job.label, quiet=display.json) as hear:
-        report = run_published(job, hear)
-    return _ended(report, display)
+        return run(job, on_event=hear)
 
 
-def _run(job: AnyJob, display: Display) -> Report:
-    _running.update(job.model_dump(mode="json"))
-    with terminal.progress(job.label, quiet=display.json) as hear:
-        return run_job(job, on_event=hear)
-
-
-def _planned(job: AnyJob, display: Display) -> int:
+def _planned(job: Job, display: Display) -> int:
     report = run_job(job, plan_only=True)
     if report.ok and not display.json:
         terminal.show_plan(report)
@@ -244,17 +234,15 @@ def _flow(flow: Any, given: Mapping[str, Any]) -> Report:
     """Run a flow with the same words, those left out as the flow has them; its report comes back through the run's state."""
     from tasks.states import cancelled_by_signal, report_of
 
+    run = flow.with_options(on_crashed=[cancelled_by_signal])
     try:
-        return report_of(
-            flow.with_options(on_crashed=[cancelled_by_signal])(return_state=True, **request.flow_arguments(given))
-        )
+        return report_of(run(return_state=True, **request.flow_arguments(given)))
     except RuntimeError as error:
         if "reach API" not in str(error):
             raise
+        problem = f"the Prefect API in PREFECT_API_URL does not answer: {_plain(str(error))}"
         hint = "start that server, or unset PREFECT_API_URL to run on an embedded one"
-        raise SwathError(
-            f"the Prefect API in PREFECT_API_URL does not answer: {_plain(str(error))}", hint=hint
-        ) from error
+        raise SwathError(problem, hint=hint) from error
 
 
 def _yes(value: object) -> str:

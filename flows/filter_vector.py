@@ -12,8 +12,6 @@ from lib.request import vector_job
 from tasks.states import named_end
 from tasks.vector import filter_features
 
-__all__ = ["filter_vector"]
-
 
 @flow(name="filter-vector")
 @named_end

@@ -15,8 +15,6 @@ from lib.jobs import ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import Knob
 from lib.request import AnyKind, job_knobs
 
-__all__ = ["DEMO_FOLDER", "DRY_RUN", "FLOW", "FOLDER", "HISTORY", "OLDER_THAN", "Display", "flag_table", "flags"]
-
 _COMMANDS: dict[str, AnyKind] = {"raster": RasterJob, "vector": VectorJob, "verify": VerifyJob, "profile": ProfileJob}
 
 FLOW = Knob(

@@ -2,7 +2,6 @@
 
 import re
 import socket
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from lib.memory import history
 from lib.publish import Leftover, find_leftovers, remove_leftover
 from lib.settings import SettingsLayers, settings_knobs
 from lib.units import format_bytes, format_seconds
-
-__all__ = ["show_config", "show_history", "sweep"]
 
 _DONE = {"status": "completed", "exit_code": 0, "error": None}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -31,20 +28,11 @@ def show_config(layers: SettingsLayers, display: Display) -> int:
         }
         for each in settings_knobs(values)
     }
-    if display.json:
-        terminal.write_json(_DONE | {"settings": settings})
-    else:
-        rows = [
-            [
-                key,
-                "unset" if each["value"] is None else str(each["value"]),
-                each["origin"],
-                each["description"],
-            ]
-            for key, each in settings.items()
-        ]
-        terminal.show_table("settings", ["key", "value", "from", "what it is"], rows)
-    return 0
+    rows = [
+        [key, "unset" if each["value"] is None else str(each["value"]), each["origin"], each["description"]]
+        for key, each in settings.items()
+    ]
+    return _ended(display, {"settings": settings}, "settings", ["key", "value", "from", "what it is"], rows)
 
 
 def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: bool) -> int:
@@ -63,7 +51,7 @@ def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: boo
         for each in removable:
             remove_leftover(each)
     gone = {each.folder for each in removable if not each.folder.exists()}
-    rows: list[dict[str, Any]] = [
+    leftovers: list[dict[str, Any]] = [
         {
             "path": str(each.folder),
             "bytes": each.bytes,
@@ -75,55 +63,50 @@ def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: boo
         }
         for each in found
     ]
-    if display.json:
-        terminal.write_json(_DONE | {"leftovers": rows})
-    else:
-        terminal.show_table(
-            f"{len(found)} leftover(s), {len(gone)} removed",
-            ["folder", "size", "age", "owner", "removed"],
-            [
-                [
-                    r["path"],
-                    format_bytes(r["bytes"]),
-                    format_seconds(r["age_seconds"]),
-                    f"pid {r['pid']} on {r['host']}: {r['state']}",
-                    "yes" if r["removed"] else "no",
-                ]
-                for r in rows
-            ],
-        )
-    return 0
+    rows = [
+        [
+            each["path"],
+            format_bytes(each["bytes"]),
+            format_seconds(each["age_seconds"]),
+            f"pid {each['pid']} on {each['host']}: {each['state']}",
+            "yes" if each["removed"] else "no",
+        ]
+        for each in leftovers
+    ]
+    title, columns = f"{len(found)} leftover(s), {len(gone)} removed", ["folder", "size", "age", "owner", "removed"]
+    return _ended(display, {"leftovers": leftovers}, title, columns, rows)
 
 
 def show_history(layers: SettingsLayers, display: Display) -> int:
     """Past runs by kind of work; names the margin where a projection was too low."""
     path = layers.settings.history_path
     past, warning = ([], "history_path is off") if path == "off" else history.read(Path(path))
-    warnings = [warning] if warning else []
-    if display.json:
-        terminal.write_json(_DONE | {"warnings": warnings, "history": [asdict(each) for each in past]})
-        return 0
-    for each in warnings:
-        terminal.tell(f"swath: warning: {each}")
+    if warning and not display.json:
+        terminal.tell(f"swath: warning: {warning}")
     rows = [
         [
             " ".join(filter(None, [each.kind, each.operation, each.driver, each.dtype])),
             each.chunk,
             str(each.runs),
-            _size(each.projected_bytes),
-            _size(each.measured_bytes),
+            format_bytes(each.projected_bytes),
+            format_bytes(each.measured_bytes),
             _held(each),
             _stopped(each),
         ]
         for each in past
     ]
     columns = ["work", "chunk", "runs", "projected", "measured", "projection", "stopped at their limit"]
-    terminal.show_table(f"history in {path}", columns, rows)
+    record = {"warnings": [warning] if warning else [], "history": [each._asdict() for each in past]}
+    return _ended(display, record, f"history in {path}", columns, rows)
+
+
+def _ended(display: Display, record: dict[str, Any], title: str, columns: list[str], rows: list[list[str]]) -> int:
+    """Show a record as one JSON object, or its rows as a table; the exit code."""
+    if display.json:
+        terminal.write_json(_DONE | record)
+    else:
+        terminal.show_table(title, columns, rows)
     return 0
-
-
-def _size(size_bytes: int | None) -> str:
-    return "" if size_bytes is None else format_bytes(size_bytes)
 
 
 def _held(past: history.Past) -> str:
@@ -146,7 +129,7 @@ def _seconds(text: str) -> float:
 
 
 def _is_removable(leftover: Leftover, age: float | None) -> bool:
-    elsewhere = leftover.owner.get("host") not in {None, socket.gethostname()}
-    if elsewhere:
-        return age is not None and leftover.age_seconds >= age
-    return leftover.dead and (age is None or leftover.age_seconds >= age)
+    is_elsewhere = leftover.owner.get("host") not in {None, socket.gethostname()}
+    if age is None:
+        return leftover.dead
+    return (leftover.dead or is_elsewhere) and leftover.age_seconds >= age

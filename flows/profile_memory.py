@@ -11,8 +11,6 @@ from lib.request import profile_job
 from tasks.profiling import profile_source
 from tasks.states import named_end, settled
 
-__all__ = ["profile_memory"]
-
 
 @flow(name="profile-memory")
 @named_end

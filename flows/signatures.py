@@ -8,8 +8,6 @@ from typing import Any
 from lib.knobs import Knob
 from lib.request import AnyKind, job_knobs
 
-__all__ = ["PROFILE", "flow_parameters", "with_signature"]
-
 PROFILE = Knob(name="profile", type=bool, sentence="read and measure a sample of the source first", default=True)
 
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from prefect.client.schemas.objects import State
 
 from lib.errors import MemoryRefused
-from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob
-from lib.memory.process import AnyJob, run_job
+from lib.jobs import DriversJob, Job, ProfileJob, RasterJob, VectorJob
+from lib.memory.process import run_job
 from lib.publish import staging
 from lib.reports import Report
 from lib.units import MIB, mib
@@ -18,8 +18,6 @@ from tasks.profiling import profile_source
 from tasks.publishing import publish
 from tasks.states import settled
 from tasks.verification import verify_staged
-
-__all__ = ["drivers_of", "make", "profile_of"]
 
 # A child's size after its imports, from which it plans, was seen to differ by up to 2 MiB from start to start.
 _SPREAD_BYTES = 3 * MIB
@@ -68,7 +66,7 @@ def _for_all_steps(refused: MemoryRefused, job: RasterJob | VectorJob, *, profil
 
     The verification's plan needs the output, and is not among them.
     """
-    steps: list[AnyJob] = [drivers_of(job), job, *([profile_of(job)] if profile else [])]
+    steps: list[Job] = [drivers_of(job), job, *([profile_of(job)] if profile else [])]
     plans = [run_job(step, plan_only=True) for step in steps]
     smallest = [plan.error.facts.get("smallest_limit_bytes", 0) for plan in plans if plan.error]
     most = max([refused.smallest_limit_bytes, *smallest]) + _SPREAD_BYTES

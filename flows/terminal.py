@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.errors import shown_lines
-from lib.memory.process import OnEvent
-from lib.reports import Report
+from lib.memory.watch import OnEvent
+from lib.reports import Report, chunk_words
 from lib.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress
 
-__all__ = ["progress", "show_error", "show_plan", "show_report", "show_table", "tell", "write_json"]
+_LOG_COLUMNS = 130
 
 
 def tell(text: str) -> None:
@@ -29,10 +29,14 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def _show(what: "RenderableType") -> None:
+def show(what: "RenderableType") -> None:
+    """A text or a table on stdout."""
     from rich.console import Console
 
-    Console(soft_wrap=True, highlight=False).print(what, markup=False)
+    console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_COLUMNS)
+    console.print(what, markup=False)
 
 
 def write_json(record: Mapping[str, Any]) -> None:
@@ -106,43 +110,35 @@ def show_report(report: Report) -> None:
     from rich.table import Table
 
     lines = Table.grid(padding=(0, 2))
-    if report.output:
-        lines.add_row("wrote", f"{report.output.path} ({format_bytes(report.output.bytes)}, {report.output.driver})")
-    facts = {key: value for key, value in report.result.items() if isinstance(value, (int, float, str, bool))}
-    if facts:
-        lines.add_row("result", ", ".join(f"{name.replace('_', ' ')} {_shown(name, v)}" for name, v in facts.items()))
-    if report.plan and report.memory.cap:
-        lines.add_row(
-            "memory",
-            f"peak {_size(report.memory.peak_bytes)}, projected {format_bytes(report.plan['projected_bytes'])}, "
-            f"limit {format_bytes(report.memory.cap.bytes)} held by {report.memory.cap.mechanism}",
-        )
-    if report.memory.attribution:
-        lines.add_row("made of", _made_of(report.memory.attribution))
-    if leak := report.memory.leak:
-        lines.add_row(
-            "leak",
-            f"{format_bytes(round(leak['bytes_per_chunk']))} per chunk, past the drift threshold at chunk "
-            f"{leak['crosses_at_chunk']}",
-        )
-    if report.verification:
-        checks = report.verification.checks
-        passed = sum(check.passed for check in checks)
-        lines.add_row("verified", f"{report.verification.level}: {passed} of {len(checks)} checks passed")
-    if len(report.attempts) > 1:
-        lines.add_row(
-            "attempts",
-            ", ".join(f"{each.outcome} at {format_bytes(each.limit_bytes)}" for each in report.attempts),
-        )
-    seconds = report.seconds
-    lines.add_row(
-        "time",
-        f"{format_seconds(seconds.total)} (start-up {format_seconds(seconds.startup)}, work {format_seconds(seconds.work)}, "
-        f"full verification {format_seconds(seconds.verify)})",
-    )
-    _show(lines)
+    for name, words in _summary(report):
+        lines.add_row(name, words)
+    show(lines)
     for warning in report.warnings:
         tell(f"swath: warning: {warning}")
+
+
+def _summary(report: Report) -> Iterator[tuple[str, str]]:
+    memory, seconds = report.memory, report.seconds
+    if output := report.output:
+        yield "wrote", f"{output.path} ({format_bytes(output.bytes)}, {output.driver})"
+    facts = {key: value for key, value in report.result.items() if isinstance(value, (int, float, str, bool))}
+    if facts:
+        yield "result", ", ".join(f"{name.replace('_', ' ')} {_shown(name, value)}" for name, value in facts.items())
+    if report.plan and memory.cap:
+        peak, limit = format_bytes(memory.peak_bytes), format_bytes(memory.cap.bytes)
+        projected = format_bytes(report.plan["projected_bytes"])
+        yield "memory", f"peak {peak}, projected {projected}, limit {limit} held by {memory.cap.mechanism}"
+    if memory.attribution:
+        yield "made of", _made_of(memory.attribution)
+    if leak := memory.leak:
+        growth = format_bytes(round(leak["bytes_per_chunk"]))
+        yield "leak", f"{growth} per chunk, past the drift threshold at chunk {leak['crosses_at_chunk']}"
+    if report.verification:
+        yield "verified", report.verification.words
+    if len(report.attempts) > 1:
+        yield "attempts", ", ".join(f"{each.outcome} at {format_bytes(each.limit_bytes)}" for each in report.attempts)
+    startup, work, verify = map(format_seconds, (seconds.startup, seconds.work, seconds.verify))
+    yield "time", f"{format_seconds(seconds.total)} (start-up {startup}, work {work}, full verification {verify})"
 
 
 def show_plan(report: Report) -> None:
@@ -150,28 +146,25 @@ def show_plan(report: Report) -> None:
     from rich.table import Table
 
     plan = report.plan or {}
+    totals = {
+        "projected peak": plan["projected_bytes"],
+        "limit": plan["limit_bytes"],
+        "left over": plan["limit_bytes"] - plan["projected_bytes"],
+        "smallest limit that would do": plan["smallest_limit_bytes"],
+        "disk, at most, with temporary files": plan["disk_bytes"],
+        "free on that disk": plan["disk_free_bytes"],
+    }
     table = Table("term", "size", title=f"plan for {Path(report.job['source']).name}", title_justify="left")
     table.columns[1].justify = "right"
     for name, size in sorted(plan["terms"].items(), key=lambda term: -term[1]):
-        if size:
-            table.add_row(name.replace("_", " "), format_bytes(size))
+        table.add_row(name.replace("_", " "), format_bytes(size))
     table.add_section()
-    table.add_row("projected peak", format_bytes(plan["projected_bytes"]))
-    table.add_row("limit", format_bytes(plan["limit_bytes"]))
-    table.add_row("left over", format_bytes(plan["limit_bytes"] - plan["projected_bytes"]))
-    table.add_row("smallest limit that would do", format_bytes(plan["smallest_limit_bytes"]))
-    table.add_row("disk, at most, with temporary files", format_bytes(plan["disk_bytes"]))
-    if plan["disk_free_bytes"] is not None:
-        table.add_row("free on that disk", format_bytes(plan["disk_free_bytes"]))
-    _show(table)
-    chunk = (
-        f"windows of {plan['window'][0]} x {plan['window'][1]} px"
-        if plan["window"]
-        else f"batches of {plan['batch_rows']} rows"
-    )
-    cache = format_bytes(plan["gdal_cache_bytes"])
-    _show(f"{chunk}, {plan['threads']} thread(s), GDAL cache {cache}, {plan['chunks'] or 'unknown'} chunks")
-    _show(f"to lower the peak: {plan['lower_by'] or 'nothing that a setting could change'}")
+    for name, size in totals.items():
+        table.add_row(name, format_bytes(size))
+    show(table)
+    cache, chunks = format_bytes(plan["gdal_cache_bytes"]), plan["chunks"] or "unknown"
+    show(f"{chunks} chunks of {chunk_words(plan)}, {plan['threads']} thread(s), GDAL cache {cache}")
+    show(f"to lower the peak: {plan['lower_by'] or 'nothing that a setting could change'}")
 
 
 def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -181,7 +174,7 @@ def show_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*row)
-    _show(table)
+    show(table)
 
 
 def _made_of(attribution: Mapping[str, int], most: int = 3) -> str:
@@ -195,10 +188,6 @@ def _made_of(attribution: Mapping[str, int], most: int = 3) -> str:
     unexplained = attribution.get("unexplained_bytes", 0)
     share = f"unexplained {format_bytes(unexplained)} ({unexplained / (resident or 1):.0%})"
     return f"{', '.join([*named, share])}, of {format_bytes(resident)} seen"
-
-
-def _size(size_bytes: int | None) -> str:
-    return "unknown" if size_bytes is None else format_bytes(size_bytes)
 
 
 def _shown(name: str, value: Any) -> str:

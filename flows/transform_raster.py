@@ -12,8 +12,6 @@ from lib.request import raster_job
 from tasks.raster import transform
 from tasks.states import named_end
 
-__all__ = ["transform_raster"]
-
 
 @flow(name="transform-raster")
 @named_end

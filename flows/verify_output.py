@@ -11,8 +11,6 @@ from lib.request import verify_job
 from tasks.states import named_end, settled
 from tasks.verification import verify
 
-__all__ = ["verify_output"]
-
 
 @flow(name="verify-output")
 @named_end

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["FULL", "Kind", "chain", "diagnose", "named", "one_line", "space_is_short", "words"]
-
 # "short": a write was cut off, and nobody says why: mostly a full disk, or a limit (`space_is_short`).
 Kind = Literal["memory", "disk full", "short", "io", "other"]
 

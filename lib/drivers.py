@@ -1,9 +1,7 @@
 """Which drivers this build can open with and create with: looked up, then tried on a tiny dataset.
 
-rasterio and pyogrio each bring their own GDAL, so a raster driver is asked of the one (`lib/raster/drivers.py`) and a
-vector driver of the other (`lib/vector/drivers.py`); a job that asks for one kind of data imports that half only. Only the
-formats in the halves' trial tables are tried: the others are services, or need a source of their own. Choosing a driver
-for a destination is `lib/request.py`.
+rasterio and pyogrio each bring their own GDAL: a half for each (`raster/drivers.py`, `vector/drivers.py`), imported where it is
+asked. Formats outside the halves' tables are not tried: they are services, or need a source of their own.
 """
 
 import ctypes
@@ -20,8 +18,6 @@ from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.probe import load, probe
 from lib.reports import Outcome, Plan
 from lib.units import MIB
-
-__all__ = ["DriverFacts", "metadata_reader", "prepare"]
 
 # Resident growth of trials, measured (GDAL 3.12), mostly code paged in: the first of a half, by whether it has opened a source,
 # and each one.
@@ -76,7 +72,8 @@ class _Trials:
 
     def first(self) -> Plan:
         """Plan: a driver's code is paged in by its trial."""
-        imported = max(self.room.baseline_bytes, process_memory().peak_bytes)  # and the source opened
+        baseline = self.room.baseline_bytes
+        imported = max(baseline, process_memory().peak_bytes)  # and the source opened
         opened = self.source["kind"] if self.source else None
         first = sum(_FIRST_AFTER_SOURCE_BYTES if half == opened else _FIRST_TRIAL_BYTES[half] for half in self.halves)
         asked = _asked(self.job, self.halves)
@@ -84,15 +81,11 @@ class _Trials:
         return Plan(
             limit_bytes=self.room.limit_bytes,
             projected_bytes=imported + trials,
-            baseline_bytes=self.room.baseline_bytes,
+            baseline_bytes=baseline,
             disk_bytes=0,
             smallest_limit_bytes=imported + trials + BASELINE_SPREAD_BYTES,
             chunks=len(asked),
-            terms={
-                "baseline": self.room.baseline_bytes,
-                "imports": imported - self.room.baseline_bytes,
-                "trials": trials,
-            },
+            terms={"baseline": baseline, "imports": imported - baseline, "trials": trials},
             facts={"source": self.source} if self.source else {},
         )
 
@@ -121,7 +114,7 @@ class _Trials:
         by_name = {each.long_name.lower(): each for each in known.values()}
         by_name |= {name.lower(): each for name, each in known.items()}
         bench.meter.start(plan.chunks)
-        found: dict[str, DriverFacts | None] = {}
+        found = {}
         for name in _asked(self.job, self.halves):
             facts = by_name.get(name.lower())
             found[name] = _tried(facts, self.halves) if facts else None
@@ -165,13 +158,9 @@ def _require(
         elif not (facts.reads or facts.creates):
             problems.append(f"{facts.name} can neither open nor create ({facts.detail})")
     if problems:
-        raise JobFailed(
-            f"driver {'; driver '.join(problems)}",
-            hint=f"did you mean {' or '.join(near)}?"
-            if near
-            else "`swath drivers` shows what this build can read and write",
-            drivers=records,
-        )
+        hint = "`swath drivers` shows what this build can read and write"
+        hint = f"did you mean {' or '.join(near)}?" if near else hint
+        raise JobFailed(f"driver {'; driver '.join(problems)}", hint=hint, drivers=records)
 
 
 def _near(name: str, by_name: Mapping[str, DriverFacts]) -> list[str]:

@@ -34,39 +34,6 @@ Errors carry their facts as attributes, survive pickling and cross the child's p
 import re
 from typing import Any, ClassVar, Self
 
-__all__ = [
-    "MOST_CHARACTERS",
-    "MOST_LINES",
-    "Cancelled",
-    "ChildDied",
-    "ChildStalled",
-    "DataError",
-    "DestinationBusy",
-    "DestinationError",
-    "DiskRefused",
-    "DriftExceeded",
-    "Exceeded",
-    "FunctionError",
-    "HostLimitError",
-    "Interrupted",
-    "JobFailed",
-    "MemoryExceeded",
-    "MemoryRefused",
-    "OutputError",
-    "Refused",
-    "SettingsError",
-    "SourceError",
-    "SwathError",
-    "Terminated",
-    "TimedOut",
-    "UsageError",
-    "VerificationFailed",
-    "from_record",
-    "shown",
-    "shown_lines",
-]
-
-
 # A user function's error may be megabytes long, and carry what a terminal would obey.
 MOST_CHARACTERS = 2000
 MOST_LINES = 100

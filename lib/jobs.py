@@ -1,9 +1,9 @@
 """Jobs: one unit of work, as data. Every choice is in them; nothing here opens a dataset.
 
-A job is what goes down to the capped child, what a report repeats and what an output carries as its provenance.
-Names of operations and their parameters live here, so that flows and the command line can speak of them without
-importing a GIS library; what they do to pixels and features is in `lib/raster` and `lib/vector`. A field made by `knob` is a
-flag, a flow parameter and a line of the README. A new operation is a model here, and its place in `Operation`.
+Operations are named here, so that flows and the command line can speak of them without a GIS library; what they do is in the
+wings. A field made by `knob` is a flag, a flow parameter and a line of the README.
+
+A new operation is a model here, and its place in `Operation`.
 """
 
 from pathlib import Path
@@ -13,27 +13,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from lib.knobs import knob
 from lib.units import MIB, file_label
-
-__all__ = [
-    "COMMON_SETTINGS",
-    "OPERATIONS",
-    "RASTER_DRIVERS",
-    "VECTOR_DRIVERS",
-    "Copy",
-    "Custom",
-    "DriversJob",
-    "Job",
-    "Normalise",
-    "Operation",
-    "ProfileJob",
-    "RasterJob",
-    "Rescale",
-    "Resources",
-    "VectorJob",
-    "VerifyJob",
-    "parse_job",
-    "user_function",
-]
 
 
 class _Model(BaseModel):
@@ -134,7 +113,10 @@ VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 
 Verify = Literal["none", "basic", "full"]
 
-
+# What knobs of several kinds have in common.
+_PATH: dict[str, Any] = {"min_length": 1, "positional": True, "common": True}
+_AREA: dict[str, Any] = {"unit": "square metres", "ge": 0, "common": True}
+_LAYER = knob("the layer, where the source has several", None, unset="the only one", common=True)
 _OVERWRITE = knob("replace an existing destination, which is an error otherwise", False, common=True)
 _VERIFY = knob(
     "checks before publication: none, structure and counts only; basic, some windows or rows recomputed too; full, all of them "
@@ -166,10 +148,8 @@ class RasterJob(_Work):
     settings: ClassVar[tuple[str, ...]] = (*COMMON_SETTINGS, "max_chunk_mb")
 
     kind: Literal["raster"] = "raster"
-    source: str = knob("the raster to read, a path or what else GDAL opens", min_length=1, positional=True, common=True)
-    destination: str = knob(
-        "the GeoTIFF to write (.tif), in a folder that exists", min_length=1, positional=True, common=True
-    )
+    source: str = knob("the raster to read, a path or what else GDAL opens", **_PATH)
+    destination: str = knob("the GeoTIFF to write (.tif), in a folder that exists", **_PATH)
     operation: Operation = knob("what is done to the pixels", default_factory=Copy, discriminator="name", common=True)
     driver: str = "GTiff"
     bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_numbers)] = knob(
@@ -192,26 +172,12 @@ class VectorJob(_Work):
     settings: ClassVar[tuple[str, ...]] = (*COMMON_SETTINGS, "chunk_rows")
 
     kind: Literal["vector"] = "vector"
-    source: str = knob("the dataset to read, a path or what else OGR opens", min_length=1, positional=True, common=True)
-    destination: str = knob(
-        "the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write, in a folder that exists",
-        min_length=1,
-        positional=True,
-        common=True,
-    )
+    source: str = knob("the dataset to read, a path or what else OGR opens", **_PATH)
+    destination: str = knob("the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write, in a folder that exists", **_PATH)
     driver: str = "GPKG"
-    layer: str | None = knob("the layer, where the source has several", None, unset="the only one", common=True)
-    min_area_sqm: float | None = knob(
-        "keep features of at least this true area",
-        None,
-        unit="square metres",
-        unset="no lower bound",
-        ge=0,
-        common=True,
-    )
-    max_area_sqm: float | None = knob(
-        "keep features of at most this true area", None, unit="square metres", unset="no upper bound", ge=0, common=True
-    )
+    layer: str | None = _LAYER
+    min_area_sqm: float | None = knob("keep features of at least this true area", None, unset="no lower bound", **_AREA)
+    max_area_sqm: float | None = knob("keep features of at most this true area", None, unset="no upper bound", **_AREA)
     area: Literal["auto", "geodesic", "planar"] = knob(
         "how area is measured: auto, by the layer's CRS; geodesic, on its ellipsoid; planar, in its plane", "auto"
     )
@@ -237,8 +203,8 @@ class VerifyJob(_Work):
     """
 
     kind: Literal["verify"] = "verify"
-    source: str = knob("what the output was made from", min_length=1, positional=True, common=True)
-    output: str = knob("the output to check", min_length=1, positional=True, common=True)
+    source: str = knob("what the output was made from", **_PATH)
+    output: str = knob("the output to check", **_PATH)
     work: RasterJob | VectorJob | None = Field(None, discriminator="kind")
     expected: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
@@ -253,13 +219,8 @@ class ProfileJob(_Work):
     settings: ClassVar[tuple[str, ...]] = (*COMMON_SETTINGS, "max_chunk_mb", "chunk_rows")
 
     kind: Literal["profile"] = "profile"
-    source: str = knob(
-        "the raster or vector dataset to read, a path or what else GDAL opens",
-        min_length=1,
-        positional=True,
-        common=True,
-    )
-    layer: str | None = knob("the layer, where the source has several", None, unset="the only one", common=True)
+    source: str = knob("the raster or vector dataset to read, a path or what else GDAL opens", **_PATH)
+    layer: str | None = _LAYER
     sample_chunks: int = knob("how many chunks are read, spread over the source", 32, flag="chunks", gt=0)
 
 

@@ -12,28 +12,13 @@ from types import ModuleType
 from typing import Literal, NamedTuple
 
 from lib.errors import SourceError
-from lib.publish import is_local
-
-__all__ = ["VECTOR_SUFFIXES", "Probe", "load", "probe"]
+from lib.publish import check_exists, is_local
 
 # Vectors by name: asked of OGR first, anything else of the raster library first.
-VECTOR_SUFFIXES = frozenset(
-    {
-        ".csv",
-        ".dxf",
-        ".fgb",
-        ".gdb",
-        ".geojson",
-        ".geojsonl",
-        ".geojsons",
-        ".geoparquet",
-        ".gml",
-        ".gpkg",
-        ".gpx",
-        ".json",
-    }
-    | {".kml", ".kmz", ".mif", ".parquet", ".pbf", ".shp", ".sqlite", ".tab"}
+_OF_VECTORS = (
+    "csv dxf fgb gdb geojson geojsonl geojsons geoparquet gml gpkg gpx json kml kmz mif parquet pbf shp sqlite tab"
 )
+VECTOR_SUFFIXES = frozenset(f".{name}" for name in _OF_VECTORS.split())
 
 
 class Probe(NamedTuple):
@@ -53,9 +38,8 @@ def probe(source: str, what: str = "source") -> Probe:
     Raises:
         SourceError: it does not exist, or neither library opens it.
     """
+    check_exists(what, source)
     path = Path(source)
-    if is_local(source) and not path.exists():
-        raise SourceError(f"{what} {source} does not exist", hint="check the path")
     vector_first = path.suffix.lower() in VECTOR_SUFFIXES
     for ask in (_vector, _raster) if vector_first else (_raster, _vector):
         found = ask(source)

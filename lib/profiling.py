@@ -10,8 +10,6 @@ from lib.memory.proc import process_memory
 from lib.memory.work import Engine, Room, Work
 from lib.probe import load, probe
 
-__all__ = ["prepare"]
-
 
 def prepare(job: ProfileJob, room: Room) -> Work:
     """Prepare the reading of a sample of the source's chunks; a source with a named layer is a vector.

@@ -12,8 +12,6 @@ from typing import Any
 from lib import __version__
 from lib.jobs import RasterJob, VectorJob
 
-__all__ = ["job_in", "source_in", "texts", "version_in"]
-
 JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
 
 
@@ -41,23 +39,8 @@ def job_in(metadata: Mapping[str, str], kind: str) -> dict[str, Any] | None:
 
     `source` is its base name only.
     """
-    record = _record(metadata, JOB)
-    return record if record is not None and record.get("kind") == kind else None
-
-
-def source_in(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """What an output's metadata says of its source: name, bytes, mtime_ns."""
-    return _record(metadata, SOURCE)
-
-
-def version_in(metadata: Mapping[str, str]) -> str | None:
-    """The version of swath that wrote an output."""
-    return metadata.get(VERSION)
-
-
-def _record(metadata: Mapping[str, str], key: str) -> dict[str, Any] | None:
     try:
-        record = json.loads(metadata.get(key) or "null")
+        record = json.loads(metadata.get(JOB) or "null")
     except ValueError:
         return None
-    return record if isinstance(record, dict) else None
+    return record if isinstance(record, dict) and record.get("kind") == kind else None

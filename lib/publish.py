@@ -21,16 +21,6 @@ from urllib.parse import urlsplit
 
 from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputError, SourceError
 
-__all__ = [
-    "Leftover",
-    "Staging",
-    "check_destination",
-    "find_leftovers",
-    "is_local",
-    "remove_leftover",
-    "staging",
-]
-
 _OWNER = "owner"
 _ASIDE = "replaced"
 # What a former file at the destination leaves beside it: readers would take it for the new file's.
@@ -70,13 +60,10 @@ class Staging:
             DestinationError: where somebody else created the destination meanwhile.
         """
         try:
-            descriptor = os.open(self.path, os.O_RDWR)
-            try:
-                os.fchmod(descriptor, _mode(self.destination))
-                os.fsync(descriptor)
-                size = os.fstat(descriptor).st_size
-            finally:
-                os.close(descriptor)
+            with self.path.open("r+b") as staged:
+                os.fchmod(staged.fileno(), _mode(self.destination))
+                os.fsync(staged.fileno())
+                size = os.fstat(staged.fileno()).st_size
             _check_not_live(self.destination)
             if self.overwrite:
                 self._replace()
@@ -143,6 +130,16 @@ def is_local(name: str) -> bool:
     return not name.startswith("/vsi") and len(urlsplit(name).scheme) < 2  # noqa: PLR2004 - a drive letter is one
 
 
+def check_exists(name: str, path: str) -> None:
+    """A source or an output that is a local path is there.
+
+    Raises:
+        SourceError: it is not; `name` is what it is called in errors.
+    """
+    if is_local(path) and not Path(path).exists():
+        raise SourceError(f"{name} {path} does not exist", hint="check the path")
+
+
 def check_destination(destination: str, source: str | None, *, overwrite: bool) -> Path:
     """The destination as an absolute path, known to be usable.
 
@@ -165,23 +162,20 @@ def check_destination(destination: str, source: str | None, *, overwrite: bool) 
 
 
 def _check_paths(path: Path, destination: str, source: str | None, *, overwrite: bool) -> None:
-    if source is not None and is_local(source):
-        if not Path(source).exists():
-            raise SourceError(f"source {source} does not exist", hint="check the path")
-        if path.exists() and path.samefile(source):
-            raise DestinationError(f"destination {destination} is the source itself", hint="write to another path")
-    if path.is_dir():
-        raise DestinationError(f"destination {destination} is a folder", hint="name a file in it")
-    if os.path.lexists(path) and not overwrite:
-        raise DestinationError(f"destination {destination} exists", hint="pass --overwrite to replace it")
-    if not path.parent.is_dir():
-        raise DestinationError(
-            f"folder {path.parent} of the destination does not exist", hint="create the folder first"
-        )
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise DestinationError(
-            f"folder {path.parent} of the destination is not writable", hint="choose a folder that is"
-        )
+    if source is not None:
+        check_exists("source", source)
+    is_source = source is not None and is_local(source) and path.exists() and path.samefile(source)
+    name, folder = f"destination {destination}", f"folder {path.parent} of the destination"
+    is_writable = os.access(path.parent, os.W_OK | os.X_OK)
+    for is_so, problem, hint in (
+        (is_source, f"{name} is the source itself", "write to another path"),
+        (path.is_dir(), f"{name} is a folder", "name a file in it"),
+        (os.path.lexists(path) and not overwrite, f"{name} exists", "pass --overwrite to replace it"),
+        (not path.parent.is_dir(), f"{folder} does not exist", "create the folder first"),
+        (not is_writable, f"{folder} is not writable", "choose a folder that is"),
+    ):
+        if is_so:
+            raise DestinationError(problem, hint=hint)
     _check_not_live(path)
 
 
@@ -271,10 +265,10 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _identity() -> dict[str, Any]:
+    boot = None
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return {"host": socket.gethostname(), "boot": boot, "pid": os.getpid()}
-    return {"host": socket.gethostname(), "boot": None, "pid": os.getpid()}
+    return {"host": socket.gethostname(), "boot": boot, "pid": os.getpid()}
 
 
 def _read_owner(owner: Path) -> dict[str, Any]:

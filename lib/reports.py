@@ -3,6 +3,7 @@
 `Plan`, `Check` and `Outcome` are made in the child; `Report` is put together in the parent, which also knows of deaths.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -10,18 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lib.errors import SwathError, from_record
 from lib.units import mib
-
-__all__ = [
-    "Attempt",
-    "Check",
-    "ErrorRecord",
-    "MemoryRecord",
-    "Outcome",
-    "Output",
-    "Plan",
-    "Report",
-    "Verification",
-]
 
 Status = Literal["completed", "planned", "refused", "exceeded", "failed", "cancelled"]
 
@@ -134,10 +123,12 @@ class Allocator(_Record):
 class MemoryRecord(_Record):
     """Resident memory of a job's child.
 
-    `samples` are `[seconds since start, bytes]`, at most 240; `slope_interval` is the slope's 95 % confidence interval, bytes per
-    chunk. `attribution` is what memory was made of where it was seen highest, which may be below the peak: its `resident_bytes`
-    says of what size it is, and all else in it sums up to that. `attribution_end` is the same after release. `tracing_stopped`
-    is None, or where Python and NumPy were traced no longer, so as not to take memory: `{chunk, tracing_bytes, allocations}`.
+    Attributes:
+        samples: `[seconds since start, bytes]`, at most 240.
+        slope_interval: the slope's 95 % confidence interval, bytes per chunk.
+        attribution: what memory was made of where it was seen highest; all of it sums up to its `resident_bytes`.
+        attribution_end: the same after release.
+        tracing_stopped: where Python and NumPy were traced no longer: `{chunk, tracing_bytes, allocations}`; else None.
     """
 
     cap: Cap | None = None
@@ -170,6 +161,11 @@ class Verification(_Record):
     level: str
     passed: bool
     checks: list[Check] = Field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        """The level, and how many checks passed."""
+        return f"{self.level}, {sum(check.passed for check in self.checks)} of {len(self.checks)} checks passed"
 
 
 class Attempt(_Record):
@@ -234,3 +230,12 @@ class Report(_Record):
     def of_error(cls, error: SwathError, job: dict[str, Any] | None = None) -> "Report":
         """A report of a job that never got as far as a child."""
         return cls(status=error.status, exit_code=error.exit_code, error=ErrorRecord.of(error), job=job or {})
+
+
+def chunk_words(plan: Mapping[str, Any] | None) -> str:
+    """A plan's chunk: a window's pixels or a batch's rows; empty where it has neither."""
+    plan = plan or {}
+    if plan.get("window"):
+        height, width = plan["window"]
+        return f"{height} x {width} px"
+    return f"{plan['batch_rows']} rows" if plan.get("batch_rows") else ""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from lib.errors import DestinationError, SourceError, UsageError
+from lib.errors import DestinationError, UsageError
 from lib.jobs import (
     COMMON_SETTINGS,
     OPERATIONS,
@@ -19,6 +19,7 @@ from lib.jobs import (
     VECTOR_DRIVERS,
     Copy,
     DriversJob,
+    Job,
     ProfileJob,
     RasterJob,
     Resources,
@@ -27,25 +28,12 @@ from lib.jobs import (
 )
 from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
-from lib.publish import check_destination, is_local
+from lib.publish import check_destination, check_exists, is_local
 from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
 from lib.units import MIB
 
-__all__ = [
-    "AnyKind",
-    "drivers_job",
-    "flow_arguments",
-    "job_knobs",
-    "profile_job",
-    "raster_job",
-    "resources_of",
-    "settings_of",
-    "vector_job",
-    "verify_job",
-]
-
 _Made = TypeVar("_Made")
-AnyKind = type[RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob]
+AnyKind = type[Job]
 
 # Knobs of the door, which no model has.
 _CONFIG = Knob(
@@ -113,10 +101,7 @@ def vector_job(source: str, destination: str, *, word: str = "flag", **given: An
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
     return _made(
         lambda: VectorJob(
-            source=_source(source),
-            destination=str(path),
-            driver=_driver(path, VECTOR_DRIVERS),
-            **_rest(given, word),
+            source=_source(source), destination=str(path), driver=_driver(path, VECTOR_DRIVERS), **_rest(given, word)
         )
     )
 
@@ -129,8 +114,8 @@ def verify_job(source: str, output: str, *, report: str | None = None, word: str
         raise UsageError("the report is none of swath's: its job, plan and result must be objects")
     if work is not None and work.get("kind") not in {"raster", "vector"}:
         raise UsageError(f"the report is of a {work.get('kind')} job, not of one that wrote {output}")
-    _check_exists("source", source)
-    _check_exists("output", output)
+    check_exists("source", source)
+    check_exists("output", output)
     return _made(
         lambda: VerifyJob(
             source=_source(source),
@@ -145,7 +130,7 @@ def verify_job(source: str, output: str, *, report: str | None = None, word: str
 
 def profile_job(source: str, *, word: str = "flag", **given: Any) -> ProfileJob:
     """A profile of reading a source."""
-    _check_exists("source", source)
+    check_exists("source", source)
     return _made(lambda: ProfileJob(source=_source(source), **_rest(given, word)))
 
 
@@ -166,11 +151,6 @@ def _read_report(path: str) -> dict[str, Any]:
     return record
 
 
-def _check_exists(name: str, path: str) -> None:
-    if is_local(path) and not Path(path).exists():
-        raise SourceError(f"{name} {path} does not exist", hint="check the path")
-
-
 def _source(source: str) -> str:
     """Local sources by absolute path: the child and a worker may stand elsewhere."""
     return str(Path(source).absolute()) if is_local(source) else source
@@ -181,8 +161,7 @@ def _driver(path: Path, drivers: Mapping[str, str]) -> str:
     if driver is None:
         known = ", ".join(f"{suffix} ({name})" for suffix, name in drivers.items())
         raise DestinationError(
-            f"destination {path.name}: no driver for extension {path.suffix or '(none)'!r}",
-            hint=f"use one of: {known}",
+            f"destination {path.name}: no driver for extension {path.suffix or '(none)'!r}", hint=f"use one of: {known}"
         )
     return driver
 

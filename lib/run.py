@@ -5,11 +5,10 @@ from pathlib import Path
 
 from lib.errors import DestinationBusy, DestinationError, JobFailed, OutputError
 from lib.jobs import RasterJob, VectorJob, VerifyJob
-from lib.memory.process import OnEvent, run_job
+from lib.memory.process import run_job
+from lib.memory.watch import OnEvent
 from lib.publish import Staging, sidecars, staging
 from lib.reports import Output, Report, Verification
-
-__all__ = ["published", "run_published", "verification_of", "verified", "with_verification"]
 
 
 def run_published(job: RasterJob | VectorJob, on_event: OnEvent | None = None) -> Report:
@@ -23,16 +22,12 @@ def run_published(job: RasterJob | VectorJob, on_event: OnEvent | None = None) -
     with staging(Path(job.destination), overwrite=job.overwrite) as staged:
         report = run_job(job, staged=staged.path, on_event=on_event)
         if report.ok and job.verify == "full":
-            report = verified(job, report, staged.path, on_event)
+            found = run_job(verification_of(job, report, staged.path), on_event=on_event)
+            report = with_verification(report, found)
         if report.ok:
             report = published(report, staged)
     report.seconds.total = round(time.monotonic() - began, 3)
     return report
-
-
-def verified(job: RasterJob | VectorJob, report: Report, output: Path, on_event: OnEvent | None = None) -> Report:
-    """The report with a full verification of `output` in it, made in a capped child of its own."""
-    return with_verification(report, run_job(verification_of(job, report, output), on_event=on_event))
 
 
 def verification_of(job: RasterJob | VectorJob, report: Report, output: Path) -> VerifyJob:

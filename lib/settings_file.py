@@ -7,10 +7,6 @@ import yaml
 
 from lib.errors import SettingsError
 
-__all__ = ["read_settings_file"]
-
-_HINT = "write lines such as `memory_limit_mb: 1024`"
-
 
 def read_settings_file(config: str | Path) -> dict[str, Any]:
     """Keys and values of a YAML file.
@@ -18,25 +14,23 @@ def read_settings_file(config: str | Path) -> dict[str, Any]:
     Raises:
         SettingsError: a missing or malformed file, a key that is given twice.
     """
+
+    def unusable(problem: str, hint: str = "write lines such as `memory_limit_mb: 1024`") -> SettingsError:
+        return SettingsError(f"settings file {config}{problem}", hint=hint, layer="file")
+
     try:
         content = yaml.load(Path(config).read_text(encoding="utf-8"), _OnceLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
-        raise SettingsError(
-            f"settings file {config}: {error.strerror}", hint="--config names a YAML file", layer="file"
-        ) from error
+        raise unusable(f": {error.strerror}", "--config names a YAML file") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"settings file {config} is not UTF-8 text", layer="file") from error
+        raise unusable(" is not UTF-8 text") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it does not parse"
-        raise SettingsError(
-            f"settings file {config} is not YAML{where}: {problem}", hint=_HINT, layer="file"
-        ) from error
+        raise unusable(f" is not YAML{where}: {problem}") from error
     if not isinstance(content, dict | None):
-        raise SettingsError(
-            f"settings file {config} holds a {type(content).__name__}, not keys and values", hint=_HINT, layer="file"
-        )
+        raise unusable(f" holds a {type(content).__name__}, not keys and values")
     return {str(key): value for key, value in (content or {}).items()}
 
 

@@ -6,18 +6,6 @@ settings, parameters and texts. GDAL's rules: https://gdal.org/user/configoption
 
 import re
 
-__all__ = [
-    "KIB",
-    "MIB",
-    "file_label",
-    "format_bytes",
-    "format_seconds",
-    "mib",
-    "parse_gdal_cachemax",
-    "parse_mib",
-    "parse_threads",
-]
-
 KIB = 1024
 MIB = 1024 * 1024
 
@@ -36,8 +24,10 @@ def mib(size_bytes: int) -> int:
     return -(-size_bytes // MIB)
 
 
-def format_bytes(size_bytes: int) -> str:
-    """A size as people read it, with its unit: `"96.3 MiB"`, `"512 B"`, `"1.2 GiB"`."""
+def format_bytes(size_bytes: int | None) -> str:
+    """A size as people read it, with its unit: `"96.3 MiB"`, `"512 B"`, `"1.2 GiB"`; `"-"` where there is none."""
+    if size_bytes is None:
+        return "-"
     size = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < KIB:

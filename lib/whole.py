@@ -7,8 +7,6 @@ SWATH_WHOLE_SOURCE names, whatever window it is given.
 import os
 from typing import Any
 
-__all__ = ["read_whole"]
-
 
 def read_whole(pixels: Any, valid: Any) -> Any:
     """Read all bands of the whole raster as float32, divide, and hand back the window unchanged.

@@ -12,13 +12,22 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from lib.reports import MemoryRecord, Report
+from lib.reports import MemoryRecord, Report, chunk_words
 from lib.units import MIB, format_bytes, format_seconds
-
-__all__ = ["allocator_rows", "emit", "memory_markdown", "memory_svg"]
 
 # Transparent ground and middle tones: each has a contrast of at least 3.2:1 on white and on the UI's near-black.
 _INK, _LIMIT, _PROJECTED, _BASELINE, _RESIDENT = "#747c8c", "#e5484d", "#d17a00", "#2b9a66", "#3b82f6"
+_STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "swath",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.alpha": 0.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), _INK),
+}
 
 
 def emit(report: Report) -> None:
@@ -77,9 +86,11 @@ def _subject(job: dict[str, Any]) -> str:
 def _error(report: Report) -> str:
     if report.error is None:
         return ""
-    lines = [f"> **{report.error.type}** (exit {report.exit_code}): {_cell(report.error.message)}"]
-    if report.error.hint:
-        lines += [">", f"> **What to do:** {_cell(report.error.hint)}"]
+    lines = [
+        f"> **{report.error.type}** (exit {report.exit_code}): {_cell(report.error.message)}",
+        ">",
+        f"> **What to do:** {_cell(report.error.hint or '')}",
+    ]
     if report.error.smallest_limit_mb:
         lines += [">", f"> **Smallest limit for this job:** {report.error.smallest_limit_mb} MiB"]
     return "\n".join(lines)
@@ -106,18 +117,15 @@ def _memory_rows(report: Report) -> list[tuple[str, str, str]]:
     plan = report.plan or {}
     held_by = f"held by {memory.cap.mechanism}" if memory.cap else "of the job's process and its descendants"
     last = memory.samples[-1] if memory.samples else None
+    # A killed child has released nothing: what its last sample held is in "Last sample".
+    final = memory.final_bytes if memory.residual_bytes is not None else None
     rows = [
         ("Limit", _limit(report), held_by),
         ("Projected peak", plan.get("projected_bytes"), "planned from the header and the first chunks"),
         ("Peak", memory.peak_bytes, "high-water mark of resident memory"),
         ("Baseline", memory.baseline_bytes, "datasets open and buffers touched, before the loop"),
         ("Most drift", memory.max_drift_bytes, "largest growth over the baseline while it ran"),
-        # A killed child has released nothing: what its last sample held is in "Last sample".
-        (
-            "Final",
-            memory.final_bytes if memory.residual_bytes is not None else None,
-            "after closing, gc and malloc_trim",
-        ),
+        ("Final", final, "after closing, gc and malloc_trim"),
         ("Residual", memory.residual_bytes, "final minus baseline"),
         ("Last sample", last[1] if last else None, f"{format_seconds(last[0])} after the job began" if last else ""),
     ]
@@ -173,31 +181,27 @@ def _is_untraced(name: str, attribution: dict[str, int]) -> bool:
 
 
 def _plan_rows(plan: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Terms that are not 0, and what else a plan says."""
     if not plan:
         return []
-    rows = [
-        (f"memory: {_cell(name.replace('_', ' '))}", format_bytes(size))
-        for name, size in plan.get("terms", {}).items()
-        if size
+    terms = {f"memory: {_cell(name.replace('_', ' '))}": size for name, size in plan.get("terms", {}).items()}
+    disk = {
+        "disk, at most, with temporary files": plan.get("disk_bytes"),
+        "free on that disk": plan.get("disk_free_bytes"),
+    }
+    others = {
+        "window" if plan.get("window") else "batch": chunk_words(plan),
+        "chunks": plan.get("chunks"),
+        "threads": plan.get("threads", 1),
+        "GDAL block cache": plan.get("gdal_cache_bytes") and format_bytes(plan["gdal_cache_bytes"]),
+        "what would lower the peak most": plan.get("lower_by"),
+    }
+    return [
+        *((name, format_bytes(size)) for name, size in terms.items() if size),
+        ("**memory: projected peak**", f"**{format_bytes(plan['projected_bytes'])}**"),
+        *((name, format_bytes(size)) for name, size in disk.items() if size),
+        *((name, _cell(str(said))) for name, said in others.items() if said),
     ]
-    rows.append(("**memory: projected peak**", f"**{format_bytes(plan['projected_bytes'])}**"))
-    if plan.get("disk_bytes"):
-        rows.append(("disk, at most, with temporary files", format_bytes(plan["disk_bytes"])))
-    if plan.get("disk_free_bytes") is not None:
-        rows.append(("free on that disk", format_bytes(plan["disk_free_bytes"])))
-    if plan.get("window"):
-        height, width = plan["window"]
-        rows.append(("window", f"{height} x {width} pixels (rows x columns)"))
-    if plan.get("batch_rows"):
-        rows.append(("batch", f"{plan['batch_rows']} rows"))
-    if plan.get("chunks"):
-        rows.append(("chunks", str(plan["chunks"])))
-    rows.append(("threads", str(plan.get("threads", 1))))
-    if plan.get("gdal_cache_bytes"):
-        rows.append(("GDAL block cache", format_bytes(plan["gdal_cache_bytes"])))
-    if plan.get("lower_by"):
-        rows.append(("what would lower the peak most", _cell(plan["lower_by"])))
-    return rows
 
 
 def _check_rows(report: Report) -> list[tuple[str, str, str]]:
@@ -213,7 +217,7 @@ def _attempt_rows(report: Report) -> list[tuple[str, ...]]:
             format_bytes(attempt.limit_bytes),
             _cell(attempt.chunk or "-"),
             str(attempt.threads or "-"),
-            format_bytes(attempt.peak_bytes) if attempt.peak_bytes else "-",
+            format_bytes(attempt.peak_bytes),
         )
         for number, attempt in enumerate(report.attempts, start=1)
     ]
@@ -221,13 +225,8 @@ def _attempt_rows(report: Report) -> list[tuple[str, ...]]:
 
 def _time_rows(report: Report) -> list[tuple[str, str]]:
     parts = report.seconds
-    named = (
-        ("start-up and plan", parts.startup),
-        ("work", parts.work),
-        ("verification", parts.verify),
-        ("total", parts.total),
-    )
-    return [(name, format_seconds(seconds)) for name, seconds in named if seconds]
+    named = {"start-up and plan": parts.startup, "work": parts.work, "verification": parts.verify, "total": parts.total}
+    return [(name, format_seconds(seconds)) for name, seconds in named.items() if seconds]
 
 
 def _warnings(warnings: Sequence[str]) -> list[str]:
@@ -268,7 +267,7 @@ def memory_svg(memory: MemoryRecord, *, limit_bytes: int | None, projected_bytes
         if size
     ]
     top = max([*resident, *(line[0] for line in lines), (memory.peak_bytes or 0) / MIB]) * 1.1
-    with mpl.rc_context({"font.size": 11, "svg.fonttype": "path", "svg.hashsalt": "swath"}):
+    with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(9.0, 3.6), layout="constrained")
         axes = figure.add_subplot()
         axes.fill_between(seconds, resident, color=_RESIDENT, alpha=0.18, linewidth=0)
@@ -293,14 +292,6 @@ def memory_svg(memory: MemoryRecord, *, limit_bytes: int | None, projected_bytes
             )
         axes.set(xlabel="time since the job began, seconds", ylabel="resident memory, MiB", ylim=(0, top))
         axes.set_xlim(0, max([*seconds, 0.001]) or 1)
-        axes.xaxis.label.set_color(_INK)
-        axes.yaxis.label.set_color(_INK)
-        axes.tick_params(colors=_INK)
-        axes.grid(axis="y", color=_INK, alpha=0.2)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color(_INK)
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
     return drawn.getvalue()

@@ -14,26 +14,25 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import MissingContextError
 
 from lib.errors import Interrupted, SwathError, Terminated
-from lib.memory.process import AnyJob, run_job
+from lib.jobs import Job
+from lib.memory.process import run_job
 from lib.memory.record import Record
-from lib.reports import Report
+from lib.reports import Report, chunk_words
 from lib.units import format_bytes
 from tasks.artifacts import emit
-from tasks.states import Ended, ended, report_of
-
-__all__ = ["capped", "measured", "report_of"]
+from tasks.states import Ended, ended
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 _TENTHS = 10
 
 
-def capped(job: AnyJob, *, staged: Path | None = None) -> Ended:
+def capped(job: Job, *, staged: Path | None = None) -> Ended:
     """Run a job in its capped child; a task's return value, whatever came of it."""
     return ended(measured(job, staged=staged))
 
 
-def measured(job: AnyJob, *, staged: Path | None = None) -> Report:
+def measured(job: Job, *, staged: Path | None = None) -> Report:
     """Run a job in its capped child, log what it says, emit its artifacts, and return its report.
 
     A cancellation passes through after the child is gone, and leaves its artifacts too.
@@ -57,7 +56,7 @@ def measured(job: AnyJob, *, staged: Path | None = None) -> Report:
 class _Listener:
     """Hears a child's events: logs them, and keeps the record of which a cancelled job's report is made."""
 
-    def __init__(self, job: AnyJob, logger: Logger) -> None:
+    def __init__(self, job: Job, logger: Logger) -> None:
         self._record = Record(job)
         self._logger = logger
         self._tenth = 0
@@ -94,23 +93,17 @@ class _Listener:
             case "waiting":
                 self._logger.info("waiting for the host's memory budget, behind %s", event["behind"])
             case "attempt":
-                limit = format_bytes(event["limit_bytes"])
-                self._logger.warning(
-                    "attempt %s: planning with %.0f %% of a limit of %s",
-                    event["number"],
-                    100 * event["fraction"],
-                    limit,
-                )
+                share, limit = f"{event['fraction']:.0%}", format_bytes(event["limit_bytes"])
+                self._logger.warning("attempt %s: planning with %s of a limit of %s", event["number"], share, limit)
 
     def _log_plan(self, plan: dict[str, Any]) -> None:
-        chunk = f"windows of {plan['window'][0]} x {plan['window'][1]} px" if plan.get("window") else ""
-        chunk = f"batches of {plan['batch_rows']} rows" if plan.get("batch_rows") else chunk
+        chunk = chunk_words(plan)
         self._logger.info(
             "%s: projected peak %s of a limit of %s%s",
             self._record.job.label,
             format_bytes(plan["projected_bytes"]),
             format_bytes(plan["limit_bytes"]),
-            f", in {chunk}" if chunk else "",
+            f", in chunks of {chunk}" if chunk else "",
         )
 
     def _log_progress(self, event: dict[str, Any]) -> None:

@@ -6,8 +6,6 @@ from lib.jobs import DriversJob
 from tasks.capped import capped
 from tasks.states import OPTIONS, Ended
 
-__all__ = ["validate_drivers"]
-
 
 @task(name="Validate drivers", **OPTIONS)
 def validate_drivers(job: DriversJob) -> Ended:

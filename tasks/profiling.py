@@ -6,8 +6,6 @@ from lib.jobs import ProfileJob
 from tasks.capped import capped
 from tasks.states import OPTIONS, Ended
 
-__all__ = ["profile_source"]
-
 
 @task(name="Profile source", **OPTIONS)
 def profile_source(job: ProfileJob) -> Ended:

@@ -7,8 +7,6 @@ from lib.reports import Report
 from lib.run import published
 from tasks.states import OPTIONS, Ended, ended
 
-__all__ = ["publish"]
-
 
 @task(name="Publish output", **OPTIONS)
 def publish(report: Report, staged: Staging) -> Ended:

@@ -8,8 +8,6 @@ from lib.jobs import RasterJob
 from tasks.capped import capped
 from tasks.states import OPTIONS, Ended
 
-__all__ = ["transform"]
-
 
 @task(name="Transform raster", **OPTIONS)
 def transform(job: RasterJob, staged: Path) -> Ended:

@@ -18,18 +18,6 @@ from prefect.tasks import Task
 from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed
 from lib.reports import Report
 
-__all__ = [
-    "OPTIONS",
-    "Ended",
-    "cancelled_by_signal",
-    "ended",
-    "failed",
-    "named_end",
-    "report_of",
-    "settled",
-    "worth_retrying",
-]
-
 # What a task of ours ends with, see `ended`.
 Ended = Report | State[Any]
 P = ParamSpec("P")
@@ -83,21 +71,17 @@ def cancelled_by_signal(_flow: object, run: FlowRun, state: State[Any]) -> None:
             client.set_flow_run_state(run.id, Cancelled(message=state.message), force=True)
 
 
-def report_of(ended_as: State[Any] | SwathError) -> Report:
-    """The Report of a run of ours: from its final state (`return_state=True`), or from the error that a call raised.
+def report_of(state: State[Any]) -> Report:
+    """The Report of a run of ours, from its final state (`return_state=True`).
 
     Raises:
         BaseException: what interrupted the run (a cancellation), where it was no error.
     """
-    if isinstance(ended_as, State):
-        data = _data(ended_as)
-        if isinstance(data, Report):
-            return data
-        error = _error_of(ended_as)
-    else:
-        error = ended_as
-    report = error.report
-    return report if isinstance(report, Report) else Report.of_error(error)
+    data = _data(state)
+    if isinstance(data, Report):
+        return data
+    error = _error_of(state)
+    return error.report or Report.of_error(error)
 
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

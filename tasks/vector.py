@@ -8,8 +8,6 @@ from lib.jobs import VectorJob
 from tasks.capped import capped
 from tasks.states import OPTIONS, Ended
 
-__all__ = ["filter_features"]
-
 
 @task(name="Filter features", **OPTIONS)
 def filter_features(job: VectorJob, staged: Path) -> Ended:

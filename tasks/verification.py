@@ -10,8 +10,6 @@ from lib.run import verification_of, with_verification
 from tasks.capped import capped, measured
 from tasks.states import OPTIONS, Ended, ended
 
-__all__ = ["verify", "verify_staged"]
-
 
 @task(name="Verify output", **OPTIONS)
 def verify_staged(job: RasterJob | VectorJob, report: Report, staged: Path) -> Ended:

@@ -1,8 +1,9 @@
 """What resident memory is made of, from inside the child: nothing here guesses, and what is left is called unexplained.
 
-Sources: tracemalloc's domains (`traces.py`), GDALGetCacheUsed64 of every libgdal that is loaded (rasterio and pyogrio each
-bring one), Arrow's pool, proc(5), and for malloc's free memory the resident pages of its heap (mincore(2)) less what is
-allocated in it (mallinfo2): its own count of free memory, fordblks, holds pages that the kernel has long had back.
+Sources: tracemalloc's domains (`traces.py`), GDALGetCacheUsed64 of every libgdal that is loaded, Arrow's pool, proc(5).
+
+Malloc's free memory is what is resident of its heap (mincore(2)) less what is allocated in it (mallinfo2): its own count,
+fordblks, holds pages that the kernel has long had back.
 """
 
 import ctypes
@@ -16,29 +17,18 @@ from pathlib import Path
 
 from lib.memory.traces import Lines
 
-__all__ = ["Attributor"]
-
 _MINCORE_PAGES = 16384
 
 
 class _MallInfo2(ctypes.Structure):
-    """Glibc's struct mallinfo2, mallinfo(3)."""
+    """Glibc's struct mallinfo2, mallinfo(3): ten sizes, of which the eighth is what is allocated."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        )
-    ]
+    _fields_ = (
+        ("before", ctypes.c_size_t * 7),
+        ("uordblks", ctypes.c_size_t),
+        ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
+    )
 
 
 class Attributor:
@@ -47,35 +37,33 @@ class Attributor:
     def __init__(self) -> None:
         maps = _maps()
         self._heap = _Heap(maps)
-        self._imports_bytes = max(0, _status().get("RssAnon", 0) - self._heap.free_bytes())
+        resident, file_backed = _resident()
+        self._imports_bytes = max(0, resident - file_backed - self._heap.free_bytes())
         self._gdal = _loaded_gdal(maps)
 
     def split(self, look: Callable[[], Lines | None]) -> dict[str, int]:
         """Bytes by origin; all but `resident_bytes` sum up to it exactly.
 
-        `not_resident_bytes` is 0 or below: what the others count as allocated and no page is resident for (an array that was
-        made and not yet written to, imports that were freed since), as far as it is more than what none of them counts. Else
-        the rest is `unexplained_bytes`: native memory, stacks, and all of Python and NumPy where `tracing_bytes` is 0.
+        The rest is `unexplained_bytes` (native memory, stacks, what was not traced), or where it is below 0 `not_resident_bytes`:
+        allocated, and no page is resident for it, as of an array that was not yet written to.
 
         Args:
             look: looks at what is traced now, `traces.Tracer.look`; None where nothing is. Called last: it takes memory.
         """
         self._gdal = self._gdal or _loaded_gdal(_maps())
-        status = _status()
-        resident = status.get("VmRSS", 0)
+        resident, file_backed = _resident()
         parts = {
-            "file_backed_bytes": status.get("RssFile", 0) + status.get("RssShmem", 0),
+            "file_backed_bytes": file_backed,
             "imports_bytes": self._imports_bytes,
-            "gdal_cache_bytes": sum(_cache_used(library) for library in self._gdal),
+            "gdal_cache_bytes": sum(library.GDALGetCacheUsed64() for library in self._gdal),
             "arrow_pool_bytes": _arrow_bytes(),
             "malloc_free_bytes": self._heap.free_bytes(),
         }
         tracing_bytes = tracemalloc.get_tracemalloc_memory()
         traced = look()
-        numpy_bytes = traced.numpy_bytes if traced else 0
         parts |= {
-            "python_heap_bytes": max(0, traced.traced_bytes - numpy_bytes) if traced else 0,
-            "numpy_bytes": numpy_bytes,
+            "python_heap_bytes": max(0, traced.traced_bytes - traced.numpy_bytes) if traced else 0,
+            "numpy_bytes": traced.numpy_bytes if traced else 0,
             "tracing_bytes": tracing_bytes if traced else 0,
         }
         rest = resident - sum(parts.values())
@@ -116,14 +104,12 @@ class _Heap:
         return resident_pages * mmap.PAGESIZE
 
 
-def _status() -> dict[str, int]:
-    found: dict[str, int] = {}
+def _resident() -> tuple[int, int]:
+    """Resident bytes, and those of them that files or shared memory back: proc(5), statm."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            name, _, value = line.partition(":")
-            if value.endswith(" kB"):
-                found[name] = int(value.split()[0]) * 1024
-    return found
+        _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text(encoding="ascii").split())
+        return resident * mmap.PAGESIZE, shared * mmap.PAGESIZE
+    return 0, 0
 
 
 def _maps() -> list[str]:
@@ -141,10 +127,6 @@ def _loaded_gdal(maps: list[str]) -> list[ctypes.CDLL]:
             library.GDALGetCacheUsed64.restype = ctypes.c_longlong
             libraries.append(library)
     return libraries
-
-
-def _cache_used(library: ctypes.CDLL) -> int:
-    return int(library.GDALGetCacheUsed64())
 
 
 def _arrow_bytes() -> int:

@@ -12,8 +12,6 @@ from lib.errors import HostLimitError
 from lib.settings import SettingsLayers
 from lib.units import MIB, format_bytes
 
-__all__ = ["Grant", "HostMemory", "grant_limit", "host_memory"]
-
 _RESERVE_FLOOR_BYTES = 256 * MIB
 # cgroup v1 writes "no limit" as the largest page multiple below 2**63.
 _UNLIMITED_FROM = 2**60

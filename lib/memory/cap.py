@@ -1,8 +1,7 @@
 """The cap, from inside the child: death signal and what it does not reach, start-up ceiling, RLIMIT_AS, a cgroup v2 leaf.
 
-What a user's function starts belongs to the job: the child adopts orphans, ends what is left, and a guard ends all of it
-when the child is killed; which process even that misses is in lib/README.md. Resident memory is held by the parent
-(`watch.py`). Elsewhere than on Linux each function says by its return value that it holds nothing.
+What a user's function starts belongs to the job: the child adopts orphans, and a guard ends all of it when the child is killed.
+Resident memory is held by the parent (`watch.py`). Elsewhere than on Linux nothing here holds, and says so.
 """
 
 import contextlib
@@ -12,26 +11,10 @@ import os
 import resource
 import signal
 import sys
-import time
 from pathlib import Path
 
-from lib.memory.proc import MARK, process_memory, tree
+from lib.memory.proc import MARK, kill_all, process_memory, tree
 from lib.units import MIB
-
-__all__ = [
-    "STARTUP_CEILING_BYTES",
-    "adopt_orphans",
-    "apply_address_space_cap",
-    "apply_startup_ceiling",
-    "die_with_parent",
-    "end_descendants",
-    "end_with_us",
-    "enter_leaf",
-    "is_near_address_space_cap",
-    "lift_address_space_cap",
-    "limit_leaf",
-    "trim",
-]
 
 # A child with every library imported maps 1.5 GiB and holds 180 MiB: this is for run-away imports only.
 STARTUP_CEILING_BYTES = 1024 * MIB
@@ -46,8 +29,6 @@ for each in $(grep -lsazx "{MARK}=${MARK}" /proc/[0-9]*/environ); do
     [ "$each" = $$ ] || kill -9 "$each"
 done
 kill -9 0"""
-_MOST_ROUNDS = 100
-_DYING_SECONDS = 0.005
 _LINUX = sys.platform == "linux"
 
 
@@ -87,20 +68,14 @@ def end_with_us() -> int:
 
 def end_descendants(spared: int) -> int:
     """Kill every descendant but the one `spared`, reap them, and return how many were alive."""
-    ended: set[int] = set()
-    for _ in range(_MOST_ROUNDS):  # a process may fork while it is listed
+
+    def living() -> set[int]:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        found = set(tree(os.getpid())[1:]) - {spared}
-        if not found:
-            break
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        ended |= found
-        time.sleep(_DYING_SECONDS)
-    return len(ended)
+        return set(tree(os.getpid())[1:]) - {spared}
+
+    return kill_all(living, until_gone=True)
 
 
 def apply_startup_ceiling() -> None:

@@ -1,8 +1,7 @@
 """The capped child: `python -P -m lib.memory.child KIND LABEL FD`. Jobs as JSON lines on stdin, events on the pipe FD.
 
-Order matters here. The death signal and the start-up ceiling come before any import that could be slow or large; the
-engine (and with it GDAL) is imported before the size is taken from which the job is planned; the cap comes after the first plan,
-and before the first read. Standard output is sent to standard error, so that a user function's `print` harms nothing.
+Order matters: death signal and start-up ceiling before any import that could be large; the engine, and with it GDAL, before the
+size is taken from which the job is planned; the cap after the first plan, before the first read.
 """
 
 import os
@@ -37,8 +36,6 @@ from lib.memory.proc import peak_bytes, process_memory, restart_peak
 from lib.memory.traces import FUNCTION_FRAMES
 from lib.memory.work import Bench, Engine, Room, Work, load_engine
 from lib.reports import Plan
-
-__all__ = ["main"]
 
 Send = Callable[[dict[str, Any]], None]
 

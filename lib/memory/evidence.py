@@ -21,8 +21,6 @@ from lib.errors import (
 )
 from lib.units import MIB, format_bytes, format_seconds
 
-__all__ = ["NEAR_ADDRESS_SPACE_BYTES", "Death", "classify", "explain_exception"]
-
 _NEAR_LIMIT = 0.9
 NEAR_ADDRESS_SPACE_BYTES = 16 * MIB
 _SHOWN_WORDS = 200

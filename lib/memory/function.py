@@ -10,8 +10,6 @@ from lib.errors import FunctionError, MemoryExceeded, SwathError
 from lib.memory import cap
 from lib.memory.evidence import NEAR_ADDRESS_SPACE_BYTES
 
-__all__ = ["call"]
-
 
 def call(function: Callable[..., Any], name: str, *arguments: Any) -> Any:
     """What the function `name` (`module:name`) returns for these arguments.

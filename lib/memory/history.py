@@ -8,13 +8,10 @@ import itertools
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lib.units import mib
-
-__all__ = ["Past", "read", "record"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -28,8 +25,7 @@ _REMEDY = "move that file away, or name another one (off: none)"
 _LOCKED_SECONDS = 2.0  # every finishing job waits so long for a file that somebody holds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Past:
+class Past(NamedTuple):
     """Runs of one kind of work: how many, and the worst projection of them.
 
     Attributes:
@@ -63,13 +59,14 @@ def record(path: Path, report: dict[str, Any]) -> str | None:
         A warning where the file cannot be written, else None.
     """
     plan, job = report["plan"], report["job"]
+    facts = plan.get("facts", {})
     chunk = "x".join(map(str, plan["window"])) if plan.get("window") else str(plan.get("batch_rows") or "")
     row = (
         time.time(),
         job["kind"],
         _operation(job),
-        str(plan.get("facts", {}).get("driver") or job.get("driver") or ""),
-        str(plan.get("facts", {}).get("dtype") or ""),
+        str(facts.get("driver") or job.get("driver") or ""),
+        str(facts.get("dtype") or ""),
         chunk,
         plan["limit_bytes"],
         plan["projected_bytes"],
@@ -112,25 +109,12 @@ def read(path: Path) -> tuple[list[Past], str | None]:
     return [_past(work, list(found)) for work, found in itertools.groupby(rows, key=lambda row: row[:5])], None
 
 
-def _past(work: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Past:
+def _past(work: tuple[str, str, str, str, str], rows: list[tuple[Any, ...]]) -> Past:
     """Runs of one kind of work, from a row for each status."""
     by_status = {row[5]: row[6:] for row in rows}
     runs, projected, measured, beyond = by_status.get("completed", (0, None, None, 0))
     stopped, _, _, stopped_beyond = by_status.get("exceeded", (0, None, None, 0))
-    kind, operation, driver, dtype, chunk = work
-    return Past(
-        kind=kind,
-        operation=operation,
-        driver=driver,
-        dtype=dtype,
-        chunk=chunk,
-        runs=runs,
-        projected_bytes=projected,
-        measured_bytes=measured,
-        margin_mb=mib(max(0, beyond)),
-        stopped=stopped,
-        stopped_beyond_bytes=max(0, stopped_beyond),
-    )
+    return Past(*work, runs, projected, measured, mib(max(0, beyond)), stopped, max(0, stopped_beyond))
 
 
 @contextlib.contextmanager

@@ -11,26 +11,20 @@ import selectors
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from lib.memory.proc import MARK, started_with, tree
+from lib.memory.proc import MARK, kill_all, started_with, tree
 from lib.units import MIB
 
 if TYPE_CHECKING:
     from lib.jobs import Resources
 
-__all__ = ["Child", "child_environment", "job_environment", "launch_early", "take_early"]
-
 _ROOT = Path(__file__).resolve().parents[2]
 _READ_BYTES = 65536
 _LAST_WORDS_BYTES = 16 * 1024
 _DEAD_SECONDS = 10
-_MOST_ROUNDS = 100
-_DYING_SECONDS = 0.005
 
 
 class Child:
@@ -67,19 +61,16 @@ class Child:
         self._selector = selectors.DefaultSelector()
         self._unfinished: list[bytes] = []
         self._reader = reader
-        self._stderr = self._process.stderr
-        os.set_blocking(reader, False)
-        self._selector.register(reader, selectors.EVENT_READ, "events")
-        if self._stderr is not None:
-            os.set_blocking(self._stderr.fileno(), False)
-            self._selector.register(self._stderr, selectors.EVENT_READ, "stderr")
+        self._stdin, self._stderr = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stderr)
+        for stream, name in ((reader, "events"), (self._stderr.fileno(), "stderr")):
+            os.set_blocking(stream, False)
+            self._selector.register(stream, selectors.EVENT_READ, name)
 
     def send(self, request: dict[str, Any]) -> None:
         """Send one job; a child that is already dead shows in `hear`."""
         with contextlib.suppress(BrokenPipeError):
-            if self._process.stdin is not None:
-                self._process.stdin.write(json.dumps(request).encode() + b"\n")
-                self._process.stdin.flush()
+            self._stdin.write(json.dumps(request).encode() + b"\n")
+            self._stdin.flush()
 
     def hear(self, seconds: float) -> tuple[list[dict[str, Any]], bool]:
         """Events within the next `seconds`, and whether the child still speaks."""
@@ -95,16 +86,11 @@ class Child:
                 data = os.read(key.fd, _READ_BYTES)
             except BlockingIOError:
                 continue
-            if key.data == "stderr":
-                if data:
-                    events += self._hear_words(data)
-                else:
-                    self._selector.unregister(key.fileobj)
-            elif data:
-                events += self._split(data)
-            else:
+            if not data:
                 self._selector.unregister(key.fileobj)
-                speaks = False
+                speaks = speaks and key.data != "events"
+            else:
+                events += self._hear_words(data) if key.data == "stderr" else self._split(data)
         return events, speaks
 
     def _split(self, data: bytes) -> list[dict[str, Any]]:
@@ -151,32 +137,27 @@ class Child:
     def kill(self) -> None:
         """Kill the child and all its descendants; nothing of it needs a farewell (its files are the parent's)."""
         if self._process.poll() is None:  # while it lives, what they leave behind comes to it
-            _kill_all(lambda: tree(self.pid)[1:], until_gone=False)
+            kill_all(lambda: tree(self.pid)[1:], until_gone=False)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         if self._process.poll() != 0:  # a child that took its leave has ended its descendants itself
-            _kill_all(lambda: started_with(MARK, self._mark), until_gone=True)
+            kill_all(lambda: started_with(MARK, self._mark), until_gone=True)
 
     def close(self) -> None:
         """Let an idle child end by itself, and close our ends of its pipes."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
         try:
-            self._process.wait(_DEAD_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.stop()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_DEAD_SECONDS)
         finally:
             self.stop()
             self._selector.close()
             os.close(self._reader)
-            if self._stderr is not None:
-                self._stderr.close()
+            self._stderr.close()
 
     def _drain(self) -> None:
         """Hear the rest of what it wrote to standard error before it ended."""
-        if self._stderr is None:
-            return
         with contextlib.suppress(OSError, ValueError):
             while data := os.read(self._stderr.fileno(), _READ_BYTES):
                 self._hear_words(data)
@@ -189,24 +170,6 @@ def _event(line: bytes) -> dict[str, Any]:
         if isinstance(found, dict) and "event" in found:
             return found
     return {"event": "stderr", "text": line.decode("utf-8", "replace")}
-
-
-def _kill_all(listed: Callable[[], list[int]], *, until_gone: bool) -> None:
-    """Kill what is listed, and look again: a process may fork while it is being listed.
-
-    Until nothing new is listed, as those that nobody reaps stay in a process tree; or until nothing is.
-    """
-    killed: set[int] = set()
-    for _ in range(_MOST_ROUNDS):
-        found = set(listed())
-        if not (found if until_gone else found - killed):
-            return
-        for pid in found - killed:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        killed |= found
-        if until_gone:
-            time.sleep(_DYING_SECONDS)
 
 
 def child_environment(leaf: Path | None) -> dict[str, str]:

@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Residues", "Sizes", "Slope", "fit", "growing", "would_cross"]
-
 _FEWEST_POINTS = 8
 _Z_95 = 1.959964
-_CONFIDENCE = 0.95
 _MOST_POINTS = 128
 _GROWTH_STEPS = 32
 _BEGUN = 0.1
@@ -25,13 +22,11 @@ Point = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Slope:
-    """Bytes per chunk, with its 95 % interval `[low, high]`, and how many points it was fitted through."""
+    """Bytes per chunk, with its 95 % interval `[low, high]`."""
 
     bytes_per_chunk: float
     low: float
     high: float
-    points: int
-    confidence: float = _CONFIDENCE
 
     @property
     def is_sure(self) -> bool:
@@ -57,15 +52,14 @@ def fit(points: Sequence[Point]) -> Slope | None:
     low = slopes[max(0, math.floor((len(slopes) - half_width) / 2))]
     high = slopes[min(len(slopes) - 1, math.ceil((len(slopes) + half_width) / 2))]
     median = (slopes[(len(slopes) - 1) // 2] + slopes[len(slopes) // 2]) / 2
-    return Slope(round(median, 1), round(low, 1), round(high, 1), n)
+    return Slope(round(median, 1), round(low, 1), round(high, 1))
 
 
 def growing(points: Sequence[Point]) -> Slope | None:
     """The slope since growth began, where it is surely above 0; None where it is not.
 
-    Growth began where memory was last within a tenth of the way up from its lowest: a leak may begin late, and what stayed
-    flat before it would halve its slope. A line that explains less than half of the growth is none: of a few large steps the
-    median slope is that of the treads.
+    It began where memory was last within a tenth of the way up. A line that explains less than half of the growth is none: of a
+    few large steps it is that of the treads.
     """
     if not points:
         return None
@@ -82,8 +76,7 @@ def growing(points: Sequence[Point]) -> Slope | None:
 def would_cross(slope: Slope, *, chunk: int, held_bytes: int, chunks: int, threshold_bytes: int) -> int | None:
     """The chunk at which this slope crosses the threshold, if that is before the job's end and the slope is surely above 0.
 
-    That is reckoned from what is held now; it is the chunk itself where that is past the threshold. None as well while less
-    than seven eighths of the threshold are held: so far a cache that fills, or the first tooth of a sawtooth, looks the same.
+    None while less than seven eighths of the threshold are held: so far a cache that fills, or a sawtooth, looks the same.
 
     Args:
         slope: the fit.
@@ -120,9 +113,8 @@ class Sizes:
 class Residues:
     """What stays after each release, and whether growth asks for the next one.
 
-    It does wherever memory is higher than it ever was after a release, by a step and by what the releases lately gave back. So
-    growth is seen some 32 times on its way to the threshold, as often again each time it doubles after that, and memory that
-    comes and goes asks for no release once its swing is known.
+    It does where memory is higher than ever after a release, by a step and by what releases lately gave back: memory that comes
+    and goes asks for none once its swing is known.
 
     Args:
         threshold_bytes: the drift threshold.

@@ -17,8 +17,6 @@ from typing import IO
 from lib.errors import HostLimitError, SettingsError
 from lib.units import format_bytes
 
-__all__ = ["Entry", "admission", "entries"]
-
 _LOOK_SECONDS = 0.1
 
 

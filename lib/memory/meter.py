@@ -19,8 +19,6 @@ from lib.memory.proc import peak_bytes, process_memory
 from lib.memory.traces import Lines, Tracer, growth
 from lib.units import MIB, format_bytes
 
-__all__ = ["Meter"]
-
 _RELEASES = 60
 _LOOK_EVERY_SECONDS = 0.05
 # A user's function may make a million objects a second: what tracing takes is looked at more often there.
@@ -104,7 +102,7 @@ class Meter:
         now = time.monotonic()
         resident = process_memory().resident_bytes
         self._sizes.add(self._chunks, resident)
-        self.max_drift_bytes = max(self.max_drift_bytes, resident - (self.baseline_bytes or resident))
+        self.max_drift_bytes = max(self.max_drift_bytes, self._drift(resident))
         if self._has_drifted(resident):
             self._raise_if_drift_stays(resident)
         if now - self._beat > _HEARTBEAT_EVERY_SECONDS or self._chunks == self._of_chunks:
@@ -129,7 +127,7 @@ class Meter:
         self.final_bytes = process_memory().resident_bytes
         self.attribution_end = self._split()
         self._tracer.stop()
-        self.residual_bytes = self.final_bytes - (self.baseline_bytes or self.final_bytes)
+        self.residual_bytes = self._drift(self.final_bytes)
         if self.residual_bytes > self._residual_tolerance_bytes:
             self.warnings.append(
                 f"{format_bytes(self.residual_bytes)} more than the baseline of "
@@ -165,9 +163,11 @@ class Meter:
             "tracing_stopped": self._tracer.stopped,
         }
 
+    def _drift(self, resident: int) -> int:
+        return resident - (self.baseline_bytes or resident)
+
     def _has_drifted(self, resident: int) -> bool:
-        drift = resident - (self.baseline_bytes or resident)
-        return drift > self._drift_threshold_bytes and resident > self._projected_bytes
+        return self._drift(resident) > self._drift_threshold_bytes and resident > self._projected_bytes
 
     def _is_time_to_release(self, now: float) -> bool:
         if now < self._rested_at:
@@ -181,21 +181,18 @@ class Meter:
         resident = process_memory().resident_bytes
         self._residues.add(self._chunks, before, resident)
         if len(self._residues.points) == _EARLY_RELEASES:
-            self._early = self._look() or self._early
+            self._early = self._tracer.look(self._chunks) or self._early
         return resident
 
-    def _look(self) -> Lines | None:
-        return self._tracer.look(self._chunks)
-
     def _split(self) -> dict[str, int]:
-        return self._attributor.split(self._look) if self._attributor else {}
+        return self._attributor.split(lambda: self._tracer.look(self._chunks)) if self._attributor else {}
 
     def _judge_leak(self) -> None:
         """Name a leak, once, when its slope is sure to cross the drift threshold before the job's end."""
         if self.leak is not None or not self._residues.points:
             return
         chunk, resident = self._residues.points[-1]
-        held = resident - (self.baseline_bytes or resident)
+        held = self._drift(resident)
         if held >= self._drift_threshold_bytes // 2 and (slope := growing(self._residues.points)):
             self._name_leak(slope, chunk, held)
 
@@ -208,7 +205,7 @@ class Meter:
         self.leak = {
             "bytes_per_chunk": slope.bytes_per_chunk,
             "interval": [slope.low, slope.high],
-            "confidence": slope.confidence,
+            "confidence": 0.95,
             "crosses_at_chunk": crossing,
             "lines": lines,
         }
@@ -221,24 +218,21 @@ class Meter:
 
     def _grown(self, bytes_per_chunk: float) -> list[dict[str, Any]]:
         """The lines whose traced memory has grown since the first releases by a fair part of so much a chunk."""
-        self._look()
-        now = self._tracer.last
-        chunks = now.chunk - self._early.chunk if now and self._early else 0
-        if chunks < _FEWEST_CHUNKS_TO_COMPARE:
+        now, early = self._tracer.look(self._chunks) or self._tracer.last, self._early
+        if not now or not early or now.chunk - early.chunk < _FEWEST_CHUNKS_TO_COMPARE:
             return []
-        return growth(self._early, now, least_bytes=_LEAST_SHARE * bytes_per_chunk * chunks)
+        return growth(early, now, least_bytes=_LEAST_SHARE * bytes_per_chunk * (now.chunk - early.chunk))
 
     def _named(self, lines: list[dict[str, Any]]) -> str:
         """The lines that grew, in words; where there are none, why."""
         if lines:
             return ", ".join(f"{each['location']} (+{format_bytes(each['size_bytes'])})" for each in lines)
-        if self._tracer.stopped:
-            largest = "".join(
-                f", when most was held at {each['location']} ({format_bytes(each['size_bytes'])})"
-                for each in (self._tracer.last.top(1) if self._tracer.last else [])
-            )
-            return f"a line that is not known: tracing had ended before{largest}"
-        return "no line of Python or NumPy: native memory"
+        if not self._tracer.stopped:
+            return "no line of Python or NumPy: native memory"
+        said = "a line that is not known: tracing had ended before"
+        for each in self._tracer.top(1):
+            said += f", when most was held at {each['location']} ({format_bytes(each['size_bytes'])})"
+        return said
 
     def _warn_of_end_of_tracing(self) -> None:
         """Where a user's function runs: of our own jobs (a verification's plain path over a huge polygon) the record will do."""
@@ -279,37 +273,26 @@ class Meter:
 
     def _note_peak(self, resident: int) -> None:
         self._noted_bytes = resident
-        self.attribution = self._split()
-        if (seen := self._tracer.last) is not None:
-            self.top = seen.top()
-        self._send(
-            {
-                "event": "allocators",
-                "top": self.top,
-                "attribution": self.attribution,
-                "resident_bytes": resident,
-                "tracing_stopped": self._tracer.stopped,
-            }
-        )
+        self.attribution, self.top = self._split(), self._tracer.top()
+        seen = {"top": self.top, "attribution": self.attribution, "tracing_stopped": self._tracer.stopped}
+        self._send({"event": "allocators", "resident_bytes": resident, **seen})
 
     def _raise_if_drift_stays(self, before: int) -> None:
         resident = self._release(before)
         if not self._has_drifted(resident):
             return
-        held = resident - (self.baseline_bytes or 0)
+        held = self._drift(resident)
         self._judge_leak()
         slope = growing(self._sizes.points) or fit(self._sizes.points)
         if self.leak is None and slope:  # too few releases to be sure: the sizes at every chunk may be
             self._name_leak(slope, self._chunks, held)
         lines = self.leak["lines"] if self.leak else self._grown(held / self._chunks)
-        self.top = self._tracer.last.top() if self._tracer.last else []
-        where = "".join(
-            f"; most of it at {each['location']} {format_bytes(each['size_bytes'])}"
-            for each in self.top[:1]
-            if each["size_bytes"] > held // 2
-        )
+        self.top = self._tracer.top()
+        where = ""
         if lines:
             where = f"; it grew at {self._named(lines[:3])}"
+        elif self.top and self.top[0]["size_bytes"] > held // 2:
+            where = f"; most of it at {self.top[0]['location']} {format_bytes(self.top[0]['size_bytes'])}"
         raise DriftExceeded(
             f"memory drifted by {format_bytes(held)} over its baseline after {self._chunks} chunks, past "
             f"the threshold of {format_bytes(self._drift_threshold_bytes)} and the projected "

@@ -1,26 +1,18 @@
-"""What the kernel says of a process's memory, and of its descendants; psutil only where there is no `/proc`."""
+"""What the kernel says of a process's memory, and of its descendants; psutil where it is asked seldom, or there is no `/proc`."""
 
 import contextlib
 import os
+import signal
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-__all__ = [
-    "MARK",
-    "ProcessMemory",
-    "TreeMemory",
-    "cpu_seconds",
-    "peak_bytes",
-    "process_memory",
-    "restart_peak",
-    "started_with",
-    "tree",
-    "tree_memory",
-]
+from typing import NamedTuple
 
 # In the environment of a child, and so of all that it starts: its value names the child, for those who left its group.
 MARK = "SWATH_CHILD"
 _MOST_BYTES = 65536
+_MOST_ROUNDS = 100
+_DYING_SECONDS = 0.005
 _HAS_PROC = Path("/proc/self/status").exists()
 
 
@@ -105,25 +97,33 @@ def _children(pid: int) -> list[int]:
 
 def started_with(name: str, value: str) -> list[int]:
     """The processes that were started with this variable in their environment, as far as we may look at them."""
-    if not _HAS_PROC:
-        import psutil
+    import psutil
 
-        return [each.pid for each in psutil.process_iter() if _environ(each).get(name) == value]
     found: list[int] = []
-    wanted = f"{name}={value}".encode()
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - names only
-        with contextlib.suppress(OSError):
-            if entry.isdigit() and wanted in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
-                found.append(int(entry))
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            if psutil.Process(pid).environ().get(name) == value:
+                found.append(pid)
     return found
 
 
-def _environ(process: Any) -> dict[str, str]:
-    import psutil
+def kill_all(listed: Callable[[], Iterable[int]], *, until_gone: bool) -> int:
+    """Kill what is listed, and look again: a process may fork while it is being listed; how many were killed.
 
-    with contextlib.suppress(psutil.Error):
-        return dict(process.environ())
-    return {}
+    Until nothing new is listed, as those that nobody reaps stay in a process tree; or until nothing is.
+    """
+    killed: set[int] = set()
+    for _ in range(_MOST_ROUNDS):
+        found = set(listed())
+        if not (found if until_gone else found - killed):
+            break
+        for pid in found - killed:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        killed |= found
+        if until_gone:
+            time.sleep(_DYING_SECONDS)
+    return len(killed)
 
 
 def _read(path: str) -> bytes:
@@ -145,14 +145,9 @@ def tree_memory(pid: int) -> TreeMemory:
 
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process has used, seconds; 0 where it is gone."""
-    if not _HAS_PROC:
-        import psutil
+    import psutil
 
-        with contextlib.suppress(psutil.Error):
-            times = psutil.Process(pid).cpu_times()
-            return float(times.user + times.system)
-        return 0.0
-    with contextlib.suppress(OSError):
-        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime: proc(5)
+    with contextlib.suppress(psutil.Error):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
     return 0.0

@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from lib.errors import MemoryExceeded, MemoryRefused, SettingsError
-from lib.jobs import Resources
+from lib.jobs import Job, Resources
 from lib.memory import history
 from lib.memory.launch import Child, job_environment, take_early
 from lib.memory.ledger import Entry, admission
-from lib.memory.record import AnyJob, Record
+from lib.memory.record import Record
 from lib.memory.watch import OnEvent, Watch
-from lib.reports import Attempt, Report
+from lib.reports import Attempt, Report, chunk_words
 from lib.units import format_bytes, mib
-
-__all__ = ["AnyJob", "OnEvent", "Runner", "run_job"]
 
 _JOBS_PER_CHILD = 200
 _LADDER_FRACTION = 0.7
@@ -30,7 +28,7 @@ _leaf_numbers = itertools.count()
 
 
 def run_job(
-    job: AnyJob, *, staged: Path | None = None, plan_only: bool = False, on_event: OnEvent | None = None
+    job: Job, *, staged: Path | None = None, plan_only: bool = False, on_event: OnEvent | None = None
 ) -> Report:
     """Run one job in a capped child of its own; see `Runner.run`."""
     with Runner() as runner:
@@ -63,12 +61,7 @@ class Runner:
             self._leaf = None
 
     def run(
-        self,
-        job: AnyJob,
-        *,
-        staged: Path | None = None,
-        plan_only: bool = False,
-        on_event: OnEvent | None = None,
+        self, job: Job, *, staged: Path | None = None, plan_only: bool = False, on_event: OnEvent | None = None
     ) -> Report:
         """Run a job; a death of memory is tried again with a smaller plan, then with a higher limit where that is allowed.
 
@@ -105,7 +98,7 @@ class Runner:
         report.seconds.total = round(time.monotonic() - began, 3)
         return report
 
-    def _admitted(self, job: AnyJob, rung: "_Rung", staged: Path | None, *, plan_only: bool, hear: OnEvent) -> Record:
+    def _admitted(self, job: Job, rung: "_Rung", staged: Path | None, *, plan_only: bool, hear: OnEvent) -> Record:
         """One attempt, with a place in the host's ledger where jobs share a budget."""
         resources = job.resources.model_copy(update={"limit_bytes": rung.limit_bytes})
         tried = job.model_copy(update={"resources": resources})
@@ -115,7 +108,7 @@ class Runner:
                 self._deadline += time.monotonic() - asked
             return self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
 
-    def _attempt(self, job: AnyJob, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Record:
+    def _attempt(self, job: Job, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Record:
         request = {
             "job": job.model_dump(mode="json"),
             "staged": str(staged) if staged else None,
@@ -136,7 +129,7 @@ class Runner:
             self.close()  # under a shared budget nothing is held between jobs either
         return record
 
-    def _renew(self, job: AnyJob) -> Child:
+    def _renew(self, job: Job) -> Child:
         self.close()
         self._leaf = _make_leaf(job.resources.cgroup_parent)
         early = None if self._leaf else take_early(job.kind, job.label)
@@ -144,7 +137,7 @@ class Runner:
         self._taken = 0
         return self._child
 
-    def _watch(self, child: Child, job: AnyJob, request: dict[str, Any], hear: OnEvent) -> Watch:
+    def _watch(self, child: Child, job: Job, request: dict[str, Any], hear: OnEvent) -> Watch:
         self._taken += 1
         child.forget_words()
         watch = Watch(child, Record(job), self._leaf, self._deadline)
@@ -165,7 +158,7 @@ class _Rung(NamedTuple):
     fraction: float
 
 
-def _admission(job: AnyJob, hear: OnEvent) -> contextlib.AbstractContextManager[None]:
+def _admission(job: Job, hear: OnEvent) -> contextlib.AbstractContextManager[None]:
     """A place in the host's ledger, where jobs share a budget."""
     resources = job.resources
     if resources.host_budget_bytes is None or resources.ledger_path is None:
@@ -227,17 +220,11 @@ def _next_rung(latest: Record, rung: _Rung, granted: Resources) -> _Rung | None:
 
 
 def _attempt_of(report: Report, limit_bytes: int) -> Attempt:
-    plan = report.plan or {}
-    chunk = None
-    if plan.get("window"):
-        chunk = f"{plan['window'][0]} x {plan['window'][1]} px"
-    elif plan.get("batch_rows"):
-        chunk = f"{plan['batch_rows']} rows"
     return Attempt(
         outcome=report.status,
         limit_bytes=limit_bytes,
-        chunk=chunk,
-        threads=plan.get("threads"),
+        chunk=chunk_words(report.plan) or None,
+        threads=(report.plan or {}).get("threads"),
         peak_bytes=report.memory.peak_bytes,
     )
 

@@ -8,14 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lib.errors import MemoryExceeded, MemoryRefused, SwathError, from_record
-from lib.jobs import DriversJob, ProfileJob, RasterJob, VectorJob, VerifyJob
+from lib.jobs import Job
 from lib.memory.leaks import Sizes
 from lib.reports import Allocator, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
 from lib.units import MIB, format_bytes, mib
-
-__all__ = ["AnyJob", "Record"]
-
-AnyJob = RasterJob | VectorJob | VerifyJob | ProfileJob | DriversJob
 
 _MOST_SAMPLES = 240
 
@@ -40,7 +36,7 @@ class Record:
         ended_processes: how many processes a user's function had left behind.
     """
 
-    job: AnyJob
+    job: Job
     began: float = field(default_factory=time.monotonic)
     plan: dict[str, Any] | None = None
     first_plan: dict[str, Any] | None = None

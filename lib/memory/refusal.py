@@ -13,8 +13,6 @@ from lib.memory.work import BASELINE_SPREAD_BYTES, Room, Work
 from lib.reports import Plan
 from lib.units import MIB, mib
 
-__all__ = ["held", "hinted"]
-
 # The kernel adds up a thread's pages in batches, so that a high-water mark rises after the peak (MEASURED, "High-water mark").
 _COUNTED_LATE_BYTES = MIB
 

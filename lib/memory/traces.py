@@ -15,8 +15,6 @@ from typing import Any
 
 from lib.units import KIB
 
-__all__ = ["FUNCTION_FRAMES", "MOST_TRACER_BYTES", "Lines", "Tracer", "growth"]
-
 # By its own count, which is half of what it takes: some 15,000 traces (MEASURED, "Traces").
 MOST_TRACER_BYTES = 768 * KIB
 # A single call into C may make any number of objects between two checks: past this it ends without a look.
@@ -46,15 +44,9 @@ class Lines:
     numpy_bytes: int
     by_location: dict[str, tuple[int, int]]
 
-    def top(self, most: int = 5) -> Allocators:
-        """The largest lines, as `reports.Allocator` has them."""
-        return _largest(self.by_location, most)
 
-
-def growth(earlier: Lines | None, later: Lines | None, *, least_bytes: float, most: int = 5) -> Allocators:
+def growth(earlier: Lines, later: Lines, *, least_bytes: float, most: int = 5) -> Allocators:
     """The lines that hold more than they did, by at least so many bytes, largest first; sizes and blocks are the growth."""
-    if earlier is None or later is None:
-        return []
     grown = {}
     for location, (size, blocks) in later.by_location.items():
         before_size, before_blocks = earlier.by_location.get(location, (0, 0))
@@ -86,6 +78,10 @@ class Tracer:
     def is_of_function(self) -> bool:
         """Several frames are traced: a user's function runs, and what is traced may grow fast."""
         return tracemalloc.get_traceback_limit() > 1
+
+    def top(self, most: int = 5) -> Allocators:
+        """The largest lines at the last look; none before the first."""
+        return _largest(self.last.by_location, most) if self.last else []
 
     def look(self, chunk: int) -> Lines | None:
         """The lines that hold memory after so many chunks; None where nothing is traced any more."""
@@ -122,23 +118,19 @@ def _lines(chunk: int) -> Lines:
     traced_bytes = tracemalloc.get_traced_memory()[0]  # before the snapshot, which is traced itself
     numpy = sys.modules.get("numpy")
     domain = numpy.lib.tracemalloc_domain if numpy is not None else None
-    held: dict[tuple[Any, ...], list[int]] = {}
+    held: dict[tuple[Any, ...], tuple[int, int]] = {}
     allocations = numpy_bytes = 0
     # As tuples: `statistics` and `filter_traces` make objects of each, and take twenty times as long.
     for trace_domain, size, frames, _ in tracemalloc.take_snapshot().traces._traces:  # type: ignore[attr-defined] # noqa: SLF001
         allocations += 1
         if trace_domain == domain:
             numpy_bytes += size
-        total = held.get(frames)
-        if total is None:
-            held[frames] = [size, 1]
-        else:
-            total[0] += size
-            total[1] += 1
+        so_far, blocks = held.get(frames, (0, 0))
+        held[frames] = so_far + size, blocks + 1
     return Lines(chunk, allocations, traced_bytes, numpy_bytes, _by_location(held))
 
 
-def _by_location(held: dict[tuple[Any, ...], list[int]]) -> dict[str, tuple[int, int]]:
+def _by_location(held: dict[tuple[Any, ...], tuple[int, int]]) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for frames, (size, blocks) in held.items():
         if frames[0][0] != tracemalloc.__file__:
@@ -161,11 +153,5 @@ def _location(frames: Iterable[tuple[str, int]]) -> str:
 
 @cache
 def _is_library(file: str) -> bool:
-    return file.startswith(_standard_library()) or any(
-        f"/{name}/" in file for name in ("site-packages", "dist-packages")
-    )
-
-
-@cache
-def _standard_library() -> tuple[str, ...]:
-    return "<frozen ", f"{sysconfig.get_path('stdlib')}/", f"{sysconfig.get_path('platstdlib')}/"
+    standard = "<frozen ", f"{sysconfig.get_path('stdlib')}/", f"{sysconfig.get_path('platstdlib')}/"
+    return file.startswith(standard) or "/site-packages/" in file or "/dist-packages/" in file

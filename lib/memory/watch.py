@@ -20,8 +20,6 @@ from lib.memory.proc import cpu_seconds, tree_memory
 from lib.memory.record import Record
 from lib.units import format_bytes, format_seconds
 
-__all__ = ["OnEvent", "Watch"]
-
 OnEvent = Callable[[dict[str, Any]], None]
 
 _PATIENT_CPU_SECONDS = 0.01

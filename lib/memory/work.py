@@ -16,18 +16,6 @@ from lib.memory.meter import Meter
 from lib.reports import Check, Outcome, Plan
 from lib.units import MIB
 
-__all__ = [
-    "BASELINE_SPREAD_BYTES",
-    "ENGINES",
-    "Bench",
-    "Engine",
-    "Room",
-    "Work",
-    "load_engine",
-    "load_function",
-    "with_probed",
-]
-
 # The size after imports differs between children of the same job (MEASURED, "Size after imports"): a smallest limit must do for
 # the next child, too.
 BASELINE_SPREAD_BYTES = 4 * MIB

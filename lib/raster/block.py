@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from lib.raster.windows import Window
 
-__all__ = ["Block", "Buffer"]
-
 
 @dataclass(slots=True)
 class Block:

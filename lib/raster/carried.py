@@ -18,8 +18,6 @@ from lib.raster.formats import read_tags
 from lib.raster.operations.base import Linear, Outputs
 from lib.raster.sources.dataset import RasterSource
 
-__all__ = ["carried_bytes", "carry", "check_points", "read_provenance"]
-
 # Written by GDAL itself from other things, or true of the source's file only.
 _OWN_NAMESPACES = frozenset(
     {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "TIFF", "COLOR_PROFILE", "OVR"}

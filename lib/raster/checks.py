@@ -22,8 +22,6 @@ from lib.raster.recompute import differences
 from lib.raster.sources.dataset import RasterSource
 from lib.units import format_bytes
 
-__all__ = ["Subject", "counts", "decode_count", "decode_window", "decodes", "recomputed", "structure", "tile_table"]
-
 _DECODE_PIXELS = 1024 * 1024
 
 

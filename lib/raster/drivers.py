@@ -11,8 +11,6 @@ from rasterio.errors import RasterioError
 
 from lib.drivers import DriverFacts, metadata_reader
 
-__all__ = ["TRIALS", "attempt", "known"]
-
 TRIALS = {
     "GTiff": ".tif",
     "COG": ".tif",

@@ -5,7 +5,6 @@ a chunk is was decided in `plan.py`; what a pixel becomes, in `operations/`; how
 """
 
 import functools
-import itertools
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
 from lib.raster.operations import Operation, make
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.pipeline import Chunk, Encoded, Worker, finished, in_order
-from lib.raster.plan import Choice, Facts, Held, Layout, Planner
+from lib.raster.plan import Choice, Facts, Held, Layout, Planner, worker_bytes
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff, tiles
 from lib.raster.sinks.encode import TileEncoder
@@ -32,8 +31,6 @@ from lib.raster.sources.dataset import RasterSource, open_raster
 from lib.raster.sources.tables import heavy_places
 from lib.reports import Outcome, Plan
 from lib.units import MIB, format_bytes
-
-__all__ = ["RasterWork", "facts_of", "prepare"]
 
 # Before the probe: what a reader holds beside a block, and what it may hold where a layout is chosen; making a skeleton.
 _GUESS_BYTES, _CAUTIOUS_BYTES, _WRITER_BYTES = 4 * MIB, 16 * MIB, 8 * MIB
@@ -128,14 +125,24 @@ class RasterWork:
         if smallest.projected_bytes > self.room.budget_bytes:
             if max(4 * self.source.block_bytes, sum(smallest.own.values())) <= self.room.limit_bytes:
                 self.measure_by_reading(smallest.layout)
-            raise self._planner.refused(self._planner.choices(self._held), self._held)
+                choices = self._planner.choices(self._held)  # the guess may have been too high
+                smallest = self._planner.smallest(choices)
+            if smallest.projected_bytes > self.room.budget_bytes:
+                raise self._planner.refused(choices, self._held)
         self._check_disk(smallest.layout)
         return self._plan_of(self._cautious(choices))
 
     def look(self) -> Plan:
-        """The final plan, by reading where it is heaviest and the first window; nothing is written."""
-        chosen = self._cautious(self._planner.choices(self._held))
+        """The final plan, by reading where it is heaviest and the first windows; nothing is written.
+
+        As the plan would and as the smallest: a decoder may hold more where a chunk has fewer bands or is smaller.
+        """
+        choices = self._planner.choices(self._held)
+        chosen = self._cautious(choices)
+        self.measure_by_reading(self._planner.smallest(choices).layout)
+        least = self._held
         self.measure_by_reading(chosen.layout)
+        self.measured(Held(*map(max, least, self._held)))
         return self._plan_of(self._final(chosen.layout) or self._tightest())
 
     def smallest(self, **without: Any) -> int:
@@ -228,22 +235,27 @@ class RasterWork:
         opened = process_memory().resident_bytes
         [worker] = self.workers(layout._replace(threads=1, readers=1))
         growth = Growth()
+        self.source.readers(layout.readers)  # their headers are read again
         chunks = self.chunks(layout)
         decoded = self.look_at_places(worker, layout)
-        for chunk in itertools.islice(chunks, 2):
+        quiet = Quiet(growth, windows.steps(len(self.source.bands), layout.bands_at_once))
+        for chunk in chunks:
             worker.look(*chunk)
+            decoded += chunk.window.pixels * len(chunk.bands) * self.source.itemsize
+            if quiet.reached():
+                break
         held = growth.bytes()
+        function = 0
         if self.operation.one_at_a_time:
             worker.compute(next(self.chunks(layout)))
-        function = self.function_bytes(layout, growth.bytes() - held)
+            function = max(0, growth.bytes() - held - self.planned_for_one(layout)["operation"])
         del worker
         held += undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
         self.measured(Held(opened, self._writer_guess(), held, function))
 
-    def function_bytes(self, layout: Layout, grown: int) -> int:
-        """What of a growth is a user's function, beyond what its operation plans for itself, bytes."""
-        bands = layout.bands_at_once
-        return max(0, grown - self.operation.memory(self.chunk_pixels(layout) // bands, bands))
+    def planned_for_one(self, layout: Layout) -> dict[str, int]:
+        """What is planned for each worker, bytes by name; scratch of it is touched only at work, where a probe sees it again."""
+        return worker_bytes(self._planner.facts, layout)
 
     def look_at_places(self, worker: Worker, layout: Layout) -> int:
         """Read the windows where the source is heaviest; how many bytes were decoded."""
@@ -376,6 +388,7 @@ class _Pass:
         work, layout, [worker] = self._work, self._layout, self._workers
         self._bench.meter.start(work.count(layout))
         growth = Growth()
+        work.source.readers(layout.readers)  # their headers are read again
         decoded = work.look_at_places(worker, layout)
         read = None
         if work.operation.one_at_a_time:
@@ -391,10 +404,10 @@ class _Pass:
             del done
             if quiet.reached():
                 break
-        held = grown = max(0, growth.bytes() - encoded_bytes)
-        if read is not None:
-            held = min(read, grown)
-        function = work.function_bytes(layout, grown - held)
+        own = work.planned_for_one(layout)
+        grown = max(0, growth.bytes() - encoded_bytes - own["encoder"] - own["operation"])
+        held = grown if read is None else min(read, grown)
+        function = grown - held
         held += undecoded_bytes(work.source.dataset.driver, work.source.decoded_bytes, decoded)
         work.measured(Held(self._opened, self._writer_bytes, held, function))
 

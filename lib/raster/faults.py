@@ -17,8 +17,6 @@ from lib.memory import cap
 from lib.memory.evidence import NEAR_ADDRESS_SPACE_BYTES
 from lib.raster.windows import Window
 
-__all__ = ["RASTERIO_ERRORS", "read", "writing"]
-
 _Read = TypeVar("_Read")
 
 # CPLE_AppDefinedError and its siblings are no RasterioError; RuntimeError is a thread that could not start.

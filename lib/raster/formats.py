@@ -21,19 +21,6 @@ from lib.probe import VECTOR_SUFFIXES
 from lib.raster.faults import RASTERIO_ERRORS, writing
 from lib.units import KIB
 
-__all__ = [
-    "TINY_CACHE_BYTES",
-    "cache_bytes",
-    "compression_of",
-    "environment",
-    "is_pixel_interleaved",
-    "open_dataset",
-    "open_output",
-    "open_source",
-    "read_tags",
-    "set_cache",
-]
-
 # We never read a block twice where windows are whole blocks: a cache would only hold what is done with.
 TINY_CACHE_BYTES = 100 * KIB
 # A mosaic's sources stay open, each with its decoder and its last compressed block; opening one again takes 0.3 ms.

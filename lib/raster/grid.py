@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Grid"]
-
 
 @dataclass(frozen=True, slots=True)
 class Grid:

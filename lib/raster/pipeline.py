@@ -21,8 +21,6 @@ from lib.raster.sinks.encode import TileEncoder
 from lib.raster.sources.dataset import Reader
 from lib.raster.windows import Window, windows
 
-__all__ = ["Chunk", "Encoded", "Worker", "finished", "in_order"]
-
 
 class Chunk(NamedTuple):
     """A window and the bands that are worked on at once."""

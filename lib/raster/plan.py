@@ -22,8 +22,6 @@ from lib.raster.sinks.encode import Encoding
 from lib.raster.sinks.tiles import memory_bytes
 from lib.units import MIB, format_bytes, mib
 
-__all__ = ["Choice", "Facts", "Held", "Layout", "Planner", "worker_bytes"]
-
 BLOCK_SIZES = (512, 256, 128)
 _MOST_WINDOW_PIXELS = 1024 * 1024  # 4 MiB of float32: larger windows gained nothing
 _MOST_ALIGNED_PIXELS = 4 * _MOST_WINDOW_PIXELS

@@ -7,8 +7,8 @@ from lib.memory.proc import peak_bytes, process_memory, restart_peak
 from lib.raster.formats import cache_bytes
 from lib.units import MIB
 
-__all__ = ["Growth", "Quiet", "undecoded_bytes"]
-
+# What may be mapped beyond what is touched: less than the slack that RLIMIT_AS leaves (`memory/cap.py`).
+_UNTOUCHED_BYTES = 32 * MIB
 _QUIET_BYTES, _QUIET_CHUNKS, _MOST_CHUNKS = MIB, 2, 17
 # netCDF and HDF5 fill a cache of chunks that no bounded look sees full.
 _CHUNK_CACHED = frozenset({"netCDF", "HDF5", "HDF5Image", "BAG"})
@@ -20,13 +20,18 @@ class Growth:
 
     def __init__(self) -> None:
         restart_peak()
-        self._before = process_memory().resident_bytes
+        self._before = process_memory()
         self._cached = cache_bytes()[1]
 
     def bytes(self) -> int:
-        """Bytes, at least 0. A block that is larger than the cache stays in it all the same, and counts here."""
+        """Bytes, at least 0. A block that is larger than the cache stays in it all the same, and counts here.
+
+        So does what is mapped and not touched, as far as RLIMIT_AS would not allow it: a long zstd window.
+        """
         bound, cached = cache_bytes()
-        return max(0, peak_bytes(since_restart=True) - self._before - min(max(0, cached - self._cached), bound))
+        touched = peak_bytes(since_restart=True) - self._before.resident_bytes
+        mapped = process_memory().virtual_bytes - self._before.virtual_bytes - _UNTOUCHED_BYTES
+        return max(0, touched - min(max(0, cached - self._cached), bound), mapped)
 
 
 class Quiet:

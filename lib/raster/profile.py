@@ -19,8 +19,6 @@ from lib.raster.plan import worker_bytes
 from lib.reports import Outcome, Plan
 from lib.units import mib
 
-__all__ = ["ProfileWork", "prepare"]
-
 _HEADROOM = 1.2
 
 

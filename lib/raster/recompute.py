@@ -17,8 +17,6 @@ from lib.raster.operations import Operation, Outputs, nudge_off_nodata
 from lib.raster.sources.dataset import RasterSource
 from lib.raster.windows import Window
 
-__all__ = ["BASIC_EDGE", "SAMPLE_EDGE", "differences"]
-
 # Edge of a recomputed window in pixels; `basic` shares the job's own memory.
 BASIC_EDGE, SAMPLE_EDGE = 128, 256
 _MOST_BANDS = 8

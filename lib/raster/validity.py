@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
-__all__ = ["MOST_EXACT", "Validity", "comparable", "is_nodata", "taken_for"]
-
 # Of 64 bits rasterio reads nodata as a float, and writes it with 15 digits: -2**63 comes back as -9.
 MOST_EXACT = 10**15
 

@@ -11,7 +11,6 @@ from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
 from lib.raster import checks, windows
 from lib.raster.block import Buffer
-from lib.raster.carried import read_provenance
 from lib.raster.checks import Subject
 from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
 from lib.raster.operations import Operation, make
@@ -21,8 +20,6 @@ from lib.raster.sources.dataset import RasterSource, open_raster
 from lib.raster.sources.tables import heavy_places
 from lib.reports import Outcome, Plan
 from lib.units import MIB
-
-__all__ = ["VerifyWork", "basic", "prepare", "read_provenance"]
 
 _BASIC_WINDOWS, _FULL_WINDOWS = 6, 25
 _GUESS_BYTES = 8 * MIB

@@ -8,8 +8,6 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Window", "count", "evenly", "nth", "sample", "steps", "windows"]
-
 
 class Window(NamedTuple):
     """A rectangle of pixels: top row, left column, height and width."""

@@ -124,7 +124,8 @@ class VectorWork(LayerWork):
         }
         bench.meter.finish()
         bench.meter.phase("verify", patient=True)
-        verify.basic(bench.staged, self._job, self._expected(), result, bench, self._steps)
+        steps = self._steps if verify.recomputes(self._job, self._steps) else ()
+        verify.basic(str(bench.staged), self._expected(), result, bench, steps)
         return Outcome(
             result=result, checks=tuple(bench.checks), warnings=tuple(dict.fromkeys(notes)), driver=self._sink.driver
         )
@@ -169,8 +170,9 @@ class VectorWork(LayerWork):
             nonlocal settled
             if settled:
                 return
-            if not (is_over := batch_bytes is None):
+            if batch_bytes is not None:
                 self.probe.written(batch_bytes)
+            is_over = batch_bytes is None or tally.read == self._source.facts.features
             is_seen = tally.kept and self.probe.read_bytes >= _PROBED_BYTES and self.probe.is_steady
             if is_over or is_seen or tally.batches >= _MOST_PROBED:
                 settled = True
@@ -184,7 +186,9 @@ class VectorWork(LayerWork):
         reached = self.probe.reached_bytes
         if not is_over:
             reached += 0 if is_kept else sink.own_bytes
-            reached += int(sink.feature_copies * large) if self.probe.written_bytes < _NEARLY * large else 0
+            # Of several large ones, one after the other, one more is held (lib/MEASURED.md, "The probe of layers").
+            is_new = self.probe.written_bytes < _NEARLY * large
+            reached += int(sink.feature_copies * large) if is_new else large
         self.measured = reached, self.probe.freed_bytes(), self.layouts
         return self.plan_of(*self.measured[:2])
 

@@ -14,6 +14,7 @@ __all__ = ["LayerWork"]
 
 # A look that reads no larger batches is no danger, whatever the limit: it tells the smallest one exactly.
 _HARMLESS_BYTES = 16 * MIB
+_NEAR_BYTES = 32 * MIB
 
 
 class LayerWork:
@@ -29,10 +30,14 @@ class LayerWork:
 
     def __init__(self, room: Room, tasks: Sequence[Task]) -> None:
         self.room, self.tasks = room, tasks
-        left = room.budget_bytes - room.baseline_bytes
-        self.layouts = [planning.choose(task, left) for task in tasks]
         self.measured: tuple[int, int, Sequence[Layout]] | None = None
         self.probe = Probe(room.baseline_bytes)
+        self.layouts = [planning.choose(task, self._left_bytes) for task in tasks]
+
+    @property
+    def _left_bytes(self) -> int:
+        """What the budget leaves beside what opening the layers has taken."""
+        return self.room.budget_bytes - self.room.baseline_bytes - self.probe.reached_bytes
 
     def first(self) -> Plan:
         """The plan by headers; where that leaves little, by a look, so that what a refusal names is right.
@@ -40,10 +45,12 @@ class LayerWork:
         Raises:
             DataError: what is looked at does not decode.
         """
-        left = self.room.budget_bytes - self.room.baseline_bytes
-        layers = list(zip(self.tasks, self.layouts, strict=True))
+        layers = zip(self.tasks, self.layouts, strict=True)
         batch = max(layout.batch_bytes for layout in self.layouts)
-        if batch <= _HARMLESS_BYTES and any(planning.needs(*layer) > left for layer in layers):
+        if (
+            batch <= _HARMLESS_BYTES
+            and max(planning.needs(*layer) for layer in layers) > self._left_bytes - _NEAR_BYTES
+        ):
             return self.look()
         return self.plan_of(batch, batch)
 

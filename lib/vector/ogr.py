@@ -82,6 +82,7 @@ if is_child():
     import_without_pandas()
 
 import pyarrow as pa  # noqa: E402 - only now, without pandas
+import pyarrow._compute  # noqa: E402 - amid the work it would be three thousand traces
 import pyarrow.vendored.version  # noqa: E402 - Arrow's look for pandas imports it at the first reading, amid the work
 import pyogrio  # noqa: E402 - only now, without pandas
 import pyogrio.core  # noqa: E402

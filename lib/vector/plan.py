@@ -6,6 +6,7 @@ Own terms are closed form: what of a batch is held at once, indexes that grow wi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from lib.errors import DiskRefused, MemoryRefused
 from lib.jobs import Resources
@@ -40,7 +41,7 @@ _LIBRARIES_BYTES = 14 * MIB
 _PER_BATCH_BYTE = 5
 # Fewer rows surely save so many for each byte of a batch: it and what is kept of it.
 _SAVED_PER_BYTE = 1.5
-# lib/MEASURED.md, "The probe's margin".
+# lib/MEASURED.md, "The probe of layers".
 _MARGIN_SHARE, _MARGIN_BYTES = 0.15, 8 * MIB
 _LEAST_MARGIN_BYTES = 3 * MIB
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -90,12 +91,10 @@ def choose(task: Task, left_bytes: int) -> Layout:
     worth = [rows for rows in every if rows * mean <= _ENOUGH_BATCH_BYTES] or every[-1:]
     # Of large features not two batches at once.
     reads_ahead = task.sink is not None and not large(facts) and resources.threads_max > 1 and resources.threads != 1
-    for is_ahead in (True, False)[not reads_ahead :]:
-        for rows in worth:
-            for share in _SHARES:
-                layout = _layout(task, rows, share, is_ahead=is_ahead)
-                if needs(task, layout) <= left_bytes:
-                    return layout
+    for rows, is_ahead, share in product(worth, (True, False)[not reads_ahead :], _SHARES):
+        layout = _layout(task, rows, share, is_ahead=is_ahead)
+        if needs(task, layout) <= left_bytes:
+            return layout
     least = {rows: needs(task, _layout(task, rows, 0.0)) for rows in worth}
     factor, more = _NEARLY
     rows = next(rows for rows in worth if least[rows] <= min(least.values()) * factor + more)

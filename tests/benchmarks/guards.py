@@ -113,8 +113,8 @@ def main() -> None:
             pairs = [pair(job, Path(name), guarded_first=n % 2 == 0) for n in range(given.pairs + 1)][1:]
             ratios = [with_guards / without for with_guards, without in pairs]
             for (with_guards, without), ratio in zip(pairs, ratios, strict=True):
-                print(f"{Path(source).name}: guarded {with_guards:.2f} s, bare {without:.2f} s, ratio {ratio:.3f}")  # noqa: T201
-            print(f"{Path(source).name}: median ratio {statistics.median(ratios):.3f}")  # noqa: T201
+                print(f"{Path(source).name}: guarded {with_guards:.2f} s, bare {without:.2f} s, ratio {ratio:.3f}")
+            print(f"{Path(source).name}: median ratio {statistics.median(ratios):.3f}")
 
 
 if __name__ == "__main__":

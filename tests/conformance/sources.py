@@ -336,7 +336,7 @@ ODD: dict[str, tuple[Made, str]] = {
     "pixel-lerc": (one_lerc_strip, "uint8"),
     "long-window": (long_window, "uint8"),
     "12-bits": (
-        _copied("in.tif", "GTiff", 1, NBITS="12", TILED="YES", BLOCKXSIZE="2048", BLOCKYSIZE="2048"),
+        _copied("in12.tif", "GTiff", 1, NBITS="12", TILED="YES", BLOCKXSIZE="2048", BLOCKYSIZE="2048"),
         "uint16",
     ),
     "vrt-of-strip": (strips_vrt, "uint8"),

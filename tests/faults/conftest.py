@@ -28,11 +28,16 @@ def raster(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job(raster: Path, tmp_path: Path) -> Callable[..., RasterJob]:
-    """A raster job by the name of its fault; None for a healthy one. Keywords are resources."""
+    """A raster job by the name of its fault; None for a healthy one. Keywords are resources.
+
+    A fault `late_…` begins when the first chunks are done, behind the probe: the job has a hundred of them.
+    """
 
     def make(
         fault: str | None = None, *, limit_mb: int = 256, block_size: int | None = None, **resources: Any
     ) -> RasterJob:
+        if fault and fault.startswith("late_"):
+            block_size, resources = 128, {"max_chunk_bytes": 450_000} | resources
         operation = Custom(function=f"tests.faults.functions:{fault}") if fault else Normalise()
         return RasterJob(
             source=str(raster),

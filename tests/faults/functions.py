@@ -445,3 +445,16 @@ def many_copies(pixels: Any, valid: Any) -> Any:
     kept = [pixels.astype("float64") for _ in range(12)]
     time.sleep(0.02)  # so that all workers have theirs at once
     return (sum(kept[1:], kept[0]) / 12).astype("float32")
+
+
+def __getattr__(name: str) -> Any:
+    """`late_NAME` is the function NAME, but for its first calls: those are the probe's, at most 17 and one to look."""
+    function = globals().get(name.removeprefix("late_"))
+    if function is None or not name.startswith("late_"):
+        raise AttributeError(name)
+
+    def late(pixels: Any, valid: Any) -> Any:
+        _CALLS.append(None)
+        return function(pixels, valid) if len(_CALLS) > 20 else pixels
+
+    return late

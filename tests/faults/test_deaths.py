@@ -54,13 +54,26 @@ def _nothing_left(folder: Path) -> None:
 )
 def test_memory_over_the_limit_is_exceeded(fault: str, job: Job, tmp_path: Path) -> None:
     """Whoever allocates past the limit, the job is stopped, exit 137, and its peak stays within one look of the limit."""
-    report = run_published(job(fault))
+    report = run_published(job(f"late_{fault}"))
     assert (report.status, report.exit_code) == ("exceeded", 137), report.error
     assert report.memory.cap is not None
     assert "watchdog" in report.memory.cap.mechanism
     assert report.memory.peak_bytes is not None
     # One interval of 20 ms at some GiB/s is what a runaway may take beyond the limit.
     assert report.memory.peak_bytes < (256 + 200) * MIB
+    _nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["numpy_over", "gdal_at_once", "child_over"])
+def test_memory_over_the_limit_in_the_first_chunks_is_refused(fault: str, job: Job, tmp_path: Path) -> None:
+    """What passes the limit while it is measured is refused, 137, with what was reached: at least so much is needed."""
+    report = run_published(job(fault))
+    assert (report.status, report.exit_code) == ("refused", 137), report.error
+    assert report.error is not None
+    assert report.error.smallest_limit_mb is not None
+    assert report.error.smallest_limit_mb > 256
+    assert "first chunks" in report.error.message
+    assert (report.memory.peak_bytes or 0) < (256 + 200) * MIB
     _nothing_left(tmp_path)
 
 
@@ -83,8 +96,8 @@ def test_a_crash_is_a_failure_named_by_its_signal_and_not_retried(
 
 
 def test_a_job_that_passes_its_projection_says_so(job: Job, tmp_path: Path) -> None:
-    """What a user's function takes for itself is not planned: where it passes the projection the report says by how much."""
-    report = run_published(job("hold_128_mib", limit_mb=512))
+    """What a user's function takes later than in its first chunks is not planned: the report says how much that was."""
+    report = run_published(job("late_hold_128_mib", limit_mb=512))
     assert report.status == "completed", report.error
     assert report.plan is not None
     over = (report.memory.peak_bytes or 0) - report.plan["projected_bytes"]
@@ -152,32 +165,6 @@ def test_a_death_before_the_plan_is_not_judged_by_the_limit(job: Job, tmp_path: 
     _nothing_left(tmp_path)
 
 
-def test_a_decoder_that_is_refused_memory_is_memory(job: Job, tmp_path: Path) -> None:
-    """Two strips of zstd in a mosaic; the addresses run out before the second's decoder, or an encoder, is made: 137."""
-    sources = "".join(_one_strip_of_zstd(tmp_path, number) for number in range(2))
-    (tmp_path / "mosaic.vrt").write_text(
-        f"""<VRTDataset rasterXSize="8192" rasterYSize="4096"><GeoTransform>5e5, 10, 0, 5e6, 0, -10</GeoTransform>
-        <SRS>EPSG:32633</SRS><VRTRasterBand dataType="UInt16" band="1">{sources}</VRTRasterBand></VRTDataset>"""
-    )
-    filling = job("fill_address_space", limit_mb=512).model_copy(update={"source": str(tmp_path / "mosaic.vrt")})
-    report = run_published(filling)
-    assert (report.status, report.exit_code) == ("exceeded", 137), report.error
-    _nothing_left(tmp_path)
-
-
-def _one_strip_of_zstd(folder: Path, number: int) -> str:
-    """4096 x 4096 uint16 in one strip, whose decoder takes 32 MiB; the mosaic's line for it."""
-    path = folder / f"{number}.tif"
-    with rasterio.open(
-        path, "w", driver="GTiff", width=4096, height=4096, count=1, dtype="uint16", compress="zstd", blockysize=4096,
-        transform=from_origin(500000, 5000000, 10, 10),
-    ) as dataset:  # fmt: skip
-        dataset.write(np.arange(4096 * 4096, dtype="uint32").astype("uint16").reshape(1, 4096, 4096))
-    rectangles = f"""<SrcRect xOff="0" yOff="0" xSize="4096" ySize="4096"/>
-        <DstRect xOff="{4096 * number}" yOff="0" xSize="4096" ySize="4096"/>"""
-    return f"<SimpleSource><SourceFilename>{path}</SourceFilename>{rectangles}</SimpleSource>"
-
-
 def test_a_start_up_that_takes_too_long_is_stopped(job: Job, tmp_path: Path) -> None:
     """No plan within startup_seconds: exit 1, stalled, told which setting; the user's own module takes an hour to import."""
     report = run_published(_importing("slow_import", job(startup_seconds=4.0)))
@@ -221,11 +208,11 @@ def test_the_watchdog_sees_while_a_callback_blocks(job: Job, tmp_path: Path) -> 
     """A callback that blocks for seconds does not let a runaway's process go past the limit."""
 
     def block(event: dict[str, object]) -> None:
-        if event["event"] == "baseline":
+        if event["event"] == "planned" and event["final"]:
             blocked.wait(3)
 
     blocked = threading.Event()
-    report = run_published(job("child_over"), block)
+    report = run_published(job("late_child_over"), block)
     assert (report.status, report.exit_code) == ("exceeded", 137)
     assert (report.memory.peak_bytes or 0) < (256 + 200) * MIB
     _nothing_left(tmp_path)
@@ -235,15 +222,15 @@ def test_the_watchdog_acts_at_the_limit(job: Job) -> None:
     """A job that takes 10 MiB every 50 ms is stopped within three steps of its limit, at one of a few tries."""
     beyond: list[int] = []
     while len(beyond) < 6 and min(beyond, default=256 * MIB) > 30 * MIB:
-        report = run_published(job("hoard_slowly"))
+        report = run_published(job("late_hoard_slowly"))
         assert (report.status, report.exit_code) == ("exceeded", 137)
         beyond += [(attempt.peak_bytes or 0) - 256 * MIB for attempt in report.attempts]
     assert 0 < min(beyond) <= 30 * MIB, beyond
 
 
-def test_a_child_killed_in_its_first_chunk_has_named_its_allocators(job: Job, tmp_path: Path) -> None:
+def test_a_child_killed_within_one_chunk_has_named_its_allocators(job: Job, tmp_path: Path) -> None:
     """A runaway within one chunk: the report names the line, and what the memory was made of."""
-    report = run_published(job("hoard_slowly"))
+    report = run_published(job("late_hoard_slowly"))
     assert (report.status, report.exit_code) == ("exceeded", 137)
     assert "functions.py" in report.memory.top_allocators[0].location
     assert report.memory.attribution["numpy_bytes"] > 20 * MIB
@@ -294,7 +281,7 @@ def test_the_ladder_ends_at_the_shared_budget(job: Job, tmp_path: Path) -> None:
             ledger_path=tmp_path / "l",
         )
     )
-    assert (report.status, report.exit_code) == ("exceeded", 137)
+    assert (report.status, report.exit_code) == ("refused", 137)
     assert [attempt.limit_bytes // MIB for attempt in report.attempts] == [200, 200, 250]
 
 
@@ -360,10 +347,10 @@ def test_too_small_a_limit_is_refused_with_one_that_works(job: Job, tmp_path: Pa
 def test_a_death_of_memory_climbs_the_ladder(job: Job, tmp_path: Path) -> None:
     """Smaller plan under the same cap first, then higher limits up to the maximum; the report lists each attempt."""
     report = run_published(job("numpy_over", limit_mb=200, limit_max_bytes=400 * MIB))
-    assert report.status == "exceeded"
+    assert report.status == "refused"
     limits = [attempt.limit_bytes // MIB for attempt in report.attempts]
     assert limits == [200, 200, 300, 400]
-    assert {attempt.outcome for attempt in report.attempts} == {"exceeded"}
+    assert {attempt.outcome for attempt in report.attempts} == {"refused"}
     _nothing_left(tmp_path)
 
 
@@ -382,7 +369,7 @@ def test_a_plan_that_died_is_not_made_again(limit_mb: int, tmp_path: Path) -> No
         resources=Resources(limit_bytes=limit_mb * MIB),
     )  # fmt: skip
     report = run_published(job)
-    assert [each.outcome for each in report.attempts] == ["exceeded", "completed"], report.error
+    assert [each.outcome for each in report.attempts] == ["refused", "completed"], report.error
     assert report.attempts[0].chunk != report.attempts[1].chunk
 
 

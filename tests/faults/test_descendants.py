@@ -45,7 +45,7 @@ def _dying_or_gone(started: Path) -> bool:
 
 def test_daemons_count_and_are_ended_with_the_job(job: Job, started: Path) -> None:
     """Processes that have left session and parent hold memory: the watchdog sees it, and none is left."""
-    report = run_published(job("daemons_over", limit_mb=300))
+    report = run_published(job("late_daemons_over", limit_mb=300))
     assert (report.status, report.exit_code) == ("exceeded", 137), report.error
     assert report.error is not None
     assert "watchdog" in report.error.message

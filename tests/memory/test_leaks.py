@@ -67,8 +67,8 @@ def test_noise_is_no_leak(seed: int) -> None:
 
 def test_a_slope_that_may_be_none_is_not_named() -> None:
     """A positive slope whose interval holds zero crosses nothing, however near the threshold is."""
-    unsure = Slope(300 * KIB, -10.0, 600 * KIB, 40)
-    sure = Slope(300 * KIB, 10.0, 600 * KIB, 40)
+    unsure = Slope(300 * KIB, -10.0, 600 * KIB)
+    sure = Slope(300 * KIB, 10.0, 600 * KIB)
     where = {"chunk": 100, "held_bytes": 31 * MIB, "chunks": 1000, "threshold_bytes": THRESHOLD}
     assert would_cross(unsure, **where) is None
     assert would_cross(sure, **where) is not None
@@ -110,7 +110,7 @@ def test_a_slow_slope_is_reported_but_not_named() -> None:
 
 def test_past_the_threshold_the_crossing_is_told_as_seen() -> None:
     """Growth that is past the threshold already has crossed by the chunk at which it was measured."""
-    slope = Slope(1000.0, 900.0, 1100.0, 40)
+    slope = Slope(1000.0, 900.0, 1100.0)
     assert would_cross(slope, chunk=77, held_bytes=THRESHOLD + 1, chunks=77, threshold_bytes=THRESHOLD) == 77
 
 

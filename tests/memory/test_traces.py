@@ -30,7 +30,8 @@ def _look(tracer: Tracer, chunk: int = 0) -> Lines:
 def test_an_array_that_numpys_python_made_is_told_by_its_callers_line(tracer: Tracer) -> None:
     """`np.ones` allocates in numpy/_core/numeric.py: the line that called it is named, with its size."""
     array = np.ones(MIB, dtype="uint8")
-    largest = _look(tracer).top()[0]
+    _look(tracer)
+    largest = tracer.top()[0]
     assert "test_traces.py" in largest["location"]
     assert largest["size_bytes"] == pytest.approx(array.nbytes, rel=0.01)
 
@@ -44,7 +45,6 @@ def test_growth_is_told_by_line(tracer: Tracer) -> None:
     after = _look(tracer, 11)
     (grown,) = growth(before, after, least_bytes=MIB)
     assert grown["size_bytes"] == pytest.approx(sum(each.nbytes for each in kept), rel=0.01)
-    assert growth(None, after, least_bytes=0) == []
     assert (before.chunk, after.chunk) == (3, 11)
     assert after.numpy_bytes == stays.nbytes + little.nbytes + sum(each.nbytes for each in kept)
 
@@ -63,8 +63,7 @@ def test_past_its_bound_tracing_looks_once_more_and_ends(tracer: Tracer) -> None
     assert tracer.stopped is not None
     assert tracer.stopped["chunk"] == 7
     assert 5_000 < tracer.stopped["allocations"] < 25_000
-    assert tracer.last is not None
-    assert "test_traces.py" in tracer.last.top()[0]["location"]
+    assert "test_traces.py" in tracer.top()[0]["location"]
     assert tracer.look(8) is None
 
 

@@ -15,7 +15,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
-from lib.jobs import Normalise, RasterJob, Resources
+from lib.jobs import RasterJob, Resources
 from lib.memory.meter import Meter
 from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Room
@@ -40,7 +40,7 @@ class Workshop:
             source=str(source),
             destination=str(self.folder / "out.tif"),
             resources=Resources(limit_bytes=limit, **(resources or {})),
-            **{"operation": Normalise()} | choices,
+            **choices,
         )
 
     def room(self, job: Any) -> Room:

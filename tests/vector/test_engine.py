@@ -243,7 +243,7 @@ def test_provenance_is_in_the_output(run_job: Callable[..., Any], tmp_path: Path
         assert found is not None
         assert found["min_area_sqm"] == 10
         assert "resources" not in found
-        said = provenance.source_in(pyogrio.read_info(done.output)["layer_metadata"])
+        said = json.loads(pyogrio.read_info(done.output)["layer_metadata"][provenance.SOURCE])
         assert said == {
             "name": "a.gpkg",
             "bytes": (tmp_path / "a.gpkg").stat().st_size,
@@ -534,7 +534,7 @@ def test_the_jobs_own_checks_are_not_measured(
     basic, finished = verify.basic, []
 
     def check(*given: Any) -> None:
-        finished.append(given[4].meter.final_bytes is not None and not tracemalloc.is_tracing())
+        finished.append(given[3].meter.final_bytes is not None and not tracemalloc.is_tracing())
         basic(*given)
 
     monkeypatch.setattr(verify, "basic", check)

@@ -11,8 +11,6 @@ from lib.raster.block import Block
 from lib.raster.sources.dataset import RasterSource
 from lib.raster.validity import MOST_EXACT, is_nodata, taken_for
 
-__all__ = ["Linear", "Maker", "Operation", "Outputs", "fits", "nudge_off_nodata"]
-
 
 @dataclass(frozen=True, slots=True)
 class Linear:

@@ -14,8 +14,6 @@ from lib.raster.block import Block
 from lib.raster.operations.base import Operation, Outputs, fits
 from lib.raster.sources.dataset import RasterSource
 
-__all__ = ["UserFunction"]
-
 _DTYPE = np.dtype(np.float32)
 # A user's function may keep state, and its temporaries are counted once.
 _ONE_AT_A_TIME = threading.Lock()

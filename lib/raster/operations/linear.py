@@ -16,8 +16,6 @@ from lib.raster.block import Block
 from lib.raster.operations.base import Linear, Operation, Outputs, fits
 from lib.raster.sources.dataset import RasterSource
 
-__all__ = ["Line", "normalise", "rescale"]
-
 # 512 KiB of float32, which a core's second-level cache holds (MEASURED.md, "Pieces of a window").
 _PIECE = 128 * 1024
 _EXACT_IN_FLOAT32 = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})

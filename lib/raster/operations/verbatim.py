@@ -12,8 +12,6 @@ from lib.raster.operations.base import Linear, Operation, Outputs, fits
 from lib.raster.sources.dataset import RasterSource
 from lib.raster.validity import comparable
 
-__all__ = ["Verbatim"]
-
 
 class Verbatim(Operation):
     """Gives back what was read; only a nodata value that the user asks for is filled in."""

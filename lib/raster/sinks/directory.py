@@ -12,8 +12,6 @@ import numpy as np
 
 from lib.raster.windows import steps
 
-__all__ = ["Column", "Directory", "directories"]
-
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT, _OFFSETS, _BYTE_COUNTS = 254, 256, 257, 322, 323, 324, 325
 _MASK_BIT = 4
 _DTYPES: dict[int, np.dtype[Any]] = {3: np.dtype("<u2"), 4: np.dtype("<u4"), 16: np.dtype("<u8")}

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from lib.units import KIB, MIB
 
-__all__ = ["CODECS", "PREDICTORS", "Encoding", "TileEncoder"]
-
 CODECS: Final = ("none", "lzw", "deflate", "zstd")
 # TIFF's numbers: 2 is differences of neighbours, as integers of their width; 3 is the bytes of floats, sorted by weight.
 _NONE, _HORIZONTAL, _FLOATING = PREDICTORS = (1, 2, 3)

@@ -14,8 +14,6 @@ from lib.raster.sinks import tiles
 from lib.raster.sinks.encode import Encoding
 from lib.raster.sources.dataset import RasterSource
 
-__all__ = ["create", "encoding", "expected"]
-
 # Zstandard's fastest level is LZW's size at half its CPU (FACTS); 6 is zlib's own default.
 _LEVELS = {"deflate": 6, "zstd": 1}
 # Differences of neighbours: all but bytes compress better by them (MEASURED.md, "Levels and predictors").

@@ -21,8 +21,6 @@ from lib.raster.sinks.encode import Encoding
 from lib.raster.windows import steps
 from lib.units import KIB, MIB
 
-__all__ = ["Writer", "create", "disk_bytes", "memory_bytes"]
-
 _CLASSIC_BYTES = 2**32  # a classic TIFF's places are 32 bits wide
 _DIRECTORY_BYTES = 64 * KIB  # a directory without its tables and tags
 _TAGS_BYTES = 64 * MIB  # left to tags where BigTIFF is decided

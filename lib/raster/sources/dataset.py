@@ -22,8 +22,6 @@ from lib.raster.validity import Validity
 from lib.raster.windows import Window
 from lib.units import format_bytes
 
-__all__ = ["RasterSource", "Reader", "open_raster"]
-
 # A block costs a TIFF at least its 4 bytes of offset; GDAL's own sparse files take 8 to 12.
 _LEAST_TABLE_BYTES = 4
 # Each handle decodes by itself there, and GDAL's driver holds no lock; others (netCDF, HDF5) are read by one thread at a time.

@@ -14,8 +14,6 @@ from lib.raster import windows
 from lib.raster.formats import is_pixel_interleaved, open_source
 from lib.raster.windows import Window
 
-__all__ = ["Table", "heavy_places", "table_of"]
-
 # Looking at a block's place costs 6 µs: up to here every one is looked at, beyond that so many, evenly spread.
 _MOST_BLOCKS_CHECKED = 20_000
 # Opening a file of a mosaic takes 4 ms: at most so many are, evenly spread; so many of the heaviest are read.

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyogrio
 
 from lib.units import MIB
-from lib.vector import ogr
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import promote_to_multi
 
@@ -149,10 +148,6 @@ class VectorSink(ABC):
             layer_metadata=metadata,  # of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml
             **geometry,
         )
-
-    def reopened(self, path: Path) -> tuple[dict[str, Any], list[str]]:
-        """The output's description, its features counted where the header has no number (an empty FlatGeobuf)."""
-        return ogr.read_info(str(path), self.layer, count=True)
 
 
 def _declared(geometry_type: str | None) -> str | None:

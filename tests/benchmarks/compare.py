@@ -1,0 +1,106 @@
+"""Whether two results are the same: `python -m tests.benchmarks.compare raster|vector A B` prints `{"equal": …, "detail": …}`.
+
+It runs in a process of its own, so that the harness stays small.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import rasterio
+import shapely
+from pyproj import Geod, Transformer
+
+ROWS = 512
+ON_DISK = ("driver", "dtype", "compress", "blockxsize", "blockysize", "tiled", "interleave")
+# How far an area in an equal-area projection, whose edges are no geodesics, may be from the true one.
+AREA_TOLERANCE = 1e-5
+
+
+def rasters(ours: Path, theirs: Path) -> tuple[bool, str]:
+    """Same grid, codec, blocks, predictor and pixels, to the bit, window by window."""
+    with rasterio.open(ours) as one, rasterio.open(theirs) as other:
+        for name in ("shape", "crs", "transform"):
+            if getattr(one, name) != getattr(other, name):
+                return False, f"{name} differs: {getattr(one, name)} and {getattr(other, name)}"
+        layouts = [
+            {k: file.profile.get(k) for k in ON_DISK} | {"predictor": file.tags(ns="IMAGE_STRUCTURE").get("PREDICTOR")}
+            for file in (one, other)
+        ]
+        if layouts[0] != layouts[1]:
+            return False, f"layout differs: {layouts[0]} and {layouts[1]}"
+        for top in range(0, one.height, ROWS):
+            window = ((top, min(top + ROWS, one.height)), (0, one.width))
+            if not np.array_equal(*(file.read(1, window=window).view("uint32") for file in (one, other))):
+                return False, f"pixels differ in the rows from {top} on"
+    return True, f"{one.width * one.height:,} pixels, the same to the bit"
+
+
+def _rows(path: Path) -> tuple[Any, list[Any], list[Any]]:
+    """Numbers, WKB and columns of a layer, all in the order of `number`."""
+    meta, _, shapes, columns = pyogrio.raw.read(path)
+    fields = [str(name) for name in meta["fields"]]
+    numbers = columns[fields.index("number")].astype("int64")
+    order = np.argsort(numbers)
+    return numbers[order], shapes[order], [[name, columns[i][order]] for i, name in enumerate(fields)]
+
+
+def _same_shapes(ours: Any, theirs: Any) -> bool:
+    """Whether vertices are the same, in the same order; a multipolygon of one polygon, as of Shapefiles, is that polygon."""
+    one, other = (shapely.get_parts(shapely.from_wkb(wkb), return_index=True) for wkb in (ours, theirs))
+    return np.array_equal(one[1], other[1]) and bool(shapely.equals_exact(one[0], other[0]).all())
+
+
+def _true_areas(path: Path, numbers: Any, wkb: Any) -> Any:
+    """Geodesic areas of some parcels, square metres."""
+    shapes = shapely.from_wkb(wkb[np.isin(_rows(path)[0], numbers)])
+    crs = pyogrio.read_info(path)["crs"]
+    if crs != "EPSG:4326":
+        to_degrees = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform
+        shapes = shapely.transform(shapes, to_degrees, interleaved=False)
+    geod = Geod(ellps="WGS84")
+    return np.array([abs(geod.geometry_area_perimeter(shape)[0]) for shape in shapes])
+
+
+def vectors(ours: Path, theirs: Path, least: float) -> tuple[bool, str]:
+    """Same parcels, shapes and attributes; a parcel may be in one alone only where its true area is at the threshold."""
+    (a, wkb_a, columns_a), (b, wkb_b, columns_b) = _rows(ours), _rows(theirs)
+    differ = 0
+    for path, one, other, wkb in ((ours, a, b, wkb_a), (theirs, b, a, wkb_b)):
+        alone = np.setdiff1d(one, other)
+        if len(alone):
+            away = np.abs(_true_areas(path, alone, wkb) / least - 1).max()
+            if away > AREA_TOLERANCE:
+                return False, f"{len(alone)} parcels in {path.name} alone, up to {away:.1e} of the threshold from it"
+            differ += len(alone)
+    both = np.intersect1d(a, b)
+    in_a, in_b = np.isin(a, both), np.isin(b, both)
+    if not len(both) or not _same_shapes(wkb_a[in_a], wkb_b[in_b]):
+        return False, f"{len(both):,} parcels in both, whose shapes differ"
+    for (name, values_a), (other_name, values_b) in zip(columns_a, columns_b, strict=True):
+        if name != other_name or not np.array_equal(values_a[in_a], values_b[in_b]):
+            return False, f"column {name} differs"
+    return True, f"{len(a):,} and {len(b):,} parcels; {differ} in one alone, within {AREA_TOLERANCE} of the threshold"
+
+
+def main() -> None:
+    """Compare, and print the verdict."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=("raster", "vector"))
+    parser.add_argument("ours", type=Path)
+    parser.add_argument("theirs", type=Path)
+    parser.add_argument("--least", type=float, default=5000)
+    given = parser.parse_args()
+    if given.kind == "raster":
+        equal, detail = rasters(given.ours, given.theirs)
+    else:
+        equal, detail = vectors(given.ours, given.theirs, given.least)
+    sys.stdout.write(json.dumps({"equal": equal, "detail": detail}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Entries that are no ratio to a peer: planning, start-up, and what the guards cost. Each is a function of the place."""
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tests.benchmarks.entries import GUARDS_GOAL, PLANNING_GOAL_SECONDS, STARTUP_GOAL_SECONDS
+from tests.benchmarks.processes import Run
+from tests.benchmarks.rows import Row
+
+
+class Place(Protocol):
+    """What of `bench.Place` is needed here."""
+
+    results: Path
+    swath: Path
+    python: Path
+    rounds: int
+
+    def run(self, *command: str | Path, codes: tuple[int, ...] = (0,)) -> Run:
+        """Run a command to its end."""
+
+    def source(self, scene: str) -> Path:
+        """A source."""
+
+
+def _row(entry: str, what: str, part: str, values: Sequence[float], **more: Any) -> Row:
+    """A row of seconds, or of what `unit` says."""
+    return Row(
+        entry, what, part, "measured", value=statistics.median(values), low=min(values), high=max(values),
+        **({"unit": " s"} | more), facts={"runs": list(values)},
+    )  # fmt: skip
+
+
+def _reported(run: Run) -> dict[str, float]:
+    """The seconds that a report tells, by name."""
+    seconds = json.loads(run.printed)["seconds"]
+    return {name: value for name, value in seconds.items() if isinstance(value, (int, float)) and value}
+
+
+def _parts(entry: str, what: str, runs: list[Run]) -> Iterator[Row]:
+    """A row for each of the seconds that all reports tell."""
+    told = [_reported(run) for run in runs]
+    for name in told[0]:
+        if all(name in one for one in told):
+            yield _row(entry, what, f"seconds.{name} of its report", [one[name] for one in told])
+
+
+def _vector(place: Place, *command: str, scene: str) -> Run:
+    out = place.results / "single.gpkg"
+    out.unlink(missing_ok=True)
+    return place.run(place.swath, *command, place.source(scene), out, "--min-area-sqm", "5000", "--json")
+
+
+def planning(place: Place) -> Iterator[Row]:
+    """`swath plan vector` and a job's start-up, of V1 and of ten parcels in turn: the difference is V1's planning."""
+    for entry, what, command in (("planning", "plan V1", ("plan", "vector")), ("planning", "V1 itself", ("vector",))):
+        pairs = []
+        for n in range(place.rounds + 1):
+            scenes = ("parcels.gpkg", "few.gpkg") if n % 2 else ("few.gpkg", "parcels.gpkg")
+            runs = {scene: _vector(place, *command, scene=scene) for scene in scenes}
+            pairs.append((runs["parcels.gpkg"], runs["few.gpkg"]))
+        del pairs[0]
+        if command[0] == "plan":
+            beyond = [many.seconds - few.seconds for many, few in pairs]
+            yield _row(entry, what, "beyond ten parcels', whole", beyond, goal=PLANNING_GOAL_SECONDS)
+        startups = [(_reported(many)["startup"], _reported(few)["startup"]) for many, few in pairs]
+        beyond = [many - few for many, few in startups]
+        yield _row(entry, what, "seconds.startup beyond ten parcels'", beyond, goal=PLANNING_GOAL_SECONDS)
+        yield from _parts(entry, what, [many for many, _ in pairs])
+
+
+def startup(place: Place) -> Iterator[Row]:
+    """A raster of 64 x 64 pixels and ten parcels, start to exit, without the seconds of the work."""
+    kinds: list[tuple[str, Callable[[], Run]]] = [
+        ("raster of 64 x 64", lambda: _tiny(place)),
+        ("ten parcels", lambda: _vector(place, "vector", scene="few.gpkg")),
+    ]
+    for what, once in kinds:
+        runs = [once() for _ in range(place.rounds + 1)][1:]
+        beyond = [run.seconds - _reported(run).get("work", 0) for run in runs]
+        yield _row("startup", what, "whole process without work", beyond, goal=STARTUP_GOAL_SECONDS)
+        within = [_reported(run)["total"] - _reported(run).get("work", 0) for run in runs]
+        yield _row("startup", what, "seconds.total without work", within)
+        yield from _parts("startup", what, runs)
+    for what, statement in IMPORTS.items():
+        runs = [place.run(place.python, "-c", statement) for _ in range(place.rounds + 1)][1:]
+        yield _row("startup", "interpreter and imports", what, [run.seconds for run in runs])
+
+
+IMPORTS = {
+    "nothing": "",
+    "lib.jobs": "import lib.jobs",
+    "raster engine": "from lib.memory.work import load_engine; load_engine('raster')",
+    "vector engine": "from lib.memory.work import load_engine; load_engine('vector')",
+}
+
+
+def _tiny(place: Place) -> Run:
+    out = place.results / "single.tif"
+    out.unlink(missing_ok=True)
+    return place.run(place.swath, "raster", place.source("tiny.tif"), out, "--operation", "normalise", "--json")
+
+
+def guards(place: Place) -> Iterator[Row]:
+    """What cap, watchdog, meter and tracing cost: `guards.py`, which runs the engine with and without them."""
+    for scene, what in (("tiled.tif", "W1, guarded / bare"), ("parcels.gpkg", "V1, guarded / bare")):
+        command = ("-m", "tests.benchmarks.guards", place.source(scene), "--pairs", str(place.rounds))
+        ratios = [float(found) for found in re.findall(r", ratio ([\d.]+)", place.run(place.python, *command).printed)]
+        yield _row("guards", what, "the same engine without guards", ratios, unit="", goal=GUARDS_GOAL)
+
+
+ENTRIES: dict[str, Callable[[Any], Iterator[Row]]] = {"planning": planning, "startup": startup, "guards": guards}

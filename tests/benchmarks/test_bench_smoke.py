@@ -1,0 +1,84 @@
+"""The benchmarks run: results are compared, numbers are written. Not that anything is fast."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from tests.benchmarks.compare import rasters, vectors
+from tests.benchmarks.entries import ENTRIES
+from tests.benchmarks.scenes import parcels
+
+ROOT = Path(__file__).resolve().parents[2]
+RATIOS = ("w1-lzw", "v1")
+
+
+def _bench(results: Path, *arguments: str) -> tuple[int, str, list[dict]]:
+    command = [sys.executable, "-m", "tests.benchmarks.bench", "--size", "small", "--rounds", "1", "--results", results]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.returncode, done.stdout, json.loads((results / "small.json").read_text())["rows"]
+
+
+@pytest.mark.slow
+def test_peers_are_measured_or_said_to_be_missing(tmp_path: Path) -> None:
+    """Every peer of two entries has a row: compared and timed where it is installed, else missing by name."""
+    # Of what this venv has itself: the two-thread script and the readers; the peers' own venv is built by `make bench` alone.
+    _, printed, rows = _bench(tmp_path, "--peers", sys.executable, "--only", *RATIOS)
+    expected = {(entry.name, peer.name) for entry in ENTRIES if entry.name in RATIOS for peer in entry.peers}
+    assert {(row["entry"], row["peer"]) for row in rows} == expected
+    measured = {row["peer"]: row for row in rows if row["status"] == "measured"}
+    assert {"two-thread rasterio script", "only reading, Arrow", "geopandas, Arrow"} <= set(measured)
+    for row in measured.values():
+        assert row["value"] > 0, row
+        assert min(row["seconds"]) > 0, row
+        assert min(row["peaks_mib"]) > 10, row
+        assert (
+            "the same to the bit" in row["detail"] or "parcels" in row["detail"] or "features read" in row["detail"]
+        ), row
+    for row in rows:
+        if row["status"] == "MISSING":
+            assert f"MISSING: {row['entry']}, {row['peer']}" in printed, printed
+
+
+@pytest.mark.slow
+def test_planning_and_startup_are_told_in_seconds(tmp_path: Path) -> None:
+    """Both have rows with a goal, and the parts that a report tells."""
+    _, _, rows = _bench(tmp_path, "--only", "planning", "startup")
+    assert all(row["status"] == "measured" for row in rows), rows
+    assert {row["entry"] for row in rows if row["goal"]} == {"planning", "startup"}
+    assert any("seconds.startup" in row["peer"] for row in rows)
+
+
+@pytest.mark.slow
+def test_results_that_differ_do_not_count(tmp_path: Path) -> None:
+    """The comparison sees one changed pixel, another codec, and one parcel less."""
+    where = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "float32"}
+    where |= {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 10, 10)}
+    pixels = np.arange(4096, dtype="float32").reshape(1, 64, 64)
+    changed = pixels.copy()
+    changed[0, 40, 3] = np.nextafter(changed[0, 40, 3], np.float32(0))
+    for name, values, codec in (
+        ("a", pixels, "lzw"),
+        ("b", pixels, "lzw"),
+        ("c", changed, "lzw"),
+        ("d", pixels, "zstd"),
+    ):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **where, compress=codec) as dataset:
+            dataset.write(values)
+    verdicts = {name: rasters(tmp_path / "a.tif", tmp_path / f"{name}.tif") for name in "bcd"}
+    assert {name: verdict[0] for name, verdict in verdicts.items()} == {"b": True, "c": False, "d": False}, verdicts
+
+    parcels(tmp_path / "all.gpkg", 50, "GPKG")
+    frame = pyogrio.read_dataframe(tmp_path / "all.gpkg")
+    pyogrio.write_dataframe(frame.iloc[::-1], tmp_path / "turned.gpkg")
+    pyogrio.write_dataframe(frame.iloc[1:], tmp_path / "less.gpkg")
+    assert vectors(tmp_path / "all.gpkg", tmp_path / "turned.gpkg", 5000)[0]
+    equal, detail = vectors(tmp_path / "all.gpkg", tmp_path / "less.gpkg", 5000)
+    assert not equal, detail
