@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from lib.errors import DiskRefused, UsageError
 from lib.jobs import RasterJob
@@ -18,12 +17,14 @@ from lib.memory.cap import trim
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.raster import verify, windows
+from lib.raster.attempt import Attempt
 from lib.raster.carried import carried_bytes, check_points
 from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
+from lib.raster.layout import Facts, Layout, worker_bytes
 from lib.raster.operations import Operation, make
 from lib.raster.operations.verbatim import Verbatim
-from lib.raster.pipeline import Chunk, Encoded, Worker, finished, in_order
-from lib.raster.plan import Choice, Facts, Held, Layout, Planner, worker_bytes
+from lib.raster.pipeline import Chunk, Worker, in_order
+from lib.raster.plan import Choice, Held, Planner
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff, tiles
 from lib.raster.sinks.encode import TileEncoder
@@ -175,7 +176,7 @@ class RasterWork:
             self.measure_by_reading(chosen.layout)
             chosen = self._cautious(self._planner.choices(self._held))
         for _ in range(_TRIES):
-            with _Pass(self, chosen.layout, staged, bench) as work:
+            with Attempt(self, chosen.layout, staged, bench) as work:
                 work.probe()
                 final = self._final(chosen.layout)
                 if final is not None:
@@ -345,100 +346,3 @@ class RasterWork:
 
 def _probed_alike(one: Layout, other: Layout) -> bool:
     return one._replace(threads=0, readers=0) == other._replace(threads=0, readers=0) and one.threads <= other.threads
-
-
-class _Pass:
-    """One pass over the source into a staged file: first its probe by one worker, then the rest by all.
-
-    Args:
-        work: the job.
-        layout: how it is cut up; the probe has one worker of it.
-        staged: the file.
-        bench: for its meter.
-    """
-
-    def __init__(self, work: RasterWork, layout: Layout, staged: Path, bench: Bench) -> None:
-        self._work, self._layout, self._bench = work, layout, bench
-        set_cache(layout.cache_bytes)
-        trim()
-        self._opened = process_memory().resident_bytes
-        growth = Growth()
-        self._writer = gtiff.create(staged, work.job, work.source, work.operation.outputs, layout.block_size)
-        self._writer_bytes = growth.bytes()
-        self._workers = work.workers(layout._replace(threads=1, readers=1))
-        self._chunks = work.chunks(layout)
-        self._done = self._pixels = self._nodata_pixels = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._workers.clear()
-        if kind is not None or not self._is_whole:
-            self._writer.__exit__(RuntimeError, error, traceback)
-
-    @property
-    def _is_whole(self) -> bool:
-        return self._done == self._work.count(self._layout)
-
-    def probe(self) -> None:
-        """The places where it is heaviest are looked at, and the first chunks done, until they add next to nothing."""
-        work, layout, [worker] = self._work, self._layout, self._workers
-        self._bench.meter.start(work.count(layout))
-        growth = Growth()
-        work.source.readers(layout.readers)  # their headers are read again
-        decoded = work.look_at_places(worker, layout)
-        read = None
-        if work.operation.one_at_a_time:
-            worker.look(*next(work.chunks(layout)))
-            read = growth.bytes()
-        quiet = Quiet(growth, windows.steps(len(work.source.bands), layout.bands_at_once))
-        encoded_bytes = 0
-        for chunk in self._chunks:
-            done = worker.do(chunk)
-            self._take(done)
-            encoded_bytes = max(encoded_bytes, done.bytes)
-            decoded += done.pixels * work.source.itemsize
-            del done
-            if quiet.reached():
-                break
-        own = work.planned_for_one(layout)
-        grown = max(0, growth.bytes() - encoded_bytes - own["encoder"] - own["operation"])
-        held = grown if read is None else min(read, grown)
-        function = grown - held
-        held += undecoded_bytes(work.source.dataset.driver, work.source.decoded_bytes, decoded)
-        work.measured(Held(self._opened, self._writer_bytes, held, function))
-
-    def finish(self, layout: Layout) -> dict[str, Any]:
-        """The rest, by as many workers as the final plan has; what was counted is the outcome's result."""
-        if layout.threads > 1 and not self._is_whole:
-            self._workers.clear()
-            self._workers += self._work.workers(layout)
-        for done in finished(self._chunks, self._workers):
-            self._take(done)
-        self._workers.clear()
-        self._bench.meter.phase("close", patient=True)
-        self._writer.close()
-        source = self._work.source
-        return {
-            "width": source.grid.shape[1],
-            "height": source.grid.shape[0],
-            "bands": len(source.bands),
-            "windows": self._done,
-            "valid_pixels": self._pixels - self._nodata_pixels,
-            "nodata_pixels": self._nodata_pixels,
-            "decoded_bytes": source.decoded_bytes,
-        }
-
-    def _take(self, done: Encoded) -> None:
-        """Append a chunk's tiles, in order."""
-        for tile in done.tiles:
-            self._writer.append(*tile)
-        for mask_tile in done.mask_tiles:
-            self._writer.append_mask(*mask_tile)
-        self._pixels += done.pixels
-        self._nodata_pixels += done.nodata_pixels
-        self._done += 1
-        self._bench.meter.chunk()

@@ -24,7 +24,7 @@ from lib.units import KIB
 # We never read a block twice where windows are whole blocks: a cache would only hold what is done with.
 TINY_CACHE_BYTES = 100 * KIB
 # A mosaic's sources stay open, each with its decoder and its last compressed block; opening one again takes 0.3 ms.
-MOST_OPEN_SOURCES = 8
+_MOST_OPEN_SOURCES = 8
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def environment() -> Iterator[None]:
     switches = rasterio.Env(
         GDAL_DISABLE_READDIR_ON_OPEN="FALSE",  # else `.msk` and `.aux.xml` beside the source are not seen
         GDAL_NUM_THREADS="1",  # decoder threads would hold blocks that no plan counts; ours are the pipeline's
-        GDAL_MAX_DATASET_POOL_SIZE=str(MOST_OPEN_SOURCES),
+        GDAL_MAX_DATASET_POOL_SIZE=str(_MOST_OPEN_SOURCES),
         RAW_CHECK_FILE_SIZE="YES",
     )
     with switches, warnings.catch_warnings():

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.raster.block import Block, Buffer
+from lib.raster.layout import Layout
 from lib.raster.operations import Operation, nudge_off_nodata
-from lib.raster.plan import Layout
 from lib.raster.sinks.encode import TileEncoder
 from lib.raster.sources.dataset import Reader
 from lib.raster.windows import Window, windows

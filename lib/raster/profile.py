@@ -14,8 +14,8 @@ from lib.memory.proc import peak_bytes
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
 from lib.raster import engine, windows
 from lib.raster.block import Buffer
+from lib.raster.layout import worker_bytes
 from lib.raster.pipeline import in_order
-from lib.raster.plan import worker_bytes
 from lib.reports import Outcome, Plan
 from lib.units import mib
 

@@ -77,7 +77,7 @@ def test_an_interrupt_ends_the_workers(shop: Workshop, write: Write, monkeypatch
                 raise KeyboardInterrupt
             yield done
 
-    monkeypatch.setattr("lib.raster.engine.finished", interrupted)
+    monkeypatch.setattr("lib.raster.attempt.finished", interrupted)
     with pytest.raises(KeyboardInterrupt):
         shop.transform(source, **MANY)
     assert begun[-1] == 20

@@ -17,7 +17,8 @@ from lib.errors import DiskRefused, MemoryRefused
 from lib.jobs import Normalise, Resources
 from lib.memory.work import BASELINE_SPREAD_BYTES, Room
 from lib.raster import engine
-from lib.raster.plan import Choice, Facts, Held, Planner
+from lib.raster.layout import Facts, chunk_bytes
+from lib.raster.plan import Choice, Held, Planner
 from lib.raster.sinks.encode import Encoding
 from lib.units import MIB, format_bytes, mib
 from tests.raster.conftest import Workshop
@@ -124,7 +125,7 @@ def test_a_choice_keeps_every_bound(facts: Facts, resources: Resources, more_mb:
     assert layout.cache_bytes <= resources.gdal_cache_max_bytes
     assert layout.bands_at_once == facts.bands or not (facts.all_bands or facts.pixel_interleaved)
     if resources.max_chunk_bytes:
-        assert choice.chunk_bytes == planner.chunk_bytes(layout) <= resources.max_chunk_bytes
+        assert choice.chunk_bytes == chunk_bytes(planner.facts, layout) <= resources.max_chunk_bytes
 
 
 @settings(max_examples=60)

@@ -8,8 +8,8 @@ import numpy as np
 
 from lib.jobs import RasterJob
 from lib.raster.carried import carry
+from lib.raster.layout import Layout
 from lib.raster.operations import Outputs
-from lib.raster.plan import Layout
 from lib.raster.sinks import tiles
 from lib.raster.sinks.encode import Encoding
 from lib.raster.sources.dataset import RasterSource

@@ -30,7 +30,7 @@ _WRITEBACK_BYTES = 8 * MIB  # (MEASURED, "Bringing tiles to the disk")
 _MEMORY_BYTES_PER_TILE = 24
 
 
-def tile_count(shape: tuple[int, int], bands: int, block: int, *, mask: bool = False) -> int:
+def _tile_count(shape: tuple[int, int], bands: int, block: int, *, mask: bool = False) -> int:
     """How many tiles `bands` bands of `(height, width)` pixels take, those of a mask included."""
     return steps(shape[0], block) * steps(shape[1], block) * (bands + mask)
 
@@ -38,14 +38,14 @@ def tile_count(shape: tuple[int, int], bands: int, block: int, *, mask: bool = F
 def memory_bytes(shape: tuple[int, int], bands: int, block: int, *, mask: bool = False) -> int:
     """What a writer holds, skeleton being made included; encoders are apart (`Encoding.scratch_bytes`)."""
     made = block * block * 9 // 8 if mask else 0  # GDAL's own tile of the mask, which makes it exist
-    return tile_count(shape, bands, block, mask=mask) * _MEMORY_BYTES_PER_TILE + made
+    return _tile_count(shape, bands, block, mask=mask) * _MEMORY_BYTES_PER_TILE + made
 
 
 def disk_bytes(shape: tuple[int, int], bands: int, encoding: Encoding, *, mask: bool = False) -> int:
     """Upper bound of the file without its tags: every tile as large as the codec can make it."""
-    tiles = tile_count(shape, bands, encoding.block)
-    mask_bytes = tile_count(shape, 1, encoding.block) * (encoding.block**2 // 8 + KIB) if mask else 0
-    tables = tile_count(shape, bands, encoding.block, mask=mask) * _DISK_BYTES_PER_TILE
+    tiles = _tile_count(shape, bands, encoding.block)
+    mask_bytes = _tile_count(shape, 1, encoding.block) * (encoding.block**2 // 8 + KIB) if mask else 0
+    tables = _tile_count(shape, bands, encoding.block, mask=mask) * _DISK_BYTES_PER_TILE
     return tiles * encoding.bound_bytes + mask_bytes + tables + 2 * _DIRECTORY_BYTES
 
 

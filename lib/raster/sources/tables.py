@@ -28,7 +28,7 @@ class Table(NamedTuple):
     heaviest: Window | None
 
 
-def is_split(dataset: Any) -> bool:
+def _is_split(dataset: Any) -> bool:
     """Whether GDAL shows the one strip of a TIFF's band as blocks of one row."""
     return bool(
         dataset.driver == "GTiff"
@@ -45,7 +45,7 @@ def table_of(dataset: Any) -> Table | None:
     if dataset.driver != "GTiff" or not Path(dataset.name).is_file():
         return None
     shape = (dataset.height, dataset.width)
-    grid = shape if is_split(dataset) else dataset.block_shapes[0]
+    grid = shape if _is_split(dataset) else dataset.block_shapes[0]
     across, per_plane = windows.steps(shape[1], grid[1]), windows.count(shape, grid)
     blocks = per_plane * (1 if is_pixel_interleaved(dataset) else dataset.count)
     end = largest = 0
