@@ -203,6 +203,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def _failed(error: SwathError, tokens: list[str]) -> int:
     """Show an error that no report carries yet."""
     words = {word.split("=")[0] for word in tokens}
+    error.hint = error.hint.replace("COMMAND", _command(tokens))
     return _ended(Report.of_error(error, _running), Display(json="--json" in words, debug="--debug" in words))
 
 

@@ -100,7 +100,7 @@ def show_error(report: Report, *, debug: bool) -> None:
     if error is None:
         return
     smallest = f" (smallest limit that would do: {error.smallest_limit_mb} MiB)" if error.smallest_limit_mb else ""
-    tell(f"swath: {report.status}: {error.message}{smallest}; {error.hint}")
+    tell(f"swath: {report.status}: {error.message.rstrip('.')}{smallest}; {error.hint}")
     if debug and error.traceback:
         tell(shown_lines(error.traceback))
 
@@ -123,7 +123,7 @@ def _summary(report: Report) -> Iterator[tuple[str, str]]:
         yield "wrote", f"{output.path} ({format_bytes(output.bytes)}, {output.driver})"
     facts = {key: value for key, value in report.result.items() if isinstance(value, (int, float, str, bool))}
     if facts:
-        yield "result", ", ".join(f"{name.replace('_', ' ')} {_shown(name, value)}" for name, value in facts.items())
+        yield "result", ", ".join(_fact(name, value) for name, value in facts.items())
     if report.plan and memory.cap:
         peak, limit = format_bytes(memory.peak_bytes), format_bytes(memory.cap.bytes)
         projected = format_bytes(report.plan["projected_bytes"])
@@ -137,8 +137,9 @@ def _summary(report: Report) -> Iterator[tuple[str, str]]:
         yield "verified", report.verification.words
     if len(report.attempts) > 1:
         yield "attempts", ", ".join(f"{each.outcome} at {format_bytes(each.limit_bytes)}" for each in report.attempts)
-    startup, work, verify = map(format_seconds, (seconds.startup, seconds.work, seconds.verify))
-    yield "time", f"{format_seconds(seconds.total)} (start-up {startup}, work {work}, full verification {verify})"
+    parts = {"start-up": seconds.startup, "work": seconds.work, "full verification": seconds.verify}
+    spent = ", ".join(f"{name} {format_seconds(part)}" for name, part in parts.items() if part)
+    yield "time", f"{format_seconds(seconds.total)} ({spent})"
 
 
 def show_plan(report: Report) -> None:
@@ -162,8 +163,8 @@ def show_plan(report: Report) -> None:
     for name, size in totals.items():
         table.add_row(name, format_bytes(size))
     show(table)
-    cache, chunks = format_bytes(plan["gdal_cache_bytes"]), plan["chunks"] or "unknown"
-    show(f"{chunks} chunks of {chunk_words(plan)}, {plan['threads']} thread(s), GDAL cache {cache}")
+    cache = f", GDAL cache {format_bytes(plan['gdal_cache_bytes'])}" if plan["gdal_cache_bytes"] else ""
+    show(f"{plan['chunks'] or 'unknown'} chunks of {chunk_words(plan)}, {plan['threads']} thread(s){cache}")
     show(f"to lower the peak: {plan['lower_by'] or 'nothing that a setting could change'}")
 
 
@@ -185,12 +186,16 @@ def _made_of(attribution: Mapping[str, int], most: int = 3) -> str:
         ((size, name) for name, size in attribution.items() if name not in apart and size > 0), reverse=True
     )
     named = [f"{name.removesuffix('_bytes').replace('_', ' ')} {format_bytes(size)}" for size, name in largest[:most]]
-    unexplained = attribution.get("unexplained_bytes", 0)
-    share = f"unexplained {format_bytes(unexplained)} ({unexplained / (resident or 1):.0%})"
-    return f"{', '.join([*named, share])}, of {format_bytes(resident)} seen"
+    if unexplained := attribution.get("unexplained_bytes", 0):
+        named.append(f"unexplained {format_bytes(unexplained)} ({unexplained / (resident or 1):.0%})")
+    return f"{', '.join(named)}, of {format_bytes(resident)} seen"
 
 
-def _shown(name: str, value: Any) -> str:
+def _fact(name: str, value: Any) -> str:
+    """A fact of a result in words; the unit that its name ends in stands behind its value."""
+    words = name.removesuffix("_bytes").removesuffix("_mb").replace("_", " ")
     if name.endswith("_bytes"):
-        return format_bytes(int(value))
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return f"{words} {format_bytes(int(value))}"
+    number = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    unit = " MiB" if name.endswith("_mb") else " px" if name in {"width", "height"} else ""
+    return f"{words} {number}{unit}"

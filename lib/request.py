@@ -75,7 +75,7 @@ def flow_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     settings = settings_of(given).settings
     read = {each.name: getattr(settings, each.key) for each in _settings_in(given)}
     if "operation" in given:
-        _made(lambda: _operation(given["operation"], _of_operations(given), "flag"))
+        _made(RasterJob, lambda: _operation(given["operation"], _of_operations(given), "flag"), "flag")
     return {name: read.get(name, value) for name, value in given.items() if value is not None}
 
 
@@ -86,13 +86,15 @@ def raster_job(
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
     own = _of_operations(given)
     return _made(
+        RasterJob,
         lambda: RasterJob(
             source=_source(source),
             destination=str(path),
             driver=_driver(path, RASTER_DRIVERS),
             operation=_operation(operation, own, word),
             **_rest({key: value for key, value in given.items() if key not in own}, word),
-        )
+        ),
+        word,
     )
 
 
@@ -100,9 +102,11 @@ def vector_job(source: str, destination: str, *, word: str = "flag", **given: An
     """A vector job, likewise."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
     return _made(
+        VectorJob,
         lambda: VectorJob(
             source=_source(source), destination=str(path), driver=_driver(path, VECTOR_DRIVERS), **_rest(given, word)
-        )
+        ),
+        word,
     )
 
 
@@ -117,6 +121,7 @@ def verify_job(source: str, output: str, *, report: str | None = None, word: str
     check_exists("source", source)
     check_exists("output", output)
     return _made(
+        VerifyJob,
         lambda: VerifyJob(
             source=_source(source),
             output=str(Path(output).absolute()),
@@ -124,19 +129,20 @@ def verify_job(source: str, output: str, *, report: str | None = None, word: str
             expected=(plan or {}).get("expected"),
             result=result,
             **_rest(given, word),
-        )
+        ),
+        word,
     )
 
 
 def profile_job(source: str, *, word: str = "flag", **given: Any) -> ProfileJob:
     """A profile of reading a source."""
     check_exists("source", source)
-    return _made(lambda: ProfileJob(source=_source(source), **_rest(given, word)))
+    return _made(ProfileJob, lambda: ProfileJob(source=_source(source), **_rest(given, word)), word)
 
 
 def drivers_job(names: Sequence[str] = (), **given: Any) -> DriversJob:
     """A validation of drivers."""
-    return _made(lambda: DriversJob(names=tuple(names), **_rest(given, "flag")))
+    return _made(DriversJob, lambda: DriversJob(names=tuple(names), **_rest(given, "flag")), "flag")
 
 
 def _read_report(path: str) -> dict[str, Any]:
@@ -244,11 +250,16 @@ def _bytes(size_mib: int | None) -> int | None:
     return None if size_mib is None else size_mib * MIB
 
 
-def _made(make: Callable[[], _Made]) -> _Made:
+def _made(kind: AnyKind, make: Callable[[], _Made], word: str) -> _Made:
+    """What `make` makes; where the model says no, it is said of the flag or the parameter, with what that is."""
     try:
         return make()
     except ValidationError as error:
         first = error.errors()[0]
-        where = "".join(map(str, first["loc"][:1]))
-        problem = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{where}: {problem}" if where else problem) from error
+        problem = "is needed" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+        knobs = {each.name: each for each in job_knobs(kind)}
+        wrong = knobs.get("".join(map(str, first["loc"][:1])))
+        if wrong is None:
+            raise UsageError(problem) from error
+        shown = wrong.as_flag if word == "flag" and not wrong.positional else wrong.name
+        raise UsageError(f"{shown}: {problem}", hint=f"it is: {wrong.words}") from error

@@ -36,6 +36,7 @@ from lib.memory.proc import peak_bytes, process_memory, restart_peak
 from lib.memory.traces import FUNCTION_FRAMES
 from lib.memory.work import Bench, Engine, Room, Work, load_engine
 from lib.reports import Plan
+from lib.units import file_label
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -152,7 +153,8 @@ class _Sitting:
         bench = Bench(staged=self._staged, meter=self.meter, send=self.send, settle=settle)
         began = time.monotonic()
         outcome = work.run(bench)
-        bench.conclude(self.job.label)
+        output = getattr(self.job, "output", None)
+        bench.conclude(file_label(output) if output else self.job.label)
         warnings = [*outcome.warnings, *self.meter.warnings]
         return {
             "event": "done",

@@ -46,7 +46,7 @@ def test_the_demo_ends_with_one_table(samples: Path, task_runs, artifacts, capsy
         assert report["verification"]["passed"]
         assert report["memory"]["peak_bytes"] <= report["plan"]["projected_bytes"] <= 256 << 20
     assert batches["result"]["features_kept"] == 5  # 0.5 degrees squared is 3,100 km², 2 degrees squared 49,000 km²
-    assert (whole["status"], whole["exit_code"], whole["output"]) == ("exceeded", 137, None)
+    assert (whole["status"], whole["exit_code"], whole["output"]) == ("refused", 137, None)  # in its first chunk
     outputs = [samples / "climate_normalised.tif", samples / "large_patches.gpkg"]
     assert record["outputs"] == [str(path) for path in outputs]
     assert all(path.exists() for path in outputs)
@@ -57,7 +57,7 @@ def test_the_demo_ends_with_one_table(samples: Path, task_runs, artifacts, capsy
     assert task_runs(run.id) == {
         "transform-raster": "Completed",
         "filter-vector": "Completed",
-        "Read whole raster": "MemoryExceeded",
+        "Read whole raster": "MemoryRefused",
     }
     assert {"demo", "raster-memory", "raster-allocators"} == set(artifacts(run.id))
     assert [row["limit"] for row in json.loads(artifacts(run.id)["demo"])] == ["256.0 MiB"] * 3
