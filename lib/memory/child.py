@@ -125,8 +125,7 @@ class _Sitting:
                 raise refusal.hinted(refused, work, self.job, room) from refused
 
     def _tell(self, plan: Plan, room: Room, *, final: bool) -> Plan:
-        most_bytes = room.limit_bytes if final else room.budget_bytes
-        held = refusal.held(plan, most_bytes, self.job.label, peak_bytes())
+        held = refusal.held(plan, self.job.label, peak_bytes())
         record = replace(held, disk_free_bytes=room.disk_free_bytes).to_record()
         self.send({"event": "planned", "plan": record, "final": final})
         return held

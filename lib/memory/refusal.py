@@ -17,25 +17,24 @@ from lib.units import MIB, mib
 _COUNTED_LATE_BYTES = MIB
 
 
-def held(plan: Plan, most_bytes: int, label: str, peak_bytes: int) -> Plan:
+def held(plan: Plan, label: str, peak_bytes: int) -> Plan:
     """A plan that is not below the peak that was reached so far.
 
     Args:
         plan: what the engine projects.
-        most_bytes: what it may project: the budget for a first plan, the limit for a final one: what is probed heeds no budget.
         label: the job's, for the message.
         peak_bytes: what was reached.
 
     Raises:
-        MemoryRefused: that is more than may be planned with; names a limit that would do.
+        MemoryRefused: that is more than the limit; names one that would do.
     """
     reached = peak_bytes + _COUNTED_LATE_BYTES
     missing = max(0, reached - plan.projected_bytes)
     smallest = max(plan.smallest_limit_bytes, reached + BASELINE_SPREAD_BYTES)
     projected = plan.projected_bytes + missing
-    if projected > most_bytes:
+    if projected > plan.limit_bytes:
         raise MemoryRefused(
-            f"{label}: needs a limit of at least {mib(smallest)} MiB, {most_bytes // MIB} MiB are granted",
+            f"{label}: needs a limit of at least {mib(smallest)} MiB, {plan.limit_bytes // MIB} MiB are granted",
             hint=f"raise the memory limit to {mib(smallest)} MiB",
             smallest_limit_bytes=smallest,
         )

@@ -4,14 +4,14 @@
 a chunk is was decided in `plan.py`; what a pixel becomes, in `operations/`; how tiles reach the file, in `sinks/`.
 """
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.errors import DiskRefused, UsageError
+from lib.errors import DiskRefused, MemoryExceeded, UsageError
 from lib.jobs import RasterJob
-from lib.memory.cap import trim
+from lib.memory.cap import apply_address_space_cap, trim
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.raster import verify
@@ -88,12 +88,12 @@ class RasterWork:
         """
         choices = self._planner.choices(self._held)
         smallest = self._planner.smallest(choices)
-        if smallest.projected_bytes > self.room.budget_bytes:
+        if smallest.projected_bytes > self.room.limit_bytes:  # after a death, the budget is for choosing
             if max(4 * self.task.source.block_bytes, sum(smallest.own.values())) <= self.room.limit_bytes:
-                self.look_in(smallest.layout)
+                self._look_uncapped(smallest.layout)
                 choices = self._planner.choices(self._held)  # the guess may have been too high
                 smallest = self._planner.smallest(choices)
-            if smallest.projected_bytes > self.room.budget_bytes:
+            if smallest.projected_bytes > self.room.limit_bytes:
                 raise self._planner.refused(choices, self._held)
         self._check_disk(smallest.layout)
         return self._plan_of(self._cautious(choices))
@@ -169,6 +169,15 @@ class RasterWork:
     def reading_layout(self) -> Layout:
         """The layout in which one reader reads a sample: small where the limit is."""
         return self._cautious(self._planner.choices(self._held)).layout._replace(threads=1, readers=1)
+
+    def _look_uncapped(self, layout: Layout) -> None:
+        """Measure before there is a plan, and with it a cap: a user's function, which may want anything, gets one here."""
+        if not self.task.operation.one_at_a_time:
+            self.look_in(layout)
+            return
+        apply_address_space_cap(self.room.limit_bytes, layout.threads + 1)
+        with suppress(MemoryError, MemoryExceeded):  # then the guess stands
+            self.look_in(layout)
 
     def look_in(self, layout: Layout) -> None:
         """Measure what libraries hold by reading alone."""

@@ -11,6 +11,7 @@ from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
 from lib.raster import checks, windows
 from lib.raster.block import Buffer
+from lib.raster.carried import read_provenance  # noqa: F401 - `lib.verify` asks each wing for it
 from lib.raster.checks import Subject
 from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
 from lib.raster.operations import Operation, make
