@@ -1,6 +1,6 @@
 """Provenance: what an output's metadata says of how it was made and of what, the same for rasters and vectors.
 
-Three texts; the formats keep them each in its own place (`lib/raster/carried.py`, `lib/vector/sinks.py`). No folders, URLs,
+Three texts; the formats keep them each in its own place (`lib/raster/carried.py`, `lib/vector/sinks/`). No folders, URLs,
 limits or times: where it ran is nobody's business, and the same work gives the same file.
 """
 

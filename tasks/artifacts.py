@@ -1,7 +1,7 @@
 """Report → what the Prefect UI shows of it: a markdown page with the picture of memory, and a table of allocators.
 
 `memory_markdown`, `allocator_rows` and `memory_svg` are pure; only `emit` speaks to the API. Where the numbers come from is
-lib/memory; the terminal's rendering of the same report is in flows/cli.py.
+lib/memory; the terminal's rendering of the same report is in flows/terminal.py.
 """
 
 import base64

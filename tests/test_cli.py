@@ -346,7 +346,7 @@ def test_a_report_that_is_none_of_ours_is_an_error(run: Run, scene: Path, tmp_pa
 def test_the_unexpected_is_one_json_object_too(run: Run, monkeypatch: pytest.MonkeyPatch, scene: Path) -> None:
     """Whatever goes wrong in here: exit 1, one object; the traceback is in it with --debug only."""
 
-    def broken(*_: object, on_event: object) -> None:
+    def broken(*_: object, **_given: object) -> None:
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(cli, "run_published", broken)

@@ -74,7 +74,7 @@ class Runner:
         Returns:
             The report of the last attempt, with all attempts in it.
         """
-        hear = on_event or _ignore
+        hear = on_event or (lambda _: None)
         began = time.monotonic()
         attempts: list[Attempt] = []
         report = None
@@ -189,12 +189,7 @@ def _warn_of_overrun(report: Report, resources: Resources) -> None:
 def _remember(report: Report, path: Path | None) -> None:
     if path is not None and report.status in {"completed", "exceeded"} and report.plan and report.memory.peak_bytes:
         warning = history.record(path, report.model_dump(mode="json"))
-        if warning:
-            report.warnings.append(warning)
-
-
-def _ignore(_: dict[str, Any]) -> None:
-    return
+        report.warnings += [warning] if warning else []
 
 
 def _next_rung(latest: Record, rung: _Rung, granted: Resources) -> _Rung | None:
@@ -206,17 +201,13 @@ def _next_rung(latest: Record, rung: _Rung, granted: Resources) -> _Rung | None:
         budget = max(smallest, projected * _LADDER_FRACTION)
         if budget < projected:
             return _Rung(rung.limit_bytes, budget / rung.limit_bytes)
-    limit_max_bytes = granted.limit_max_bytes
-    if limit_max_bytes is not None and granted.host_budget_bytes is not None:
-        limit_max_bytes = min(limit_max_bytes, granted.host_budget_bytes)
-    if (
-        not isinstance(error, (MemoryExceeded, MemoryRefused))
-        or limit_max_bytes is None
-        or rung.limit_bytes >= limit_max_bytes
-    ):
+    most = granted.limit_max_bytes or 0
+    if granted.host_budget_bytes is not None:
+        most = min(most, granted.host_budget_bytes)
+    if not isinstance(error, (MemoryExceeded, MemoryRefused)) or rung.limit_bytes >= most:
         return None
     needed = error.facts.get("smallest_limit_bytes", 0) if rung.fraction == 1 else 0
-    return _Rung(min(max(int(rung.limit_bytes * _LIMIT_GROWTH), needed), limit_max_bytes), 1.0)
+    return _Rung(min(max(int(rung.limit_bytes * _LIMIT_GROWTH), needed), most), 1.0)
 
 
 def _attempt_of(report: Report, limit_bytes: int) -> Attempt:

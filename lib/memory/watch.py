@@ -24,7 +24,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 _PATIENT_CPU_SECONDS = 0.01
 _HEAR_SECONDS = 0.5
-_FORK_SECONDS = 0.005
+_FORK_SECONDS = (0.005, 0.01, 0.02)  # on a busy machine an exec takes its time
 
 
 @dataclass(slots=True)
@@ -78,10 +78,11 @@ class Watch:
     def _look(self) -> None:
         """The watchdog's look, and the deadlines."""
         memory = tree_memory(self.child.pid)
-        if memory.processes > 1 and memory.held_bytes > self.record.peak_bytes:
-            # Between vfork and exec a new process shows its parent's size as its own: seen twice, it is real.
-            self._over.wait(_FORK_SECONDS)
-            memory = min(memory, tree_memory(self.child.pid))
+        for seconds in _FORK_SECONDS:
+            # Between vfork and exec a new process shows its parent's size as its own: seen again, it is real.
+            if memory.processes > 1 and memory.held_bytes > self.record.peak_bytes:
+                self._over.wait(seconds)
+                memory = min(memory, tree_memory(self.child.pid))
         self._virtual_bytes = memory.virtual_bytes or self._virtual_bytes
         self.record.sample(memory.held_bytes)
         now = time.monotonic()

@@ -23,14 +23,12 @@ from lib.vector.exact import arbitrate
 from lib.vector.method import AreaMethod, Bounds
 from lib.vector.wkb import POLYGONAL, Column, Rings, find_rings, is_any_of, ring_coordinates, vertices
 
-__all__ = ["Decision", "decide", "measure"]
-
 _VERTICES_AT_ONCE = 32_768
 _SERIES_TERMS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class _Decision:
     """What became of a batch.
 
     Attributes:
@@ -48,7 +46,7 @@ class Decision:
     wide: int = 0
 
 
-def decide(column: Column, method: AreaMethod, bounds: Bounds) -> Decision:
+def decide(column: Column, method: AreaMethod, bounds: Bounds) -> _Decision:
     """Which rows have an area within the bounds; near a bound the arbiter decides."""
     rings = find_rings(column)
     has_rings = np.zeros(len(column.sizes), bool)
@@ -70,7 +68,7 @@ def decide(column: Column, method: AreaMethod, bounds: Bounds) -> Decision:
     arbitrated = arbitrate(column, rings, method, np.flatnonzero(unsure), other) if unsure.any() else {}
     for row, (area, _) in arbitrated.items():
         keep[row] = bounds.holds(area)
-    return Decision(
+    return _Decision(
         keep,
         without_area=int(nowhere.sum()) + sum(math.isnan(area) for area, _ in arbitrated.values()),
         arbitrated=len(arbitrated),

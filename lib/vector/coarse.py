@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from lib.vector.method import AreaMethod
 from lib.vector.wkb import Column, Rings, vertices
 
-__all__ = ["GEOD_NOISE_SQM", "SAFETY", "is_leading", "ring_areas"]
-
 # Edges: the bound's leading order holds to a few per cent below these.
 _LONGEST_EDGE = 0.1
 _POLE_DISTANCE_PER_EDGE = 20.0

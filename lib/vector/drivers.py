@@ -16,8 +16,6 @@ import pyogrio
 import pyogrio._ogr
 import pyogrio.raw
 
-__all__ = ["TRIALS", "attempt", "known"]
-
 
 class _Trial(NamedTuple):
     """How to try a vector driver: a file's extension, whether it holds points only, options it needs."""

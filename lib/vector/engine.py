@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from lib import provenance
+from lib.diagnosis import space_is_short
 from lib.errors import DataError
 from lib.jobs import VectorJob
 from lib.memory.work import Bench, Room
@@ -25,8 +26,6 @@ from lib.vector.sinks import VectorSink, sink_for
 from lib.vector.sources import VectorSource, open_source
 from lib.vector.steps import Step, Tally, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
-
-__all__ = ["VectorWork", "prepare"]
 
 # What a run takes beside what a look that writes nothing sees: traces, the meter, a thread.
 _RUN_BYTES = 4 * MIB
@@ -159,7 +158,7 @@ class VectorWork(LayerWork):
                 raise tally.error from error
             if isinstance(error, MemoryError):
                 raise
-            short = ogr.space_is_short(bench.staged, sink.disk(facts))
+            short = space_is_short(bench.staged, sink.disk(facts))
             raise ogr.translated(error, facts.label, writing=True, space_is_short=short) from error
 
     def _settler(self, bench: Bench, tally: Tally) -> Callable[[int | None], None]:

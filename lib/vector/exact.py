@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from lib.vector.method import AreaMethod
 from lib.vector.wkb import Column, Rings, column_of, find_rings, ring_coordinates
 
-__all__ = ["arbitrate", "exact_area"]
-
 _HALF_TURN = math.pi * (1 - 1e-12)
 
 

@@ -10,8 +10,6 @@ from lib.vector import plan as planning
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import Probe
 
-__all__ = ["LayerWork"]
-
 # A look that reads no larger batches is no danger, whatever the limit: it tells the smallest one exactly.
 _HARMLESS_BYTES = 16 * MIB
 _NEAR_BYTES = 32 * MIB

@@ -8,8 +8,6 @@ from pyproj import CRS, Geod, Transformer
 
 from lib.errors import SourceError
 
-__all__ = ["AreaMethod", "Bounds", "area_method"]
-
 # Projections whose areas are wrong by more than a surveyor would accept, anywhere far from their standard parallel.
 _NOT_FOR_AREAS = ("mercator", "pseudo mercator", "equidistant cylindrical", "miller cylindrical", "gall stereographic")
 _BUT = ("transverse mercator", "oblique mercator", "cylindrical equal area")

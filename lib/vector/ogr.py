@@ -12,25 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lib.diagnosis import FULL, diagnose, one_line, space_is_short
+from lib.diagnosis import FULL, diagnose, one_line
 from lib.errors import DataError, JobFailed, MemoryExceeded, OutputError, SwathError
-
-__all__ = [
-    "configured",
-    "geometry_column",
-    "import_without_pandas",
-    "is_child",
-    "is_immutable",
-    "one_line",
-    "open_batches",
-    "open_options",
-    "read_info",
-    "reading",
-    "reads",
-    "release",
-    "space_is_short",
-    "translated",
-]
 
 _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 # Sources are only read: no statistics, locks or templates beside them.
@@ -56,13 +39,13 @@ class _Hider(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"{fullname} is hidden from pyogrio in the capped child", name=fullname)
 
 
-def is_child() -> bool:
+def _is_child() -> bool:
     """True in the capped child, by its command line `-m lib.memory.child`."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return getattr(spec, "name", "") == "lib.memory.child"
 
 
-def import_without_pandas() -> None:
+def _import_without_pandas() -> None:
     """Import pyogrio with geopandas and pandas hidden, unless something has them already."""
     if any(name in sys.modules for name in (*_HIDDEN, "pyogrio")):
         return
@@ -78,8 +61,8 @@ def import_without_pandas() -> None:
         sys.meta_path.remove(hider)
 
 
-if is_child():
-    import_without_pandas()
+if _is_child():
+    _import_without_pandas()
 
 import pyarrow as pa  # noqa: E402 - only now, without pandas
 import pyarrow._compute  # noqa: E402 - amid the work it would be three thousand traces
@@ -117,7 +100,7 @@ def _as_text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def open_options(source: str) -> dict[str, str]:
+def _open_options(source: str) -> dict[str, str]:
     """Open options that keep GDAL from writing beside the source.
 
     A GeoPackage is opened as immutable, which leaves no -wal, -shm or lock; not where another program's -wal and -shm are there:
@@ -178,7 +161,7 @@ def read_info(source: str, layer: str | None = None, *, count: bool = False) -> 
     """
     notes: list[str] = []
     with configured(), collected(notes):
-        info = pyogrio.core.read_info(source, layer=layer, force_feature_count=count, **open_options(source))
+        info = pyogrio.core.read_info(source, layer=layer, force_feature_count=count, **_open_options(source))
     return info, notes
 
 
@@ -210,7 +193,7 @@ def open_batches(
         skip_features=skip,
         where=where,
         datetime_as_string=True,
-        **open_options(source),
+        **_open_options(source),
     ) as (meta, reader):
         yield meta, _distinct(meta, reader)
 

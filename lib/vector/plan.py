@@ -16,21 +16,6 @@ from lib.vector.sinks.base import Index, VectorSink
 from lib.vector.sources.facts import LayerFacts, steps_of
 from lib.vector.steps import Step
 
-__all__ = [
-    "LARGE_BYTES",
-    "Layout",
-    "Task",
-    "check_disk",
-    "choose",
-    "grown",
-    "guess",
-    "large",
-    "lower_by",
-    "needs",
-    "smallest_of",
-    "terms_of",
-]
-
 # Rows enough to have this much in a batch, by their mean, make it as fast as more do (30,000 rows of 14 kB took 7.0 s in
 # batches of 8 MiB and 8.1 s in batches of 133 MiB). Not by the largest batch: a few huge geometries would make all small.
 _ENOUGH_BATCH_BYTES = 16 * MIB

@@ -13,8 +13,6 @@ from lib.vector import ogr
 from lib.vector.plan import LARGE_BYTES, Layout
 from lib.vector.sources import VectorSource
 
-__all__ = ["Probe", "first_batches"]
-
 # A batch that is so many times as large as others is worth a look beforehand.
 _HEAVY = 2
 _STEADY = 2

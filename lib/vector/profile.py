@@ -23,8 +23,6 @@ from lib.vector.sources import VectorSource, open_source
 from lib.vector.steps import Step, Tally, steps_of
 from lib.vector.stream import apply, plain
 
-__all__ = ["ProfileWork", "prepare"]
-
 _HEADROOM = 1.2
 # OGR reads vectors past GDAL's block cache; this much is for drivers that use it (raster-backed GeoPackages).
 _CACHE_MB = 16

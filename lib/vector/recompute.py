@@ -15,8 +15,6 @@ import shapely
 from lib.vector.method import AreaMethod, Bounds
 from lib.vector.wkb import promote_to_multi
 
-__all__ = ["Membership", "near", "plain_area", "row_digests"]
-
 # Sums in another order differ in the last digits; nearer to a bound than this nothing is claimed.
 _RELATIVE_TOLERANCE = 1e-9
 _SIMPLE_TYPES = ("OFTInteger", "OFTInteger64", "OFTReal", "OFTString")

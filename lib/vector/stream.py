@@ -14,15 +14,13 @@ from lib.vector import ogr
 from lib.vector.sinks import VectorSink
 from lib.vector.steps import Step, Tally
 
-__all__ = ["Next", "ahead_of", "apply", "plain", "stream"]
-
-Next = Callable[[], Any]
+_Next = Callable[[], Any]
 # A batch that is so many times as large as was planned is worked on in slices.
 _TOO_LARGE = 2
 
 
 @contextmanager
-def ahead_of(reader: Any, label: str) -> Iterator[Next]:
+def ahead_of(reader: Any, label: str) -> Iterator[_Next]:
     """What gives the reader's next batch, None behind the last, while a thread reads one more; it is in one thread at a time."""
     read = plain(reader, label)
     pool = ThreadPoolExecutor(1, "swath-reader")
@@ -45,7 +43,7 @@ def _ended() -> Future[Any]:
     return end
 
 
-def plain(reader: Any, label: str) -> Next:
+def plain(reader: Any, label: str) -> _Next:
     """What gives the reader's next batch, None behind the last; raises DataError."""
 
     def take() -> Any:
@@ -68,7 +66,7 @@ def apply(batch: Any, steps: Sequence[Step], tally: Tally) -> Any:
 
 
 def stream(
-    take: Next,
+    take: _Next,
     steps: Sequence[Step],
     sink: VectorSink,
     tally: Tally,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import provenance
+from lib.diagnosis import one_line
 from lib.jobs import Resources, VectorJob, VerifyJob
 from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
@@ -23,8 +24,6 @@ from lib.vector.sinks import SINKS
 from lib.vector.sources import VectorSource, open_source
 from lib.vector.steps import Step, steps_of
 from lib.vector.wkb import values_of
-
-__all__ = ["VerifyWork", "basic", "prepare", "read_provenance"]
 
 _BASIC_ROWS = 16
 _BASIC_BYTES = 2 * MIB
@@ -132,7 +131,7 @@ def _structure(
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it does not open
-        bench.check("opens", passed=False, detail=ogr.one_line(error))
+        bench.check("opens", passed=False, detail=one_line(error))
         return None
     bench.check("opens", passed=True, detail=f"{info['driver']}, layer {info['layer_name']}")
     if expected:
@@ -324,7 +323,7 @@ class VerifyWork(LayerWork):
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - a row that does not decode, in OGR, Arrow or GEOS
-            trouble = ogr.one_line(error)
+            trouble = one_line(error)
         complete = not trouble and rows == info["features"]
         bench.check("decodes", complete, trouble or f"{rows} of {info['features']} rows decode")
         if measures:

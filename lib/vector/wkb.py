@@ -12,20 +12,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = [
-    "CURVES",
-    "POLYGONAL",
-    "Column",
-    "Rings",
-    "column_of",
-    "find_rings",
-    "is_any_of",
-    "promote_to_multi",
-    "ring_coordinates",
-    "values_of",
-    "vertices",
-]
-
 POLYGON, MULTI_POLYGON = 3, 6
 POLYGONAL = (POLYGON, MULTI_POLYGON)
 # CircularString, CompoundCurve, CurvePolygon, MultiCurve, MultiSurface (ISO 13249-3).

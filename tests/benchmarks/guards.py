@@ -5,6 +5,7 @@ pair by pair, and their median; start-up is left out on both sides. Results are 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -47,10 +48,11 @@ def bare(job_json: str, staged: str) -> None:
     engine = load_engine(job.kind)
     limit = job.resources.limit_bytes
     room = Room(limit_bytes=limit, budget_bytes=limit, baseline_bytes=100 * MIB)
-    plan = engine.plan(job, room)
-    began = time.monotonic()
-    engine.run(job, plan, Bench(staged=Path(staged), meter=NoMeter(), send=lambda _: None))  # type: ignore[arg-type]
-    sys.stdout.write(str(time.monotonic() - began))
+    with contextlib.closing(engine.prepare(job, room)) as work:
+        work.first()
+        began = time.monotonic()
+        work.run(Bench(Path(staged), NoMeter(), lambda _: None, lambda _: None))  # type: ignore[arg-type]
+        sys.stdout.write(str(time.monotonic() - began))
 
 
 def pair(job: RasterJob | VectorJob, folder: Path, *, guarded_first: bool) -> tuple[float, float]:

@@ -17,8 +17,6 @@ from lib.units import MIB
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import promote_to_multi
 
-__all__ = ["TEXT_LISTS", "Index", "VectorSink", "unused"]
-
 _WRITTEN_TYPES = (
     "Unknown",
     "Point",

@@ -10,8 +10,6 @@ from lib.vector.sinks.base import TEXT_LISTS, Index, VectorSink
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import column_of
 
-__all__ = ["FlatGeobuf"]
-
 # GDAL's ogrflatgeobuflayer.cpp: an item for each feature while writing; at the end the tree's nodes, then a buffer of at most
 # 100 MiB and a place for each feature in it, which comes from what the tree leaves in malloc's heap or beside it.
 _ITEM_BYTES, _NODE_BYTES, _PLACE_BYTES = 56, 45, 32

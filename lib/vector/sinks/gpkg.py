@@ -8,8 +8,6 @@ from lib.units import MIB
 from lib.vector.sinks.base import TEXT_LISTS, Index, VectorSink, unused
 from lib.vector.sources import LayerFacts
 
-__all__ = ["GeoPackage"]
-
 # lib/MEASURED.md, "GeoPackage's R-tree": bytes an entry; more memory than the most makes it no faster.
 _ENTRY_BYTES = 36
 _LEAST_BYTES, _MOST_BYTES = 5 * MIB, 48 * MIB

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LayerFacts", "Place", "Sizes", "sizes_of", "steps_of"]
-
 # From one number of rows to the next that is tried; a batch's bytes are known for these.
 _STEP = 4
 _UNKNOWN_MEAN_BYTES = 1024

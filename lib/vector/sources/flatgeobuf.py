@@ -15,8 +15,6 @@ from lib.errors import SourceError
 from lib.vector.sources.facts import Sizes, sizes_of
 from lib.vector.sources.shapefile import CUT_SHORT
 
-__all__ = ["count", "sizes"]
-
 # Index records read at once: 1.25 MiB.
 _BLOCK_ROWS = 32768
 _LEAF = np.dtype([("box", "<f8", 4), ("offset", "<u8")])

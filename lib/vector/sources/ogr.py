@@ -11,13 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from lib.diagnosis import one_line
 from lib.errors import DataError, SourceError
 from lib.publish import is_local
 from lib.vector import ogr
 from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
 from lib.vector.sources.facts import LayerFacts, Place, Sizes
-
-__all__ = ["FORMATS", "Format", "OgrSource", "dataset_bytes"]
 
 _CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECASE)
 _DECLARED_CURVES = frozenset(
@@ -33,7 +32,7 @@ _MAPINFO_PARTS = (".tab", ".dat", ".map", ".id", ".ind", ".mif", ".mid")
 _PARTS = {suffix: parts for parts in (_SHAPEFILE_PARTS, _MAPINFO_PARTS) for suffix in parts}
 
 
-class Format(Protocol):
+class _Format(Protocol):
     """What a format's own files say beside OGR, as a module."""
 
     def sizes(self, path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
@@ -43,7 +42,7 @@ class Format(Protocol):
         """Features by another way than OGR's stream; raises DataError or SourceError where that meets damage."""
 
 
-FORMATS: dict[str, Format] = {
+FORMATS: dict[str, _Format] = {
     "GPKG": sqlite,
     "SQLite": sqlite,
     "ESRI Shapefile": shapefile,
@@ -149,7 +148,7 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
         fid_column=info["fid_column"],
         crs=info["crs"],
         features=sizes.count if sizes.count >= 0 else _features(source, path, info, label),
-        source_bytes=dataset_bytes(path),
+        source_bytes=_dataset_bytes(path),
         sizes=sizes,
         notes=tuple(note for note in notes if "More than one layer" not in note),
     )
@@ -166,10 +165,10 @@ def _features(source: str, path: Path, info: dict[str, Any], label: str) -> int:
     except MemoryError:
         raise
     except Exception as error:
-        raise DataError(f"{label}: layer {info['layer_name']} cannot be counted: {ogr.one_line(error)}") from error
+        raise DataError(f"{label}: layer {info['layer_name']} cannot be counted: {one_line(error)}") from error
 
 
-def _format(driver: str, path: Path) -> Format | None:
+def _format(driver: str, path: Path) -> _Format | None:
     """What knows the format of a file; a table without its .shp is not a Shapefile to it."""
     is_whole = path.is_file() and (driver != "ESRI Shapefile" or path.suffix.lower() == ".shp")
     return FORMATS.get(driver) if is_whole else None
@@ -177,7 +176,7 @@ def _format(driver: str, path: Path) -> Format | None:
 
 def _sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
     features, overhead = int(info["features"]), 8 * (len(info["fields"]) + 1)
-    mean = dataset_bytes(path) // features + overhead if features > 0 else 0
+    mean = _dataset_bytes(path) // features + overhead if features > 0 else 0
     form = _format(info["driver"], path)
     if form is None:
         return Sizes(mean)
@@ -188,7 +187,7 @@ def _sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
     return replace(found, mean_bytes=max(mean, found.mean_bytes + overhead))
 
 
-def dataset_bytes(path: Path) -> int:
+def _dataset_bytes(path: Path) -> int:
     """Size of the files that make up a dataset; 0 where they are not local."""
     if (parts := _PARTS.get(path.suffix.lower())) is not None:
         return sum(part.stat().st_size for end in parts if (part := shapefile.sibling(path, end)))
@@ -256,7 +255,7 @@ def _info(source: str, layer: str | None, label: str) -> tuple[dict[str, Any], l
     except MemoryError:
         raise
     except Exception as error:
-        words = ogr.one_line(error)
+        words = one_line(error)
         if layer is not None and "could not be opened" in words:
             names = _layer_names(source)
             raise SourceError(

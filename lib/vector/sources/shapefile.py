@@ -15,8 +15,6 @@ from lib.errors import SourceError
 from lib.units import KIB
 from lib.vector.sources.facts import Sizes, sizes_of
 
-__all__ = ["CUT_SHORT", "count", "sibling", "sizes"]
-
 CUT_SHORT = "the files are cut short: fetch or export them again"
 _HEADER_BYTES = 100
 _DELETED = 0x2A

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from lib.vector.sources.facts import Sizes, sizes_of
 
-__all__ = ["count", "sizes"]
-
 _BLOCK_BYTES = 256 * 1024
 _RECORD_SEPARATOR = b"\x1e"
 _FEATURE = re.compile(rb'"Feature"')

@@ -12,8 +12,6 @@ from lib.vector.sources import LayerFacts
 from lib.vector.steps import Tally, keep
 from lib.vector.wkb import CURVES, column_of, is_any_of
 
-__all__ = ["AreaStep", "prepare"]
-
 # Temporaries of `_VERTICES_AT_ONCE` vertices; offsets, types, rings and sums of each row.
 _BLOCK_BYTES = 4 * MIB
 _ROW_BYTES = 220

@@ -15,8 +15,6 @@ from lib.memory.work import load_function
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Tally, keep
 
-__all__ = ["CustomStep", "prepare"]
-
 
 def prepare(job: VectorJob, facts: LayerFacts) -> "CustomStep":
     """The step.
