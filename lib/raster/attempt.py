@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from lib.memory.cap import trim
 from lib.memory.proc import process_memory
@@ -14,31 +14,29 @@ from lib.raster.pipeline import Encoded, finished
 from lib.raster.plan import Held
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff
-
-if TYPE_CHECKING:
-    from lib.raster.engine import RasterWork
+from lib.raster.task import Task
 
 
 class Attempt:
     """One pass over the source into a staged file: first its probe by one worker, then the rest by all.
 
     Args:
-        work: the job.
+        task: the job.
         layout: how it is cut up; the probe has one worker of it.
         staged: the file.
         bench: for its meter.
     """
 
-    def __init__(self, work: "RasterWork", layout: Layout, staged: Path, bench: Bench) -> None:
-        self._work, self._layout, self._bench = work, layout, bench
+    def __init__(self, task: Task, layout: Layout, staged: Path, bench: Bench) -> None:
+        self._task, self._layout, self._bench = task, layout, bench
         set_cache(layout.cache_bytes)
         trim()
         self._opened = process_memory().resident_bytes
         growth = Growth()
-        self._writer = gtiff.create(staged, work.job, work.source, work.operation.outputs, layout.block_size)
+        self._writer = gtiff.create(staged, task.job, task.source, task.operation.outputs, layout.block_size)
         self._writer_bytes = growth.bytes()
-        self._workers = work.workers(layout._replace(threads=1, readers=1))
-        self._chunks = work.chunks(layout)
+        self._workers = task.workers(layout._replace(threads=1, readers=1))
+        self._chunks = task.chunks(layout)
         self._done = self._pixels = self._nodata_pixels = 0
 
     def __enter__(self) -> Self:
@@ -53,47 +51,47 @@ class Attempt:
 
     @property
     def _is_whole(self) -> bool:
-        return self._done == self._work.count(self._layout)
+        return self._done == self._task.count(self._layout)
 
-    def probe(self) -> None:
+    def probe(self) -> Held:
         """The places where it is heaviest are looked at, and the first chunks done, until they add next to nothing."""
-        work, layout, [worker] = self._work, self._layout, self._workers
-        self._bench.meter.start(work.count(layout))
+        task, layout, [worker] = self._task, self._layout, self._workers
+        self._bench.meter.start(task.count(layout))
         growth = Growth()
-        work.source.readers(layout.readers)  # their headers are read again
-        decoded = work.look_at_places(worker, layout)
+        task.source.readers(layout.readers)  # their headers are read again
+        decoded = task.look_at_places(worker, layout)
         read = None
-        if work.operation.one_at_a_time:
-            worker.look(*next(work.chunks(layout)))
+        if task.operation.one_at_a_time:
+            worker.look(*next(task.chunks(layout)))
             read = growth.bytes()
-        quiet = Quiet(growth, windows.steps(len(work.source.bands), layout.bands_at_once))
+        quiet = Quiet(growth, windows.steps(len(task.source.bands), layout.bands_at_once))
         encoded_bytes = 0
         for chunk in self._chunks:
             done = worker.do(chunk)
             self._take(done)
             encoded_bytes = max(encoded_bytes, done.bytes)
-            decoded += done.pixels * work.source.itemsize
+            decoded += done.pixels * task.source.itemsize
             del done
             if quiet.reached():
                 break
-        own = work.planned_for_one(layout)
+        own = task.for_one(layout)
         grown = max(0, growth.bytes() - encoded_bytes - own["encoder"] - own["operation"])
         held = grown if read is None else min(read, grown)
         function = grown - held
-        held += undecoded_bytes(work.source.dataset.driver, work.source.decoded_bytes, decoded)
-        work.measured(Held(self._opened, self._writer_bytes, held, function))
+        held += undecoded_bytes(task.source.dataset.driver, task.source.decoded_bytes, decoded)
+        return Held(self._opened, self._writer_bytes, held, function)
 
     def finish(self, layout: Layout) -> dict[str, Any]:
         """The rest, by as many workers as the final plan has; what was counted is the outcome's result."""
         if layout.threads > 1 and not self._is_whole:
             self._workers.clear()
-            self._workers += self._work.workers(layout)
+            self._workers += self._task.workers(layout)
         for done in finished(self._chunks, self._workers):
             self._take(done)
         self._workers.clear()
         self._bench.meter.phase("close", patient=True)
         self._writer.close()
-        source = self._work.source
+        source = self._task.source
         return {
             "width": source.grid.shape[1],
             "height": source.grid.shape[0],

@@ -4,8 +4,6 @@
 a chunk is was decided in `plan.py`; what a pixel becomes, in `operations/`; how tiles reach the file, in `sinks/`.
 """
 
-import functools
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +14,17 @@ from lib.jobs import RasterJob
 from lib.memory.cap import apply_address_space_cap, trim
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
-from lib.raster import verify, windows
+from lib.raster import verify
 from lib.raster.attempt import Attempt
-from lib.raster.carried import carried_bytes, check_points
+from lib.raster.carried import check_points
 from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
-from lib.raster.layout import Facts, Layout, worker_bytes
-from lib.raster.operations import Operation, make
+from lib.raster.layout import Layout
+from lib.raster.operations import make
 from lib.raster.operations.verbatim import Verbatim
-from lib.raster.pipeline import Chunk, Worker, in_order
 from lib.raster.plan import Choice, Held, Planner
-from lib.raster.probe import Growth, Quiet, undecoded_bytes
-from lib.raster.sinks import gtiff, tiles
-from lib.raster.sinks.encode import TileEncoder
-from lib.raster.sources.dataset import RasterSource, open_raster
-from lib.raster.sources.tables import heavy_places
+from lib.raster.sinks import gtiff
+from lib.raster.sources.dataset import open_raster
+from lib.raster.task import Task
 from lib.reports import Outcome, Plan
 from lib.units import MIB, format_bytes
 
@@ -60,40 +55,15 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
             check_points(len(source.grid.points), job.label)
         operation = Verbatim.for_reading(source) if for_reading else make(job, source)
         trim()  # what reading the header took and freed
-        return RasterWork(job, room, source, operation, stack.pop_all())
-
-
-def facts_of(job: RasterJob, source: RasterSource, operation: Operation) -> Facts:
-    """What a job's layout depends on."""
-    return Facts(
-        label=job.label,
-        shape=source.grid.shape,
-        bands=len(source.bands),
-        in_dtype=source.dtype,
-        encoding=functools.cache(lambda block_size: gtiff.encoding(job, operation.outputs.dtype, block_size)),
-        block=source.block,
-        block_bytes=source.block_bytes,
-        file_bands=source.dataset.count,
-        pixel_interleaved=source.pixel_interleaved,
-        parallel=source.reads_in_parallel,
-        all_bands=operation.wants_all_bands,
-        overlap=operation.overlap,
-        operation_memory=operation.memory,
-        one_at_a_time=operation.one_at_a_time,
-        needs_room=operation.needs_room,
-        has_mask=operation.outputs.has_mask,
-        block_size=job.block_size,
-    )
+        return RasterWork(Task(job, source, operation), room, stack.pop_all())
 
 
 @dataclass(slots=True)
 class RasterWork:
     """A prepared raster job."""
 
-    job: RasterJob
+    task: Task
     room: Room
-    source: RasterSource
-    operation: Operation
     _open: ExitStack
     _planner: Planner = field(init=False)
     _held: Held = field(init=False)
@@ -101,14 +71,9 @@ class RasterWork:
 
     def __post_init__(self) -> None:
         """Facts for the planner, and a guess of what libraries hold."""
-        facts = facts_of(self.job, self.source, self.operation)
-        self._planner = Planner(facts, self.job.resources, self.room)
+        self._planner = Planner(self.task.facts, self.task.job.resources, self.room)
         opened = process_memory().resident_bytes
-        self._held = Held(opened, self._writer_guess(), _GUESS_BYTES + 2 * self.source.block_bytes)
-
-    def _writer_guess(self) -> int:
-        """What making the output's skeleton takes, before it was made: texts come in many copies until they are in the file."""
-        return _WRITER_BYTES + _TEXT_COPIES * carried_bytes(self.source.dataset, self.source.bands)
+        self._held = Held(opened, self.task.writer_guess(), _GUESS_BYTES + 2 * self.task.source.block_bytes)
 
     def close(self) -> None:
         """Close the source."""
@@ -124,8 +89,8 @@ class RasterWork:
         choices = self._planner.choices(self._held)
         smallest = self._planner.smallest(choices)
         if smallest.projected_bytes > self.room.limit_bytes:  # after a death, the budget is for choosing
-            if max(4 * self.source.block_bytes, sum(smallest.own.values())) <= self.room.limit_bytes:
-                self._measure_uncapped(smallest.layout)
+            if max(4 * self.task.source.block_bytes, sum(smallest.own.values())) <= self.room.limit_bytes:
+                self._look_uncapped(smallest.layout)
                 choices = self._planner.choices(self._held)  # the guess may have been too high
                 smallest = self._planner.smallest(choices)
             if smallest.projected_bytes > self.room.limit_bytes:
@@ -140,9 +105,9 @@ class RasterWork:
         """
         choices = self._planner.choices(self._held)
         chosen = self._cautious(choices)
-        self.measure_by_reading(self._planner.smallest(choices).layout)
+        self.look_in(self._planner.smallest(choices).layout)
         least = self._held
-        self.measure_by_reading(chosen.layout)
+        self.look_in(chosen.layout)
         self.measured(Held(*map(max, least, self._held)))
         return self._plan_of(self._final(chosen.layout) or self._tightest())
 
@@ -163,26 +128,28 @@ class RasterWork:
         try:
             result, plan = self._transform(bench, bench.staged)
         finally:
-            self.source.close_others()
+            self.task.source.close_others()
         bench.meter.finish()
         bench.meter.phase("verify")
-        verify.basic(str(bench.staged), self.source, self.job, self.operation, plan.expected, bench, result=result)
+        verify.basic(
+            str(bench.staged), self.task.source, self.task.job, self.task.operation, plan.expected, bench, result=result
+        )
         return Outcome(result=result, checks=tuple(bench.checks), driver="GTiff")
 
     def _transform(self, bench: Bench, staged: Path) -> tuple[dict[str, Any], Plan]:
         choices = self._planner.choices(self._held)
         chosen = self._cautious(choices)
         if chosen.cost > min(each.cost for each in choices):  # memory is scarce: what reading holds shows what fits
-            self.measure_by_reading(chosen.layout)
+            self.look_in(chosen.layout)
             chosen = self._cautious(self._planner.choices(self._held))
         for _ in range(_TRIES):
-            with Attempt(self, chosen.layout, staged, bench) as work:
-                work.probe()
+            with Attempt(self.task, chosen.layout, staged, bench) as attempt:
+                self.measured(attempt.probe())
                 final = self._final(chosen.layout)
                 if final is not None:
                     plan = self._plan_of(final)
                     bench.settle(plan)
-                    return work.finish(final.layout), plan
+                    return attempt.finish(final.layout), plan
             smaller = self._planner.choose(self._planner.choices(self._held)) or self._tightest()
             if smaller.layout == chosen.layout:
                 break
@@ -203,10 +170,18 @@ class RasterWork:
         """The layout in which one reader reads a sample: small where the limit is."""
         return self._cautious(self._planner.choices(self._held)).layout._replace(threads=1, readers=1)
 
-    def chunk_pixels(self, layout: Layout) -> int:
-        """Pixels of the largest chunk, all its bands."""
-        height, width = (min(each, most) for each, most in zip(layout.window, self.source.grid.shape, strict=True))
-        return height * width * layout.bands_at_once
+    def _look_uncapped(self, layout: Layout) -> None:
+        """Measure before there is a plan, and with it a cap: a user's function, which may want anything, gets one here."""
+        if not self.task.operation.one_at_a_time:
+            self.look_in(layout)
+            return
+        apply_address_space_cap(self.room.limit_bytes, layout.threads + 1)
+        with suppress(MemoryError, MemoryExceeded):  # then the guess stands
+            self.look_in(layout)
+
+    def look_in(self, layout: Layout) -> None:
+        """Measure what libraries hold by reading alone."""
+        self.measured(self.task.measure_by_reading(layout))
 
     def measured(self, held: Held) -> None:
         """Take what a probe has measured; a second one, of a smaller layout, counts as much."""
@@ -230,108 +205,24 @@ class RasterWork:
     def _tightest(self) -> Choice:
         return self._planner.smallest(self._planner.choices(self._held))
 
-    def _measure_uncapped(self, layout: Layout) -> None:
-        """Measure before there is a plan, and with it a cap: a user's function, which may want anything, gets one here."""
-        if not self.operation.one_at_a_time:
-            self.measure_by_reading(layout)
-            return
-        apply_address_space_cap(self.room.limit_bytes, layout.threads + 1)
-        with suppress(MemoryError, MemoryExceeded):  # then the guess stands
-            self.measure_by_reading(layout)
-
-    def measure_by_reading(self, layout: Layout) -> None:
-        """What a reader holds, by reading alone; and a user's function, by calling it once."""
-        set_cache(layout.cache_bytes)
-        opened = process_memory().resident_bytes
-        [worker] = self.workers(layout._replace(threads=1, readers=1))
-        growth = Growth()
-        self.source.readers(layout.readers)  # their headers are read again
-        chunks = self.chunks(layout)
-        decoded = self.look_at_places(worker, layout)
-        quiet = Quiet(growth, windows.steps(len(self.source.bands), layout.bands_at_once))
-        for chunk in chunks:
-            worker.look(*chunk)
-            decoded += chunk.window.pixels * len(chunk.bands) * self.source.itemsize
-            if quiet.reached():
-                break
-        held = growth.bytes()
-        function = 0
-        if self.operation.one_at_a_time:
-            worker.compute(next(self.chunks(layout)))
-            function = max(0, growth.bytes() - held - self.planned_for_one(layout)["operation"])
-        del worker
-        held += undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
-        self.measured(Held(opened, self._writer_guess(), held, function))
-
-    def planned_for_one(self, layout: Layout) -> dict[str, int]:
-        """What is planned for each worker, bytes by name; scratch of it is touched only at work, where a probe sees it again."""
-        return worker_bytes(self._planner.facts, layout)
-
-    def look_at_places(self, worker: Worker, layout: Layout) -> int:
-        """Read the windows where the source is heaviest; how many bytes were decoded."""
-        decoded = 0
-        shape = self.source.grid.shape
-        for place in heavy_places(self.source.dataset, self.source.table):
-            row, column = (
-                min(at, length - 1) // step for at, length, step in zip(place[:2], shape, layout.window, strict=True)
-            )
-            top, left = row * layout.window[0], column * layout.window[1]
-            window = windows.Window(
-                top, left, min(layout.window[0], shape[0] - top), min(layout.window[1], shape[1] - left)
-            )
-            worker.look(window, self.source.bands[: layout.bands_at_once])
-            decoded += window.pixels * layout.bands_at_once * self.source.itemsize
-        return decoded
-
-    def workers(self, layout: Layout) -> list[Worker]:
-        """Workers with buffers, and readers as far as they have their own."""
-        readers = self.source.readers(layout.readers)
-        return [
-            Worker(
-                readers[i % layout.readers],
-                self.operation if i == 0 else make(self.job, self.source),
-                TileEncoder(gtiff.encoding(self.job, self.operation.outputs.dtype, layout.block_size)),
-                layout,
-                self.source.bands,
-                self.source.dtype,
-                self.source.validity.alpha,
-                self.source.grid.shape,
-            )
-            for i in range(layout.threads)
-        ]
-
-    def chunks(self, layout: Layout) -> Iterator[Chunk]:
-        """All chunks in the order of work."""
-        return in_order(self.source.grid.shape, layout.window, self.source.bands, layout.bands_at_once)
-
-    def count(self, layout: Layout) -> int:
-        """How many chunks there are."""
-        bands = windows.steps(len(self.source.bands), layout.bands_at_once)
-        return windows.count(self.source.grid.shape, layout.window) * bands
-
     def _plan_of(self, chosen: Choice) -> Plan:
         layout, choices = chosen.layout, self._planner.choices(self._held)
         return Plan(
             limit_bytes=self.room.limit_bytes,
             projected_bytes=chosen.projected_bytes,
             baseline_bytes=self.room.baseline_bytes,
-            disk_bytes=self._disk_bytes(layout),
+            disk_bytes=self.task.disk_bytes(layout),
             smallest_limit_bytes=self.smallest(),
             threads=layout.threads,
             gdal_cache_bytes=layout.cache_bytes,
             window=layout.window,
             block_size=layout.block_size,
-            chunks=self.count(layout),
+            chunks=self.task.count(layout),
             terms=self._planner.terms(chosen, self._held),
             lower_by=self._planner.lower_by(chosen, choices),
-            expected=gtiff.expected(self.job, self.source, self.operation.outputs, layout),
-            facts=self.source.describe(),
+            expected=gtiff.expected(self.task.job, self.task.source, self.task.operation.outputs, layout),
+            facts=self.task.source.describe(),
         )
-
-    def _disk_bytes(self, layout: Layout) -> int:
-        outputs = self.operation.outputs
-        encoding = gtiff.encoding(self.job, outputs.dtype, layout.block_size)
-        return tiles.disk_bytes(self.source.grid.shape, len(self.source.bands), encoding, mask=outputs.has_mask)
 
     def _check_disk(self, layout: Layout) -> None:
         """Refuse a job whose output cannot fit into what is free: all of an uncompressed one, else half of its source's own size.
@@ -341,13 +232,16 @@ class RasterWork:
         free = self.room.disk_free_bytes
         if free is None:
             return
-        need = self._disk_bytes(layout)
-        if self.job.compress != "none":
-            share = len(self.source.bands) / self.source.dataset.count
-            need = min(need, int(self.source.source_bytes * share / (2 if self.source.compression else 10)) + MIB)
+        need = self.task.disk_bytes(layout)
+        if self.task.job.compress != "none":
+            share = len(self.task.source.bands) / self.task.source.dataset.count
+            need = min(
+                need, int(self.task.source.source_bytes * share / (2 if self.task.source.compression else 10)) + MIB
+            )
         if free < need:
             raise DiskRefused(
-                f"{self.job.label}: the output takes at least {format_bytes(need)}, and its disk has {format_bytes(free)} free",
+                f"{self.task.job.label}: the output takes at least {format_bytes(need)}, "
+                f"and its disk has {format_bytes(free)} free",
                 free_bytes=free,
                 need_bytes=need,
             )

@@ -14,7 +14,6 @@ from lib.memory.proc import peak_bytes
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
 from lib.raster import engine, windows
 from lib.raster.block import Buffer
-from lib.raster.layout import worker_bytes
 from lib.raster.pipeline import in_order
 from lib.reports import Outcome, Plan
 from lib.units import mib
@@ -54,7 +53,7 @@ class ProfileWork:
 
     def look(self) -> Plan:
         """The final plan, by reading where the source is heaviest."""
-        self._work.measure_by_reading(self._work.reading_layout())
+        self._work.look_in(self._work.reading_layout())
         return self._plan()
 
     def smallest(self, **without: Any) -> int:
@@ -68,14 +67,14 @@ class ProfileWork:
         Raises:
             DataError, MemoryExceeded: under way.
         """
-        work, source = self._work, self._work.source
+        work, source = self._work, self._work.task.source
         layout = work.reading_layout()
-        total = work.count(layout)
+        total = work.task.count(layout)
         wanted = set(windows.evenly(total, self.job.sample_chunks))
         bench.meter.start(len(wanted))
-        work.measure_by_reading(layout)
+        work.look_in(layout)
         bench.settle(self._plan())
-        buffer = Buffer(work.chunk_pixels(layout), source.dtype)
+        buffer = Buffer(work.task.chunk_pixels(layout), source.dtype)
         [reader] = source.readers(1)
         nodata_pixels = read_pixels = 0
         for i, (window, bands) in enumerate(
@@ -112,9 +111,7 @@ class ProfileWork:
         own = {
             "baseline": self.room.baseline_bytes,
             "opening the source": max(0, work.held.opened_bytes - self.room.baseline_bytes),
-            **worker_bytes(
-                engine.facts_of(work.job, work.source, work.operation), layout
-            ),  # which the probe reads with
+            **work.task.for_one(layout),  # which the probe reads with
             "gdal cache": layout.cache_bytes,
             "margin": resources.margin_bytes,
         }
@@ -128,7 +125,7 @@ class ProfileWork:
             gdal_cache_bytes=layout.cache_bytes,
             window=layout.window,
             block_size=layout.block_size,
-            chunks=min(work.count(layout), self.job.sample_chunks),
+            chunks=min(work.task.count(layout), self.job.sample_chunks),
             terms=own | {"libraries": projected - sum(own.values())},
-            facts=work.source.describe(),
+            facts=work.task.source.describe(),
         )

@@ -1,0 +1,146 @@
+"""A raster job with what it works with: its open source and its operation; from them workers, chunks, and a look by reading."""
+
+import functools
+from collections.abc import Iterator
+
+from lib.jobs import RasterJob
+from lib.memory.proc import process_memory
+from lib.raster import windows
+from lib.raster.carried import carried_bytes
+from lib.raster.formats import set_cache
+from lib.raster.layout import Facts, Layout, worker_bytes
+from lib.raster.operations import Operation, make
+from lib.raster.pipeline import Chunk, Worker, in_order
+from lib.raster.plan import Held
+from lib.raster.probe import Growth, Quiet, undecoded_bytes
+from lib.raster.sinks import gtiff, tiles
+from lib.raster.sinks.encode import TileEncoder
+from lib.raster.sources.dataset import RasterSource
+from lib.raster.sources.tables import heavy_places
+from lib.units import MIB
+
+# What making a skeleton takes before one was made.
+_WRITER_BYTES = 8 * MIB
+_TEXT_COPIES = 6  # MEASURED.md, "Texts among the tags"
+
+
+class Task:
+    """A job, its open source and its operation.
+
+    Args:
+        job: what is to be done.
+        source: open.
+        operation: the job's; further workers make their own.
+    """
+
+    def __init__(self, job: RasterJob, source: RasterSource, operation: Operation) -> None:
+        self.job, self.source, self.operation = job, source, operation
+
+    @functools.cached_property
+    def facts(self) -> Facts:
+        """What a layout depends on."""
+        job, source, operation = self.job, self.source, self.operation
+        return Facts(
+            label=job.label,
+            shape=source.grid.shape,
+            bands=len(source.bands),
+            in_dtype=source.dtype,
+            encoding=functools.cache(lambda block_size: gtiff.encoding(job, operation.outputs.dtype, block_size)),
+            block=source.block,
+            block_bytes=source.block_bytes,
+            file_bands=source.dataset.count,
+            pixel_interleaved=source.pixel_interleaved,
+            parallel=source.reads_in_parallel,
+            all_bands=operation.wants_all_bands,
+            overlap=operation.overlap,
+            operation_memory=operation.memory,
+            one_at_a_time=operation.one_at_a_time,
+            needs_room=operation.needs_room,
+            has_mask=operation.outputs.has_mask,
+            block_size=job.block_size,
+        )
+
+    def workers(self, layout: Layout) -> list[Worker]:
+        """Workers with buffers, and readers as far as they have their own."""
+        readers = self.source.readers(layout.readers)
+        return [
+            Worker(
+                readers[i % layout.readers],
+                self.operation if i == 0 else make(self.job, self.source),
+                TileEncoder(gtiff.encoding(self.job, self.operation.outputs.dtype, layout.block_size)),
+                layout,
+                self.source.bands,
+                self.source.dtype,
+                self.source.validity.alpha,
+                self.source.grid.shape,
+            )
+            for i in range(layout.threads)
+        ]
+
+    def chunks(self, layout: Layout) -> Iterator[Chunk]:
+        """All chunks in the order of work."""
+        return in_order(self.source.grid.shape, layout.window, self.source.bands, layout.bands_at_once)
+
+    def count(self, layout: Layout) -> int:
+        """How many chunks there are."""
+        bands = windows.steps(len(self.source.bands), layout.bands_at_once)
+        return windows.count(self.source.grid.shape, layout.window) * bands
+
+    def chunk_pixels(self, layout: Layout) -> int:
+        """Pixels of the largest chunk, all its bands."""
+        height, width = (min(each, most) for each, most in zip(layout.window, self.source.grid.shape, strict=True))
+        return height * width * layout.bands_at_once
+
+    def for_one(self, layout: Layout) -> dict[str, int]:
+        """What is planned for each worker, bytes by name; scratch of it is touched only at work, where a probe sees it again."""
+        return worker_bytes(self.facts, layout)
+
+    def disk_bytes(self, layout: Layout) -> int:
+        """Upper bound of the output."""
+        outputs = self.operation.outputs
+        encoding = gtiff.encoding(self.job, outputs.dtype, layout.block_size)
+        return tiles.disk_bytes(self.source.grid.shape, len(self.source.bands), encoding, mask=outputs.has_mask)
+
+    def writer_guess(self) -> int:
+        """What making the output's skeleton takes, before it was made: texts come in many copies until they are in the file."""
+        return _WRITER_BYTES + _TEXT_COPIES * carried_bytes(self.source.dataset, self.source.bands)
+
+    def look_at_places(self, worker: Worker, layout: Layout) -> int:
+        """Read the windows where the source is heaviest; how many bytes were decoded."""
+        decoded = 0
+        shape = self.source.grid.shape
+        for place in heavy_places(self.source.dataset, self.source.table):
+            row, column = (
+                min(at, length - 1) // step for at, length, step in zip(place[:2], shape, layout.window, strict=True)
+            )
+            top, left = row * layout.window[0], column * layout.window[1]
+            window = windows.Window(
+                top, left, min(layout.window[0], shape[0] - top), min(layout.window[1], shape[1] - left)
+            )
+            worker.look(window, self.source.bands[: layout.bands_at_once])
+            decoded += window.pixels * layout.bands_at_once * self.source.itemsize
+        return decoded
+
+    def measure_by_reading(self, layout: Layout) -> Held:
+        """What a reader holds, by reading alone; and a user's function, by calling it once."""
+        set_cache(layout.cache_bytes)
+        opened = process_memory().resident_bytes
+        [worker] = self.workers(layout._replace(threads=1, readers=1))
+        growth = Growth()
+        self.source.readers(layout.readers)  # their headers are read again
+        chunks = self.chunks(layout)
+        decoded = self.look_at_places(worker, layout)
+        quiet = Quiet(growth, windows.steps(len(self.source.bands), layout.bands_at_once))
+        for chunk in chunks:
+            worker.look(*chunk)
+            decoded += chunk.window.pixels * len(chunk.bands) * self.source.itemsize
+            if quiet.reached():
+                break
+        held = growth.bytes()
+        function = 0
+        if self.operation.one_at_a_time:
+            worker.compute(next(self.chunks(layout)))
+            function = max(0, growth.bytes() - held - self.for_one(layout)["operation"])
+        del worker
+        held += undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
+        return Held(opened, self.writer_guess(), held, function)
