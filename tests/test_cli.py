@@ -265,7 +265,7 @@ def _bad_inputs(folder: Path) -> None:
         ("raster scene.tif", 2, "DESTINATION"),
         ("vector parcels.gpkg out.gpkg --layer other", 2, "parcels"),
         ("vector two.gpkg out.gpkg", 2, "roads"),
-        ("vector parcels.gpkg out.gpkg --min-area-sqm -3", 2, "min_area_sqm"),
+        ("vector parcels.gpkg out.gpkg --min-area-sqm -3", 2, "--min-area-sqm: "),
         ("drivers NoSuchDriver", 1, "NoSuchDriver"),
         ("profile missing.tif", 2, "missing.tif"),
         ("verify scene.tif none.tif", 2, "none.tif"),
