@@ -257,5 +257,5 @@ def test_in_the_terminal_any_flag_of_another_operation_is_refused(files: dict[st
 def test_a_field_can_be_needed_by_its_own_operation_alone(files: dict[str, str]) -> None:
     """`function` has no default and custom needs it; the flat parameter may be left out."""
     assert _by_name(RasterJob)["function"].default is None
-    with pytest.raises(UsageError, match="function: Field required"):
+    with pytest.raises(UsageError, match="function: is needed"):
         raster_job(**files, operation="custom")

@@ -89,7 +89,7 @@ def test_the_job_to_come_is_guessed_from_the_command_line(
 ) -> None:
     """Where the source stands right behind the command; a flow and a help text have no child of their own."""
     launched: list[tuple[str, str]] = []
-    monkeypatch.setattr(swath, "launch_early", lambda *given: launched.append(given))
+    monkeypatch.setattr(launch, "launch_early", lambda *given: launched.append(given))
     swath._launch_child(arguments)
     assert launched == ([guess] if guess else [])
 
