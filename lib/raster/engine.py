@@ -4,14 +4,14 @@
 a chunk is was decided in `plan.py`; what a pixel becomes, in `operations/`; how tiles reach the file, in `sinks/`.
 """
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.errors import DiskRefused, MemoryExceeded, UsageError
+from lib.errors import DiskRefused, UsageError
 from lib.jobs import RasterJob
-from lib.memory.cap import apply_address_space_cap, trim
+from lib.memory.cap import trim
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.raster import verify
@@ -90,7 +90,7 @@ class RasterWork:
         smallest = self._planner.smallest(choices)
         if smallest.projected_bytes > self.room.limit_bytes:  # after a death, the budget is for choosing
             if max(4 * self.task.source.block_bytes, sum(smallest.own.values())) <= self.room.limit_bytes:
-                self._look_uncapped(smallest.layout)
+                self.look_in(smallest.layout, calls=False)  # nothing holds a user's function before there is a plan
                 choices = self._planner.choices(self._held)  # the guess may have been too high
                 smallest = self._planner.smallest(choices)
             if smallest.projected_bytes > self.room.limit_bytes:
@@ -170,18 +170,9 @@ class RasterWork:
         """The layout in which one reader reads a sample: small where the limit is."""
         return self._cautious(self._planner.choices(self._held)).layout._replace(threads=1, readers=1)
 
-    def _look_uncapped(self, layout: Layout) -> None:
-        """Measure before there is a plan, and with it a cap: a user's function, which may want anything, gets one here."""
-        if not self.task.operation.one_at_a_time:
-            self.look_in(layout)
-            return
-        apply_address_space_cap(self.room.limit_bytes, layout.threads + 1)
-        with suppress(MemoryError, MemoryExceeded):  # then the guess stands
-            self.look_in(layout)
-
-    def look_in(self, layout: Layout) -> None:
-        """Measure what libraries hold by reading alone."""
-        self.measured(self.task.measure_by_reading(layout))
+    def look_in(self, layout: Layout, *, calls: bool = True) -> None:
+        """Measure what libraries hold by reading alone, and a user's function by calling it once."""
+        self.measured(self.task.measure_by_reading(layout, calls=calls))
 
     def measured(self, held: Held) -> None:
         """Take what a probe has measured; a second one, of a smaller layout, counts as much."""

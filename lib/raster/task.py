@@ -121,8 +121,8 @@ class Task:
             decoded += window.pixels * layout.bands_at_once * self.source.itemsize
         return decoded
 
-    def measure_by_reading(self, layout: Layout) -> Held:
-        """What a reader holds, by reading alone; and a user's function, by calling it once."""
+    def measure_by_reading(self, layout: Layout, *, calls: bool) -> Held:
+        """What a reader holds, by reading alone; and where it `calls`, a user's function, by doing so once."""
         set_cache(layout.cache_bytes)
         opened = process_memory().resident_bytes
         [worker] = self.workers(layout._replace(threads=1, readers=1))
@@ -138,7 +138,7 @@ class Task:
                 break
         held = growth.bytes()
         function = 0
-        if self.operation.one_at_a_time:
+        if calls and self.operation.one_at_a_time:
             worker.compute(next(self.chunks(layout)))
             function = max(0, growth.bytes() - held - self.for_one(layout)["operation"])
         del worker
