@@ -84,6 +84,17 @@ def _tags(source: Any, bands: Sequence[int]) -> Iterator[tuple[int, str | None, 
                 yield number, namespace, tags
 
 
+def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
+    """What a copy does not keep of its source, in words; of other operations' results it would not be true."""
+    bits = {source.dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS") for band in source.bands} - {None}
+    if not bits or not outputs.keeps_colours:
+        return []
+    name = Path(source.path).name
+    return [
+        f"{name}: its pixels have {', '.join(sorted(bits))} bits, the output's {8 * outputs.dtype.itemsize}: NBITS is not kept"
+    ]
+
+
 def carried_bytes(source: Any, bands: Sequence[int]) -> int:
     """Size of the tags that `carry` would write, bytes."""
     return sum(len(text.encode()) for _, _, tags in _tags(source, bands) for each in tags.items() for text in each)

@@ -54,7 +54,6 @@ class Facts:
         needs_room: results do not take the place of what was read.
         has_mask: the output has a mask band.
         block_size: edge of the output's tiles, where it is fixed.
-        compressed: the output is.
     """
 
     label: str
@@ -139,8 +138,9 @@ class Layouts:
                     probe = Layout(block, window, at_once, 1, 1, 0, 1.0)
                     if bound is not None and chunk_bytes(self._facts, probe) > bound:
                         continue
+                    count = windows.count(self._facts.shape, window) * windows.steps(self._facts.bands, at_once)
                     for cache, decodes in self._caches(window, at_once):
-                        for threads in self._threads():
+                        for threads in sorted({min(each, count) for each in self._threads()}, reverse=True):
                             # Where a cache serves a row of windows, one reader goes through them in order.
                             alone = not self._facts.parallel or cache > TINY_CACHE_BYTES
                             yield Layout(block, window, at_once, threads, 1 if alone else threads, cache, decodes)

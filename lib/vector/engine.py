@@ -20,7 +20,7 @@ from lib.units import MIB
 from lib.vector import ogr, verify
 from lib.vector import plan as planning
 from lib.vector.layer import LayerWork
-from lib.vector.plan import Task
+from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import VectorSink, sink_for
 from lib.vector.sources import VectorSource, open_source
@@ -60,6 +60,7 @@ class VectorWork(LayerWork):
     ) -> None:
         self._job, self._source, self._sink, self._steps = job, source, sink, steps
         self._task = Task(source.facts, sink, steps, job.resources)
+        self.calls_function = job.function is not None
         super().__init__(room, [self._task])
 
     def first(self) -> Plan:
@@ -77,13 +78,21 @@ class VectorWork(LayerWork):
         Raises:
             DataError: they do not decode.
         """
-        least, layout = planning.choose(self._task, 0), self.layouts[0]
+        least = planning.choose(self._task, 0)
         self.probe.heaviest(self._source, least, self._see)
         first_batches(self._source, least, self._see)
         held = int(self._sink.own_bytes + self._sink.feature_copies * planning.large(self._source.facts))
         reached = self.probe.reached_bytes + held + _RUN_BYTES
         self.measured = reached, least.batch_bytes, [least]
-        return self.plan_of(planning.grown(self._task, reached, least, layout), least.batch_bytes)
+
+        def grown(layout: Layout) -> int:
+            return planning.grown(self._task, reached, least, layout)
+
+        def takes(layout: Layout) -> int:
+            return sum(planning.terms_of(self._task, layout, self.room, grown(layout), least.batch_bytes).values())
+
+        self.layouts = [planning.choose(self._task, self.room.budget_bytes, takes)]
+        return self.plan_of(grown(self.layouts[0]), least.batch_bytes)
 
     def _see(self, batch: Any) -> None:
         self._sink.conform(apply(batch, self._steps, Tally()))
@@ -108,6 +117,8 @@ class VectorWork(LayerWork):
             notes.append(f"{facts.label} has no CRS; the output has none either")
         counting = _Counting(self._source)
         with ogr.collected(notes):
+            if self.calls_function:  # only now: before the first plan nothing held it
+                self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
             self._write(bench, tally)
         ogr.release()

@@ -24,7 +24,10 @@ class LayerWork:
         layouts: how each is read.
         measured: bytes above the baseline, bytes of them that are free again between two batches, and the layouts of then.
         probe: measures them.
+        calls_function: a user's, which nothing holds before there is a plan.
     """
+
+    calls_function = False
 
     def __init__(self, room: Room, tasks: Sequence[Task]) -> None:
         self.room, self.tasks = room, tasks
@@ -46,7 +49,8 @@ class LayerWork:
         layers = zip(self.tasks, self.layouts, strict=True)
         batch = max(layout.batch_bytes for layout in self.layouts)
         if (
-            batch <= _HARMLESS_BYTES
+            not self.calls_function
+            and batch <= _HARMLESS_BYTES
             and max(planning.needs(*layer) for layer in layers) > self._left_bytes - _NEAR_BYTES
         ):
             return self.look()

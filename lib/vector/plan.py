@@ -4,8 +4,9 @@ Own terms are closed form: what of a batch is held at once, indexes that grow wi
 (`probe.py`); before that it is guessed, generously, only to choose how many rows a batch has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 from lib.errors import DiskRefused, MemoryRefused
@@ -64,12 +65,18 @@ class Layout:
     is_ahead: bool = False
 
 
-def choose(task: Task, left_bytes: int) -> Layout:
+def choose(task: Task, left_bytes: int, takes: Callable[[Layout], int] | None = None) -> Layout:
     """The most rows that make it faster, then the largest index, of those that likely fit; else the least of all.
+
+    Args:
+        task: what is done.
+        left_bytes: what there is.
+        takes: bytes of it that a layout takes; None: a guess of what it does above the size after imports.
 
     Raises:
         MemoryRefused: max_chunk_mb is below the smallest batch.
     """
+    takes = takes or partial(needs, task)
     facts, resources = task.facts, task.resources
     every = _allowed(task, [resources.chunk_rows] if resources.chunk_rows_fixed else steps_of(resources.chunk_rows))
     mean = facts.sizes.mean_bytes or KIB
@@ -78,9 +85,9 @@ def choose(task: Task, left_bytes: int) -> Layout:
     reads_ahead = task.sink is not None and not large(facts) and resources.threads_max > 1 and resources.threads != 1
     for rows, is_ahead, share in product(worth, (True, False)[not reads_ahead :], _SHARES):
         layout = _layout(task, rows, share, is_ahead=is_ahead)
-        if needs(task, layout) <= left_bytes:
+        if takes(layout) <= left_bytes:
             return layout
-    least = {rows: needs(task, _layout(task, rows, 0.0)) for rows in worth}
+    least = {rows: takes(_layout(task, rows, 0.0)) for rows in worth}
     factor, more = _NEARLY
     rows = next(rows for rows in worth if least[rows] <= min(least.values()) * factor + more)
     return _layout(task, rows, 0.0)

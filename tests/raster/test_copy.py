@@ -318,3 +318,11 @@ def test_what_a_geotiff_cannot_say_is_refused(shop: Workshop, write: Write) -> N
     with environment(), rasterio.open(source) as before, rasterio.open(shop.folder / "out.tif") as after:
         for band in (1, 2):
             np.testing.assert_array_equal(after.read_masks(band), before.read_masks(band))
+
+
+def test_few_bits_are_told(shop: Workshop, write: Write) -> None:
+    """Pixels of four bits are right in whole bytes, and the report says that NBITS is not kept."""
+    pixels = np.random.default_rng(7).integers(0, 16, (1, 40, 50), dtype="uint8")
+    _, outcome = shop.transform(write(pixels, NBITS=4))
+    np.testing.assert_array_equal(shop.output, pixels)
+    assert outcome.warnings == ("in.tif: its pixels have 4 bits, the output's 8: NBITS is not kept",)

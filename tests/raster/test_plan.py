@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lib.errors import DiskRefused, MemoryRefused
 from lib.jobs import Normalise, Resources
 from lib.memory.work import BASELINE_SPREAD_BYTES, Room
-from lib.raster import engine
+from lib.raster import engine, windows
 from lib.raster.layout import Facts, chunk_bytes
 from lib.raster.plan import Choice, Held, Planner
 from lib.raster.sinks.encode import Encoding
@@ -119,7 +119,8 @@ def test_a_choice_keeps_every_bound(facts: Facts, resources: Resources, more_mb:
     assert all(size >= 0 for size in terms.values())
     assert layout.window[0] % layout.block_size == layout.window[1] % layout.block_size == 0
     assert layout.block_size in ([facts.block_size] if facts.block_size else range(16, 513, 16))
-    assert layout.threads == (resources.threads or layout.threads)
+    chunks = windows.count(facts.shape, layout.window) * windows.steps(facts.bands, layout.bands_at_once)
+    assert layout.threads == min(resources.threads or layout.threads, chunks)
     assert layout.threads <= max(resources.threads or 0, resources.threads_max)
     assert 1 <= layout.readers <= (layout.threads if facts.parallel else 1)
     assert layout.cache_bytes <= resources.gdal_cache_max_bytes
@@ -294,3 +295,11 @@ def test_what_a_prepared_job_says_is_its_smallest_limit(shop: Workshop, write: C
             work.first()
         assert work.smallest() == refused.value.smallest_limit_bytes
         assert work.smallest(margin_bytes=0) == work.smallest()
+
+
+def test_no_worker_is_planned_without_a_chunk() -> None:
+    """Five threads for a raster of two chunks are two workers."""
+    planner = planner_of(
+        facts_of(shape=(1, 5000), block=(1, 5000), block_size=4096), resources_of(threads=5), 2048 * MIB
+    )
+    assert {each.layout.threads for each in planner.choices(HELD)} <= {1, 2}

@@ -135,3 +135,13 @@ def test_a_raw_file_shorter_than_its_header(shop: Workshop) -> None:
     )
     (shop.folder / "in.dat").write_bytes(b"\0" * 1000)
     refused(shop, shop.folder / "in.dat", SourceError, r"in\.dat is not a raster")
+
+
+def test_complex_integers_are_refused_in_words(shop: Workshop) -> None:
+    """NumPy has no type for them: what GDAL calls CInt16 is refused as other complex pixels are."""
+    path = shop.folder / "complex.tif"
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)}
+    with rasterio.open(path, "w", driver="GTiff", width=8, height=8, count=1, dtype="complex_int16", **place):
+        pass
+    with pytest.raises(SourceError, match="complex_int16"):
+        shop.transform(path)

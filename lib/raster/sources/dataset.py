@@ -189,13 +189,14 @@ def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
             _check_table(dataset, path, source_bytes, table)
         block = tuple(map(max, zip(*dataset.block_shapes, strict=True)))
         interleaved = is_pixel_interleaved(dataset)
-        itemsize = max(np.dtype(name).itemsize for name in dataset.dtypes)
+        dtype = _dtype(dataset, path, selected)
+        itemsize = max(_itemsize(name) for name in dataset.dtypes)
         return RasterSource(
             path=path,
             dataset=dataset,
             grid=Grid.of(dataset),
             bands=selected,
-            dtype=_dtype(dataset, path, selected),
+            dtype=dtype,
             validity=Validity.of(dataset),
             block=(block[0], block[1]),
             block_bytes=block[0] * block[1] * itemsize * (dataset.count if interleaved else 1),
@@ -227,6 +228,11 @@ def _check_bands(dataset: Any, path: str, bands: Sequence[int] | None) -> tuple[
         twice = next(band for band in selected if selected.count(band) > 1)
         raise SourceError(f"band {twice} is named more than once", hint="name each band once", path=path)
     return selected
+
+
+def _itemsize(name: str) -> int:
+    """Bytes of a pixel; NumPy has no complex integers, of two parts each."""
+    return 2 * _itemsize(name.removeprefix("complex_")) if name.startswith("complex_") else int(np.dtype(name).itemsize)
 
 
 def _dtype(dataset: Any, path: str, bands: Sequence[int]) -> np.dtype[Any]:
