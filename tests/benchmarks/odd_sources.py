@@ -237,14 +237,10 @@ def derived(
 
 def _held() -> dict[str, Made]:
     """The conformance suite's own odd sources, under its names."""
-    made: dict[str, Made] = {}
-    for name, (make, dtypes) in conformance.HELD.items():
-        for dtype in dtypes:
-            made[f"{name}-{dtype}"] = lambda folder, _size, make=make, dtype=dtype: make(folder, dtype)
-    for kind in conformance.HEADERS:
-        made[f"header-{kind}"] = lambda folder, _size, kind=kind: conformance.header(folder, kind)
-    made["long-window"] = lambda folder, _size: conformance.long_window(folder, "uint8")
-    return made
+    return {
+        f"{name}-{dtype}": lambda folder, _size, make=make, dtype=dtype: make(folder, dtype)
+        for name, (make, dtype) in conformance.ODD.items()
+    }
 
 
 RGB: dict[str, Any] = {"bands": 3, "interleave": "pixel", "photometric": "rgb"}
