@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,7 @@ _PLACES = {"memory.limit_in_bytes": Path("/sys/fs/cgroup/memory"), "memory.max":
 _GIB = 1024**3
 
 
-@pytest.fixture
-def container() -> Iterator[Path]:
-    """A real cgroup of 1 GiB, v1 or v2, as a container has it."""
+def _made() -> Path | None:
     for limit, mount in _PLACES.items():
         group = mount / f"swath-test-{os.getpid()}"
         with contextlib.suppress(OSError):
@@ -29,10 +28,30 @@ def container() -> Iterator[Path]:
             except OSError:
                 group.rmdir()
                 continue
-            yield group
+            return group
+    return None
+
+
+def _removed(group: Path) -> None:
+    """The kernel takes a moment to let go of a group whose last process has just ended."""
+    for _ in range(100):
+        try:
             group.rmdir()
+        except OSError:
+            time.sleep(0.05)
+        else:
             return
-    pytest.skip("NOT RUN: no cgroup of 1 GiB can be made here (needs root and a writable memory controller)")
+    group.rmdir()
+
+
+@pytest.fixture
+def container() -> Iterator[Path]:
+    """A real cgroup of 1 GiB, v1 or v2, as a container has it."""
+    group = _made()
+    if group is None:
+        pytest.skip("NOT RUN: no cgroup of 1 GiB can be made here (needs root and a writable memory controller)")
+    yield group
+    _removed(group)
 
 
 def _run(container: Path, folder: Path, *words: str) -> tuple[int, dict[str, dict[str, object]]]:
