@@ -28,9 +28,8 @@ from lib.raster.task import Task
 from lib.reports import Outcome, Plan
 from lib.units import MIB, format_bytes
 
-# Before the probe: what a reader holds beside a block, and what it may hold where a layout is chosen; making a skeleton.
-_GUESS_BYTES, _CAUTIOUS_BYTES, _WRITER_BYTES = 4 * MIB, 16 * MIB, 8 * MIB
-_TEXT_COPIES = 6  # MEASURED.md, "Texts among the tags"
+# Before the probe: what a reader holds beside a block, and what it may hold where a layout is chosen.
+_GUESS_BYTES, _CAUTIOUS_BYTES = 4 * MIB, 16 * MIB
 _TRIES = 3
 
 
