@@ -4,7 +4,9 @@ Commands turn flags into a job (lib/request.py), run it (lib/run.py or a flow) a
 what else `--help` does not need, is imported where it is used.
 """
 
+import difflib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -36,6 +38,11 @@ app = App(
 )
 plan_app = App(name="plan", help="Show what a job would do and cost; nothing is written.")
 app.command(plan_app)
+
+# What is told of a driver: of this build, and of swath.
+_DOES = ("reads", "creates", "swath_writes")
+# How alike what was typed and what is suggested must be.
+_NEAR = 0.75
 
 # The job under way, for the report of an interrupted one.
 _running: dict[str, Any] = {}
@@ -112,10 +119,10 @@ def drivers(*, display: Display, **given: Any) -> int:
     report = _run(request.drivers_job(**given), display)
     if not display.json and report.result.get("drivers"):
         rows = [
-            [each["name"], each["kind"], _yes(each["reads"]), _yes(each["creates"]), str(each["detail"])]
+            [each["name"], each["kind"], *(_yes(each[does]) for does in _DOES), str(each["detail"])]
             for each in report.result["drivers"]
         ]
-        terminal.show_table("drivers", ["driver", "kind", "reads", "creates", "detail"], rows)
+        terminal.show_table("drivers", ["driver", "kind", *(does.replace("_", " ") for does in _DOES), "detail"], rows)
         report.result = {}
     return _ended(report, display)
 
@@ -181,7 +188,7 @@ def main(signals: Sequence[int] = (), came: Sequence[int] = ()) -> None:
     except SwathError as error:
         code = _failed(error, tokens)
     except CycloptsError as error:
-        code = _failed(UsageError(_plain(str(error)), hint=f"see `swath {_command(tokens)} --help`"), tokens)
+        code = _failed(_misused(str(error)), tokens)
     except BrokenPipeError:
         nobody = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nobody, sys.stdout.fileno())  # nobody reads any more; say nothing at exit either
@@ -203,7 +210,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def _failed(error: SwathError, tokens: list[str]) -> int:
     """Show an error that no report carries yet."""
     words = {word.split("=")[0] for word in tokens}
-    error.hint = error.hint.replace("COMMAND", _command(tokens))
+    error.hint = error.hint.replace("`swath --help`", f"`swath{_command(tokens)} --help`")
     return _ended(Report.of_error(error, _running), Display(json="--json" in words, debug="--debug" in words))
 
 
@@ -251,7 +258,24 @@ def _yes(value: object) -> str:
 
 
 def _command(tokens: list[str]) -> str:
-    return next((token for token in tokens if not token.startswith("-")), "")
+    """The command as typed, with a space before it; empty where it is none."""
+    words = [token for token in tokens[:2] if not token.startswith("-")]
+    known = [words[:length] for length in (2, 1) if len(words) >= length and _is_command(words[:length])]
+    return "".join(f" {word}" for word in known[0]) if known else ""
+
+
+def _is_command(words: list[str]) -> bool:
+    return words[0] in app and (len(words) == 1 or (words[0] == "plan" and words[1] in plan_app))
+
+
+def _misused(text: str) -> UsageError:
+    """What cyclopts says, without a suggestion that is not near."""
+    words = _plain(text)
+    if near := re.search(r"(\S+?)\.? Did you mean (\S+?)\?", words):
+        asked, meant = (each.strip("\"'.-") for each in near.groups())
+        if difflib.SequenceMatcher(None, asked, meant).ratio() < _NEAR:
+            words = words.replace(near[0], near[1])
+    return UsageError(words.partition(" Available commands:")[0])
 
 
 def _plain(text: str) -> str:

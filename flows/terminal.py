@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lib.errors import shown_lines
 from lib.memory.watch import OnEvent
 from lib.reports import Report, chunk_words
-from lib.units import format_bytes, format_seconds
+from lib.units import format_bytes, format_seconds, mib
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -149,19 +149,22 @@ def show_plan(report: Report) -> None:
     plan = report.plan or {}
     totals = {
         "projected peak": plan["projected_bytes"],
-        "limit": plan["limit_bytes"],
         "left over": plan["limit_bytes"] - plan["projected_bytes"],
-        "smallest limit that would do": plan["smallest_limit_bytes"],
         "disk, at most, with temporary files": plan["disk_bytes"],
         "free on that disk": plan["disk_free_bytes"],
     }
+    # As the flag takes them.
+    limits = {"limit": plan["limit_bytes"], "smallest limit that would do": plan["smallest_limit_bytes"]}
     table = Table("term", "size", title=f"plan for {Path(report.job['source']).name}", title_justify="left")
     table.columns[1].justify = "right"
     for name, size in sorted(plan["terms"].items(), key=lambda term: -term[1]):
         table.add_row(name.replace("_", " "), format_bytes(size))
     table.add_section()
     for name, size in totals.items():
-        table.add_row(name, format_bytes(size))
+        if size:
+            table.add_row(name, format_bytes(size))
+    for name, size in limits.items():
+        table.add_row(name, f"{mib(size)} MiB")
     show(table)
     cache = f", GDAL cache {format_bytes(plan['gdal_cache_bytes'])}" if plan["gdal_cache_bytes"] else ""
     show(f"{plan['chunks'] or 'unknown'} chunks of {chunk_words(plan)}, {plan['threads']} thread(s){cache}")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lib.errors import JobFailed
-from lib.jobs import DriversJob
+from lib.jobs import RASTER_DRIVERS, VECTOR_DRIVERS, DriversJob
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.probe import load, probe
@@ -48,6 +48,11 @@ class DriverFacts:
     creates: bool
     tested: bool = False
     detail: str = "looked up, not tried"
+
+    @property
+    def swath_writes(self) -> bool:
+        """Whether an output of swath can be of it."""
+        return self.creates and self.name in {*RASTER_DRIVERS.values(), *VECTOR_DRIVERS.values()}
 
 
 def prepare(job: DriversJob, room: Room) -> "_Trials":
@@ -121,7 +126,7 @@ class _Trials:
             bench.meter.chunk()
         bench.meter.start(plan.chunks)  # once more: a driver's code, paged in by its trial, stays and is no residue
         bench.meter.finish()
-        records = [asdict(facts) for facts in found.values() if facts]
+        records = [asdict(facts) | {"swath_writes": facts.swath_writes} for facts in found.values() if facts]
         _require(self.job, found, by_name, records)
         return Outcome(result={"drivers": records} | plan.facts)
 

@@ -105,7 +105,7 @@ class UsageError(SwathError):
     """Bad usage or unusable input, known before any work."""
 
     exit_code = 2
-    default_hint = "see `swath COMMAND --help`"
+    default_hint = "see `swath --help`"
 
 
 class SettingsError(UsageError):
@@ -123,7 +123,7 @@ class SourceError(UsageError):
 class DestinationError(UsageError):
     """The destination exists, equals the source, or cannot be written."""
 
-    default_hint = "choose another destination, or pass --overwrite to replace it"
+    default_hint = "choose another destination, or replace it with --overwrite"
 
 
 class HostLimitError(UsageError):

@@ -6,10 +6,11 @@ wings. A field made by `knob` is a flag, a flow parameter and a line of the READ
 A new operation is a model here, and its place in `Operation`.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lib.knobs import knob
 from lib.units import MIB, file_label
@@ -61,7 +62,13 @@ def _nodata(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
 
 
-_FUNCTION = r"^[\w.]+:\w+$"
+def _function(value: str) -> str:
+    if not re.fullmatch(r"[\w.]+:\w+", value):
+        raise ValueError(f"{value!r} is no function: write module:name, such as filters:keep_large")
+    return value
+
+
+_Function = Annotated[str, AfterValidator(_function)]
 
 
 class Copy(_Model):
@@ -102,7 +109,7 @@ class Custom(_Model):
     """
 
     name: Literal["custom"] = "custom"
-    function: str = knob("your function as module:name, importable where the job runs", pattern=_FUNCTION)
+    function: _Function = knob("your function as module:name, importable where the job runs")
 
 
 Operation = Copy | Normalise | Rescale | Custom
@@ -181,9 +188,7 @@ class VectorJob(_Work):
     area: Literal["auto", "geodesic", "planar"] = knob(
         "how area is measured: auto, by the layer's CRS; geodesic, on its ellipsoid; planar, in its plane", "auto"
     )
-    function: str | None = knob(
-        "your own filter as module:name, importable where the job runs", None, pattern=_FUNCTION
-    )
+    function: _Function | None = knob("your own filter as module:name, importable where the job runs", None)
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
 

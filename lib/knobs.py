@@ -6,6 +6,7 @@ knob (a job's resources, its driver) is a plain field.
 
 import functools
 import operator
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
@@ -105,6 +106,13 @@ def knobs_of(model: type[BaseModel], names: Iterable[str] | None = None) -> list
                 same = found.get(each.name)
                 found[each.name] = replace(same, operations=same.operations + each.operations) if same else each
     return list(found.values())
+
+
+def as_parameters(text: str) -> str:
+    """A sentence for the terminal as flows say it: `--memory-limit-mb` is `memory_limit_mb`; commands in backticks stay."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", "_"), part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def as_words(value: Any) -> str:

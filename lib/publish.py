@@ -170,7 +170,7 @@ def _check_paths(path: Path, destination: str, source: str | None, *, overwrite:
     for is_so, problem, hint in (
         (is_source, f"{name} is the source itself", "write to another path"),
         (path.is_dir(), f"{name} is a folder", "name a file in it"),
-        (os.path.lexists(path) and not overwrite, f"{name} exists", "pass --overwrite to replace it"),
+        (os.path.lexists(path) and not overwrite, f"{name} exists", "replace it with --overwrite"),
         (not path.parent.is_dir(), f"{folder} does not exist", "create the folder first"),
         (not is_writable, f"{folder} is not writable", "choose a folder that is"),
     ):

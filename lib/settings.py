@@ -249,4 +249,5 @@ def _checked(origin: Origin, key: str, value: Any) -> Any:
     except ValidationError as error:
         problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         shown = "" if repr(value) in problem else f" (it is {value!r})"
-        raise SettingsError(f"{origin}: {key}: {problem}{shown}", layer=origin.layer, key=key) from error
+        hint = f"it is: {settings_knobs([key])[0].words}"
+        raise SettingsError(f"{origin}: {key}: {problem}{shown}", hint=hint, layer=origin.layer, key=key) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from lib.knobs import as_parameters
 from lib.reports import MemoryRecord, Report, chunk_words
 from lib.units import MIB, format_bytes, format_seconds
 
@@ -87,9 +88,9 @@ def _error(report: Report) -> str:
     if report.error is None:
         return ""
     lines = [
-        f"> **{report.error.type}** (exit {report.exit_code}): {_cell(report.error.message)}",
+        f"> **{report.error.type}** (exit {report.exit_code}): {_cell(as_parameters(report.error.message))}",
         ">",
-        f"> **What to do:** {_cell(report.error.hint or '')}",
+        f"> **What to do:** {_cell(as_parameters(report.error.hint or ''))}",
     ]
     if report.error.smallest_limit_mb:
         lines += [">", f"> **Smallest limit for this job:** {report.error.smallest_limit_mb} MiB"]

@@ -16,6 +16,7 @@ from prefect.states import Cancelled, Failed
 from prefect.tasks import Task
 
 from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed
+from lib.knobs import as_parameters
 from lib.reports import Report
 
 # What a task of ours ends with, see `ended`.
@@ -36,7 +37,9 @@ def ended(report: Report) -> Ended:
 def failed(error: SwathError) -> State[Any]:
     """`Failed` under the error's name; its data is the error, so that a plain call of the flow raises it."""
     return Failed(
-        name=type(error).__name__, message=f"exit {error.exit_code}: {error.message} ({error.hint})", data=error
+        name=type(error).__name__,
+        message=as_parameters(f"exit {error.exit_code}: {error.message} ({error.hint})"),
+        data=error,
     )
 
 

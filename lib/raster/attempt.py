@@ -15,6 +15,7 @@ from lib.raster.plan import Held
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff
 from lib.raster.task import Task
+from lib.space import Space
 
 
 class Attempt:
@@ -34,9 +35,12 @@ class Attempt:
         self._opened = process_memory().resident_bytes
         growth = Growth()
         self._writer = gtiff.create(staged, task.job, task.source, task.operation.outputs, layout.block_size)
-        self._writer_bytes = max(growth.bytes(), task.writer_guess())  # no less than what a refusal beforehand counts with
+        self._writer_bytes = max(
+            growth.bytes(), task.writer_guess()
+        )  # no less than what a refusal beforehand counts with
         self._workers = task.workers(layout._replace(threads=1, readers=1))
-        self._chunks = task.chunks(layout)
+        self._chunks, self._count = task.chunks(layout), task.count(layout)
+        self._space = Space(staged, task.job.label)
         self._done = self._pixels = self._nodata_pixels = 0
 
     def __enter__(self) -> Self:
@@ -51,12 +55,12 @@ class Attempt:
 
     @property
     def _is_whole(self) -> bool:
-        return self._done == self._task.count(self._layout)
+        return self._done == self._count
 
     def probe(self) -> Held:
         """The places where it is heaviest are looked at, and the first chunks done, until they add next to nothing."""
         task, layout, [worker] = self._task, self._layout, self._workers
-        self._bench.meter.start(task.count(layout))
+        self._bench.meter.start(self._count)
         growth = Growth()
         task.source.readers(layout.readers)  # their headers are read again
         decoded = task.look_at_places(worker, layout)
@@ -112,3 +116,4 @@ class Attempt:
         self._nodata_pixels += done.nodata_pixels
         self._done += 1
         self._bench.meter.chunk()
+        self._space.look(self._done, self._count)

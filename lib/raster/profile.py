@@ -4,17 +4,16 @@ Nothing is written. The suggestions are for the default work, a copy of all band
 """
 
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lib.jobs import ProfileJob, RasterJob
 from lib.memory.proc import peak_bytes
-from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
+from lib.memory.work import Bench, Room
 from lib.raster import engine, windows
 from lib.raster.block import Buffer
 from lib.raster.pipeline import in_order
+from lib.raster.reading import ReadingWork
 from lib.reports import Outcome, Plan
 from lib.units import mib
 
@@ -34,32 +33,39 @@ def prepare(job: ProfileJob, room: Room) -> "ProfileWork":
         return ProfileWork(job, room, prepared, stack.pop_all())
 
 
-@dataclass(slots=True)
-class ProfileWork:
-    """A prepared profile; `_work` is the default work, which is planned and read for, and not done."""
+class ProfileWork(ReadingWork):
+    """A prepared profile.
 
-    job: ProfileJob
-    room: Room
-    _work: engine.RasterWork
-    _open: ExitStack
+    Args:
+        job: what is asked.
+        room: what there is.
+        work: the default work, which is planned and read for, and not done.
+        stack: closes it.
+    """
 
-    def close(self) -> None:
-        """Close the source."""
-        self._open.close()
+    def __init__(self, job: ProfileJob, room: Room, work: engine.RasterWork, stack: ExitStack) -> None:
+        super().__init__(room, job.resources.margin_bytes, stack)
+        self.job, self._work = job, work
 
-    def first(self) -> Plan:
-        """What reading takes, by headers."""
-        return self._plan()
+    def _plan(self) -> Plan:
+        work, layout = self._work, self._work.reading_layout()
+        # The probe reads with the buffers of one worker.
+        own = work.task.for_one(layout) | {"gdal cache": layout.cache_bytes}
+        return self.plan_of(
+            work.held.opened_bytes,
+            own,
+            work.held.reader_bytes,
+            gdal_cache_bytes=layout.cache_bytes,
+            window=layout.window,
+            block_size=layout.block_size,
+            chunks=min(work.task.count(layout), self.job.sample_chunks),
+            facts=work.task.source.describe(),
+        )
 
     def look(self) -> Plan:
         """The final plan, by reading where the source is heaviest."""
         self._work.look_in(self._work.reading_layout())
         return self._plan()
-
-    def smallest(self, **without: Any) -> int:
-        """The smallest limit with other resources, bytes."""
-        margin: int = without.get("margin_bytes", self.job.resources.margin_bytes)
-        return self._plan().smallest_limit_bytes - self.job.resources.margin_bytes + margin
 
     def run(self, bench: Bench) -> Outcome:
         """Read the sample, masks included, and suggest a limit, a chunk and a cache.
@@ -103,29 +109,4 @@ class ProfileWork:
                 "suggested_gdal_cachemax_mb": max(1, mib(default.layout.cache_bytes)),
             },
             checks=tuple(bench.checks),
-        )
-
-    def _plan(self) -> Plan:
-        work, resources = self._work, self.job.resources
-        layout = work.reading_layout()
-        own = {
-            "baseline": self.room.baseline_bytes,
-            "opening the source": max(0, work.held.opened_bytes - self.room.baseline_bytes),
-            **work.task.for_one(layout),  # which the probe reads with
-            "gdal cache": layout.cache_bytes,
-            "margin": resources.margin_bytes,
-        }
-        projected = with_probed(sum(own.values()), work.held.reader_bytes)
-        return Plan(
-            limit_bytes=self.room.limit_bytes,
-            projected_bytes=projected,
-            baseline_bytes=self.room.baseline_bytes,
-            disk_bytes=0,
-            smallest_limit_bytes=projected + BASELINE_SPREAD_BYTES,
-            gdal_cache_bytes=layout.cache_bytes,
-            window=layout.window,
-            block_size=layout.block_size,
-            chunks=min(work.task.count(layout), self.job.sample_chunks),
-            terms=own | {"libraries": projected - sum(own.values())},
-            facts=work.task.source.describe(),
         )

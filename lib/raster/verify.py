@@ -1,14 +1,13 @@
 """Verification of a raster: what ends a run (`basic`), and a job of its own (`prepare`). The checks are in `checks.py`."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lib.errors import DataError, OutputError, SourceError, VerificationFailed
 from lib.jobs import Custom, RasterJob, VerifyJob
 from lib.memory.proc import process_memory
-from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room, with_probed
+from lib.memory.work import Bench, Room
 from lib.raster import checks, windows
 from lib.raster.block import Buffer
 from lib.raster.carried import read_provenance  # noqa: F401 - `lib.verify` asks each wing for it
@@ -16,6 +15,7 @@ from lib.raster.checks import Subject
 from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
 from lib.raster.operations import Operation, make
 from lib.raster.probe import Growth, undecoded_bytes
+from lib.raster.reading import ReadingWork
 from lib.raster.recompute import BASIC_EDGE, SAMPLE_EDGE
 from lib.raster.sources.dataset import RasterSource, open_raster
 from lib.raster.sources.tables import heavy_places
@@ -98,43 +98,35 @@ def _open_output(path: str) -> RasterSource:
         ) from error
 
 
-@dataclass(slots=True)
-class VerifyWork:
-    """A prepared verification: decodes the whole output in flat memory, and recomputes samples."""
+class VerifyWork(ReadingWork):
+    """A prepared verification: decodes the whole output in flat memory, and recomputes samples.
 
-    job: VerifyJob
-    room: Room
-    subject: Subject
-    _open: ExitStack
-    _opened_bytes: int = field(default_factory=lambda: process_memory().resident_bytes)
-    _held_bytes: int = 0
+    Args:
+        job: what is asked.
+        room: what there is.
+        subject: output, source, and the work that made one of the other.
+        stack: closes them.
+    """
 
-    def __post_init__(self) -> None:
-        """A guess of what libraries hold, before they are measured."""
-        self._held_bytes = _GUESS_BYTES + 2 * (self.subject.source.block_bytes + self.subject.output.block_bytes)
-
-    def close(self) -> None:
-        """Close both."""
-        self._open.close()
+    def __init__(self, job: VerifyJob, room: Room, subject: Subject, stack: ExitStack) -> None:
+        super().__init__(room, job.resources.margin_bytes, stack)
+        self.job, self.subject = job, subject
+        self._opened_bytes = process_memory().resident_bytes
+        # A guess, before it is measured.
+        self._held_bytes = _GUESS_BYTES + 2 * (subject.source.block_bytes + subject.output.block_bytes)
 
     def first(self) -> Plan:
         """The plan by headers; where it does not fit and no block is a danger, measured, so that the limit named is right."""
         plan = self._plan()
         largest = max(self.subject.source.block_bytes, self.subject.output.block_bytes)
         if plan.projected_bytes > self.room.budget_bytes and largest <= self.room.limit_bytes // 4:
-            self._probe()
-            plan = self._plan()
+            return self.look()
         return plan
 
     def look(self) -> Plan:
         """The final plan, by reading where both are heaviest."""
         self._probe()
         return self._plan()
-
-    def smallest(self, **without: Any) -> int:
-        """The smallest limit with other resources, bytes."""
-        margin: int = without.get("margin_bytes", self.job.resources.margin_bytes)
-        return self._plan().smallest_limit_bytes - self.job.resources.margin_bytes + margin
 
     def run(self, bench: Bench) -> Outcome:
         """Every check that can be made; what was counted is the result.
@@ -144,8 +136,7 @@ class VerifyWork:
         """
         subject, basic_only = self.subject, self.job.level == "basic" and self.subject.job is not None
         bench.meter.start(checks.decode_count(subject.output))
-        self._probe()
-        bench.settle(self._plan())
+        bench.settle(self.look())
         checks.structure(subject, bench)
         bench.conclude(Path(self.job.output).name)
         checks.counts(subject, bench)
@@ -187,24 +178,17 @@ class VerifyWork:
         step = checks.decode_window(output.block)
         tiles = windows.count(output.grid.shape, output.block) * len(output.bands)
         own = {
-            "baseline": self.room.baseline_bytes,
-            "opening": max(0, self._opened_bytes - self.room.baseline_bytes),
             "decode buffers": Buffer.bytes(step[0] * step[1], output.dtype),
             "recomputed window": SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL,
             "output index": tiles * _TABLE_BYTES_PER_BLOCK,
-            "margin": self.job.resources.margin_bytes,
         }
-        projected = with_probed(sum(own.values()), self._held_bytes)
-        return Plan(
-            limit_bytes=self.room.limit_bytes,
-            projected_bytes=projected,
-            baseline_bytes=self.room.baseline_bytes,
-            disk_bytes=0,
-            smallest_limit_bytes=projected + BASELINE_SPREAD_BYTES,
+        return self.plan_of(
+            self._opened_bytes,
+            own,
+            self._held_bytes,
             gdal_cache_bytes=TINY_CACHE_BYTES,
             window=step,
             block_size=output.block[0],
             chunks=checks.decode_count(output),
-            terms=own | {"libraries": projected - sum(own.values())},
             facts=self.subject.source.describe(),
         )

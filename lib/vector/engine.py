@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from lib import provenance
@@ -16,6 +17,7 @@ from lib.errors import DataError
 from lib.jobs import VectorJob
 from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
+from lib.space import Space
 from lib.units import MIB
 from lib.vector import ogr, verify
 from lib.vector import plan as planning
@@ -175,14 +177,17 @@ class VectorWork(LayerWork):
     def _settler(self, bench: Bench, tally: Tally) -> Callable[[int | None], None]:
         """What takes the final plan to the bench, once: when the first batches are in the staged file."""
         settled = False
+        features = self._source.facts.features
+        space = Space(bench.staged or Path(), self._source.facts.label)
 
         def after(batch_bytes: int | None) -> None:
             nonlocal settled
+            space.look(tally.read, features)
             if settled:
                 return
             if batch_bytes is not None:
                 self.probe.written(batch_bytes)
-            is_over = batch_bytes is None or tally.read == self._source.facts.features
+            is_over = batch_bytes is None or tally.read == features
             is_seen = tally.kept and self.probe.read_bytes >= _PROBED_BYTES and self.probe.is_steady
             if is_over or is_seen or tally.batches >= _MOST_PROBED:
                 settled = True

@@ -1,5 +1,6 @@
 """What all jobs over layers share: layouts, what was measured with them, and the plan and smallest limit that follow."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ _HARMLESS_BYTES = 16 * MIB
 _NEAR_BYTES = 32 * MIB
 
 
-class LayerWork:
+class LayerWork(ABC):
     """A job over one layer or two, read one after the other.
 
     Attributes:
@@ -56,9 +57,9 @@ class LayerWork:
             return self.look()
         return self.plan_of(batch, batch)
 
+    @abstractmethod
     def look(self) -> Plan:
         """The plan by reading what is heaviest and what comes first; nothing is written."""
-        raise NotImplementedError
 
     def smallest(self, **without: Any) -> int:
         """The smallest limit that would do with other resources, bytes: by what was measured, else by a guess."""
@@ -74,7 +75,7 @@ class LayerWork:
             found.append(planning.smallest_of(other, layout, self.room, reached, freed))
         return max(found)
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - no duty of those who derive
         """Nothing is held open between readings."""
 
     def plan_of(self, reached: int, freed: int, **more: Any) -> Plan:
