@@ -1,5 +1,6 @@
 """Bad sources: each said in one line with its exit code, before anything is written, or as soon as it is met."""
 
+import shlex
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import rasterio
 
 from lib.errors import DataError, MemoryRefused, SourceError, UsageError
+from lib.raster.formats import environment
+from lib.raster.sources.dataset import open_raster
 from tests.raster.conftest import Workshop
 
 Write = Callable[..., Path]
@@ -145,3 +148,21 @@ def test_complex_integers_are_refused_in_words(shop: Workshop) -> None:
         pass
     with pytest.raises(SourceError, match="complex_int16"):
         shop.transform(path)
+
+
+def test_a_container_names_what_it_holds_as_a_shell_takes_it(tmp_path: Path) -> None:
+    """Two raster tables in a GeoPackage: each of the names that the error gives opens."""
+    container = tmp_path / "two tables.gpkg"
+    for name in ("dem", "slope"):
+        with rasterio.open(
+            container, "w", driver="GPKG", width=64, height=64, count=1, dtype="uint8", crs="EPSG:3857",
+            transform=rasterio.Affine(10, 0, 0, 0, -10, 0), raster_table=name, append_subdataset="YES",
+        ) as dataset:  # fmt: skip
+            dataset.write(np.ones((1, 64, 64), "uint8"))
+    with environment(), pytest.raises(SourceError, match="has no bands of its own") as said:
+        open_raster(str(container))
+    names = shlex.split(said.value.hint.removeprefix("name one of what it holds: "))
+    assert [name.rpartition(":")[2] for name in names] == ["dem", "slope"]
+    with environment():
+        for name in names:
+            open_raster(name).close()

@@ -3,6 +3,7 @@
 A file that declares more than it can hold, or whose blocks lie past its end, is told when it is opened, before any work.
 """
 
+import shlex
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from lib.units import format_bytes
 
 # A block costs a TIFF at least its 4 bytes of offset; GDAL's own sparse files take 8 to 12.
 _LEAST_TABLE_BYTES = 4
+_MOST_SHOWN = 20  # of a container's sub-datasets, in an error
 # Each handle decodes by itself there, and GDAL's driver holds no lock; others (netCDF, HDF5) are read by one thread at a time.
 _READ_IN_PARALLEL = frozenset({"GTiff"})
 
@@ -213,8 +215,9 @@ def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
 def _check_bands(dataset: Any, path: str, bands: Sequence[int] | None) -> tuple[int, ...]:
     """The selected bands' numbers, all of them where none are named."""
     if dataset.count == 0:
-        inside = ", ".join(dataset.subdatasets[:3])
-        hint = f"name one of what it holds: {inside}" if inside else "it holds no pixels"
+        inside = [shlex.quote(name) for name in dataset.subdatasets]  # to be pasted into a shell
+        more = f" and {len(inside) - _MOST_SHOWN} more" if len(inside) > _MOST_SHOWN else ""
+        hint = f"name one of what it holds: {' '.join(inside[:_MOST_SHOWN])}{more}" if inside else "it holds no pixels"
         raise SourceError(f"{path} has no bands of its own", hint=hint, path=path)
     selected = tuple(bands or range(1, dataset.count + 1))
     missing = [band for band in selected if not 1 <= band <= dataset.count]
