@@ -67,7 +67,7 @@ def carried(source: Any, bands: Sequence[int], truths: Truths) -> Iterator[Texts
                 stale = [line for line in lines if _is_stale(_key(line), number, variables, truths)]
                 never = [line for line in lines if _key(line).startswith(_NEVER)]
                 kept = [line for line in lines if line not in stale and line not in never]
-                yield Texts(number, None, kept, [_key(line) for line in stale])
+                yield Texts(number, None, kept, [_key(line).rpartition("#")[2] for line in stale])
             elif lines:
                 yield Texts(number, domain, lines, [])
 
