@@ -29,7 +29,8 @@ _NUMPY = {"Int16": "int16", "UInt16": "uint16", "Byte": "uint8"}
 _XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><yaw>12.5</yaw></x:xmpmeta>'
 _TABLE = (
     '<GDALRasterAttributeTable tableType="thematic"><FieldDefn index="0"><Name>Value</Name><Type>0</Type>'
-    '<Usage>5</Usage></FieldDefn><FieldDefn index="1"><Name>Class</Name><Type>2</Type><Usage>2</Usage></FieldDefn><Row index="0"><F>1</F><F>wood</F></Row>'
+    '<Usage>5</Usage></FieldDefn><FieldDefn index="1"><Name>Class</Name><Type>2</Type><Usage>2</Usage>'
+    '</FieldDefn><Row index="0"><F>1</F><F>wood</F></Row>'
     "</GDALRasterAttributeTable>"
 )
 _TAGS = '<Metadata><MDI key="SENSOR">MSI</MDI><MDI key="AREA_OR_POINT">Point</MDI></Metadata>'
@@ -103,8 +104,9 @@ def _vrt(kind: str, dtype: str, bands: int) -> str:
         inner = {
             "numbers": f'<Metadata><MDI key="WAVELENGTH">665</MDI></Metadata><NoDataValue>0</NoDataValue>{_NUMBERS}',
             "colours": f"<ColorInterp>{('Red', 'Green', 'Blue', 'Alpha')[band - 1]}</ColorInterp>",
-            "classes": '<ColorInterp>Palette</ColorInterp><ColorTable><Entry c1="1" c2="2" c3="3" c4="255"/><Entry c1="9" c2="8" c3="7" '
-            f'c4="255"/></ColorTable><CategoryNames><Category>water</Category><Category>wood</Category></CategoryNames>{_TABLE}',
+            "classes": '<ColorInterp>Palette</ColorInterp><ColorTable><Entry c1="1" c2="2" c3="3" c4="255"/>'
+            f'<Entry c1="9" c2="8" c3="7" c4="255"/></ColorTable><CategoryNames><Category>water</Category>'
+            f"<Category>wood</Category></CategoryNames>{_TABLE}",
         }.get(kind, "")
         found += (
             f'<VRTRasterBand dataType="{dtype}" band="{band}">{inner}<SimpleSource><SourceFilename relativeToVRT="1">plain.tif'
