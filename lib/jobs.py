@@ -59,7 +59,13 @@ def _numbers(value: Any) -> Any:
 
 
 def _nodata(value: Any) -> Any:
-    return value.strip().lower() if isinstance(value, str) else value
+    """An integer of up to 64 bits stays one: a float would not hold all its digits."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if not text.removeprefix("-").removeprefix("+").isdigit():
+        return text
+    return int(text) if -(2**63) <= float(text) <= 2**64 else float(text)
 
 
 def _function(value: str) -> str:
@@ -78,7 +84,7 @@ class Copy(_Model):
 
 
 class Normalise(_Model):
-    """`clip(pixel / scale, low, high)`, float32."""
+    """`clip(pixel / scale, low, high)`, float32; float64 of 32- and 64-bit integers and float64."""
 
     name: Literal["normalise"] = "normalise"
     scale: float = knob("what a pixel is divided by", 10000.0, unit="in the raster's units")
@@ -94,7 +100,7 @@ class Normalise(_Model):
 
 
 class Rescale(_Model):
-    """`pixel * multiply + add`, float32."""
+    """`pixel * multiply + add`, float32; float64 of 32- and 64-bit integers and float64."""
 
     name: Literal["rescale"] = "rescale"
     multiply: float = knob("factor", 1.0, unit="no unit")
@@ -166,7 +172,7 @@ class RasterJob(_Work):
     block_size: int | None = knob(
         "edge of an output tile", None, unit="pixels", unset="planned, 512 where it fits", ge=16, multiple_of=16
     )
-    nodata: Annotated[float | Literal["nan"] | None, BeforeValidator(_nodata)] = knob(
+    nodata: Annotated[int | float | Literal["nan"] | None, BeforeValidator(_nodata)] = knob(
         "nodata value of the output, a number or nan", None, unset="the source's for copy, else nan"
     )
     verify: Verify = _VERIFY

@@ -23,6 +23,7 @@ from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputErr
 
 _OWNER = "owner"
 _ASIDE = "replaced"
+_BESIDE = "beside"
 # What a former file at the destination leaves beside it: readers would take it for the new file's.
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".msk.ovr")
 # SQLite would replay these into the new database.
@@ -50,25 +51,28 @@ class Staging:
         """Move the staged file to the destination: fsync, mode, rename, fsync of the folder.
 
         Sidecars of a file that is replaced go first, into the staging folder: after the rename they would speak of the new
-        one. Where the rename fails, or we are killed before it, they come back.
+        one. Those that were staged beside the file come next, and the file last: all together is not atomic. Where the rename
+        fails, or we are killed before it, the new ones go and the old ones come back.
 
         Returns:
             The size of what was published, bytes.
 
         Raises:
             OutputError: where the staged file is gone or the disk refuses.
-            DestinationError: where somebody else created the destination meanwhile.
+            DestinationError: where somebody else created the destination meanwhile, or a sidecar of it is in the way.
         """
         try:
-            with self.path.open("r+b") as staged:
-                os.fchmod(staged.fileno(), _mode(self.destination))
-                os.fsync(staged.fileno())
-                size = os.fstat(staged.fileno()).st_size
+            size = self._to_disk(self.path, _mode(self.destination))
             _check_not_live(self.destination)
-            if self.overwrite:
-                self._replace()
-            else:
-                _rename_new(self.path, self.destination)
+            try:
+                self._place_sidecars()
+                if self.overwrite:
+                    self.path.replace(self.destination)
+                else:
+                    _rename_new(self.path, self.destination)
+            except OSError:
+                _bring_back(self.folder)
+                raise
             _sync(self.destination.parent)
         except FileExistsError as error:
             raise DestinationError(f"destination {self.destination} appeared while the job ran") from error
@@ -78,27 +82,61 @@ class Staging:
             ) from error
         return size
 
-    def _replace(self) -> None:
-        if beside := sidecars(self.destination):
+    def _to_disk(self, path: Path, mode: int) -> int:
+        """Bring a staged file to the disk with the mode that it will have; its size in bytes."""
+        with path.open("r+b") as staged:
+            os.fchmod(staged.fileno(), mode)
+            os.fsync(staged.fileno())
+            return os.fstat(staged.fileno()).st_size
+
+    def _place_sidecars(self) -> None:
+        if not self.overwrite and os.path.lexists(self.destination):
+            raise FileExistsError(self.destination)
+        old, new = sidecars(self.destination), sidecars(self.path)
+        if self.overwrite and old:
             aside = self.folder / _ASIDE
             aside.mkdir(exist_ok=True)
-            for sidecar in beside:
+            for sidecar in old:
                 sidecar.rename(aside / sidecar.name)
+        elif new and old:
+            raise DestinationError(
+                f"{old[0]} is in the way: it would be read along with the output", hint="move it away"
+            )
+        if new:
+            beside = self.folder / _BESIDE  # says, after a kill, that what is at the destination is ours
+            beside.mkdir(exist_ok=True)
+            for sidecar in new:
+                self._to_disk(sidecar, _mode(self.destination))
+                staged = sidecar.rename(beside / sidecar.name)
+                _link_or_copy(staged, self.destination.with_name(sidecar.name))
+        if old or new:
             _sync(self.destination.parent)
-        try:
-            self.path.replace(self.destination)
-        except OSError:
-            _bring_back(self.folder)
-            raise
+
+
+def _link_or_copy(file: Path, to: Path) -> None:
+    try:
+        os.link(file, to)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copy(file, to)
 
 
 def _bring_back(folder: Path) -> None:
-    """Put a destination's sidecars back, where its file was not replaced: what was staged is still there."""
+    """Where a destination was not replaced (what was staged is still there), undo what was done to its sidecars."""
     name = folder.name.removeprefix(".").removesuffix(".swath")
-    if (folder / _ASIDE).is_dir() and (folder / name).exists():
-        for sidecar in (folder / _ASIDE).iterdir():
-            if not (there := folder.parent / sidecar.name).exists():
-                sidecar.rename(there)
+    staged, destination = folder / name, folder.parent / name
+    if not staged.exists() or (destination.exists() and destination.samefile(staged)):
+        return
+    for placed in _entries(folder / _BESIDE):
+        (folder.parent / placed.name).unlink(missing_ok=True)
+    for sidecar in _entries(folder / _ASIDE):
+        if not (there := folder.parent / sidecar.name).exists():
+            sidecar.rename(there)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _sync(folder: Path) -> None:

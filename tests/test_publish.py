@@ -1,5 +1,6 @@
 """The publisher: one writer per destination, whole files or none, nobody else's work swept."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,6 +165,74 @@ def test_a_kill_before_the_rename_brings_the_sidecars_back(was_replaced: bool, s
             pass
     assert destination.with_name("out.tif.msk").exists() is not was_replaced
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("links", [False, True])
+def test_a_staged_sidecar_is_published_beside(
+    overwrite: bool, links: bool, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sidecar that was staged beside the file stands beside it afterwards, with its mode; a former one is gone."""
+    if not links:
+        monkeypatch.setattr(os, "link", _no_links)
+    beside = destination.with_name("out.tif.aux.xml")
+    if overwrite:
+        destination.write_bytes(b"old")
+        destination.chmod(0o604)
+        beside.write_bytes(b"old")
+    with staging(destination, overwrite=overwrite) as staged:
+        staged.path.write_bytes(b"new")
+        staged.path.with_name("out.tif.aux.xml").write_bytes(b"beside")
+        assert staged.publish() == 3
+    assert (destination.read_bytes(), beside.read_bytes()) == (b"new", b"beside")
+    assert stat.S_IMODE(beside.stat().st_mode) == stat.S_IMODE(destination.stat().st_mode)
+    assert sorted(destination.parent.iterdir()) == [destination, beside]
+
+
+def _no_links(*_: Any, **__: Any) -> None:
+    raise OSError(errno.EPERM, "a file system without hard links")
+
+
+def test_a_sidecar_in_the_way_is_not_replaced_unasked(destination: Path) -> None:
+    """Without overwrite, a sidecar that is there without its file stays, and nothing is published."""
+    beside = destination.with_name("out.tif.aux.xml")
+    beside.write_bytes(b"theirs")
+    with staging(destination, overwrite=False) as staged:
+        staged.path.write_bytes(b"new")
+        staged.path.with_name("out.tif.aux.xml").write_bytes(b"ours")
+        with pytest.raises(DestinationError, match=r"out\.tif\.aux\.xml is in the way"):
+            staged.publish()
+    assert beside.read_bytes() == b"theirs"
+    assert not destination.exists()
+
+
+@pytest.mark.parametrize("had_one", [False, True])
+def test_a_replace_that_fails_takes_its_own_sidecar_back(had_one: bool, destination: Path) -> None:
+    """Where the file cannot be renamed, its sidecar goes again, and a former one is back."""
+    beside = destination.with_name("out.tif.aux.xml")
+    if had_one:
+        beside.write_bytes(b"old")
+    destination.mkdir()  # a file cannot take a folder's place
+    with staging(destination, overwrite=True) as staged:
+        staged.path.write_bytes(b"new")
+        staged.path.with_name("out.tif.aux.xml").write_bytes(b"beside")
+        with pytest.raises(OutputError, match="Is a directory"):
+            staged.publish()
+    assert (beside.read_bytes() if beside.exists() else None) == (b"old" if had_one else None)
+
+
+@pytest.mark.parametrize("was_published", [False, True])
+def test_a_kill_before_the_rename_takes_the_new_sidecar_back(was_published: bool, destination: Path) -> None:
+    """A sidecar that a killed publisher had placed goes, unless its file had come, too: by a link whose other end still stood."""
+    folder, beside = _killed(destination), destination.with_name("out.tif.aux.xml")
+    (folder / "beside").mkdir()
+    (folder / "beside" / beside.name).write_bytes(b"beside")
+    beside.write_bytes(b"beside")
+    if was_published:
+        os.link(folder / "out.tif", destination)
+    with staging(destination, overwrite=True):
+        pass
+    assert beside.exists() is was_published
 
 
 def test_a_link_is_replaced_and_not_what_it_points_to(destination: Path, tmp_path: Path) -> None:

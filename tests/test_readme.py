@@ -17,6 +17,7 @@ from shapely.geometry import box
 
 from flows.flags import flag_table
 from lib.settings import Settings, load_settings
+from tests.raster.matrix import as_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -79,6 +80,12 @@ def test_the_table_of_flags_is_the_models_own() -> None:
     """Between its two marks the README has what `flag_table` makes of the knobs: paste that where this fails."""
     (table,) = re.findall(r"<!-- flags: .*? -->\n\n(.*?)\n\n<!-- end of flags -->", README, re.DOTALL)
     assert table == flag_table()
+
+
+def test_the_table_of_what_a_raster_keeps_is_the_tests_own() -> None:
+    """Between its two marks the README has what `as_markdown` makes of the matrix that is tested: paste that where this fails."""
+    (table,) = re.findall(r"<!-- matrix: .*? -->\n\n(.*?)\n\n<!-- end of matrix -->", README, re.DOTALL)
+    assert table == as_markdown()
 
 
 def test_the_make_targets_exist() -> None:

@@ -34,10 +34,9 @@ class Attempt:
         trim()
         self._opened = process_memory().resident_bytes
         growth = Growth()
-        self._writer = gtiff.create(staged, task.job, task.source, task.operation.outputs, layout.block_size)
-        self._writer_bytes = max(
-            growth.bytes(), task.writer_guess()
-        )  # no less than what a refusal beforehand counts with
+        self._writer = gtiff.create(staged, task.job, task.source, task.operation.outputs, layout)
+        # No less than what a refusal beforehand counts with.
+        self._writer_bytes = max(growth.bytes(), task.writer_guess())
         self._workers = task.workers(layout._replace(threads=1, readers=1))
         self._chunks, self._count = task.chunks(layout), task.count(layout)
         self._space = Space(staged, task.job.label)

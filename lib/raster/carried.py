@@ -1,10 +1,11 @@
 """What an output takes over from its source beside pixels: georeferencing, tags, colours, scales; and its provenance.
 
-All of it is written before the first pixel, so that a TIFF's directory stands in front of its data. What would be stale
-in the output is not carried: statistics, colour tables, structure, and units of values that the operation has changed.
+All of it is written before the first pixel, so that a TIFF's directory stands in front of its data. What a TIFF cannot hold (some
+CRSs, names of classes) GDAL puts into an `.aux.xml` beside it, which is published with it. What would be false of the output
+is not carried, and said (`not_carried`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,18 @@ from rasterio.enums import ColorInterp
 from lib import provenance
 from lib.errors import SourceError
 from lib.jobs import RasterJob
+from lib.raster import gdal, tags
 from lib.raster.faults import writing
 from lib.raster.formats import read_tags
 from lib.raster.operations.base import Linear, Outputs
 from lib.raster.sources.dataset import RasterSource
 
-# Written by GDAL itself from other things, or true of the source's file only.
-_OWN_NAMESPACES = frozenset(
-    {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "RPC", "TIFF", "COLOR_PROFILE", "OVR"}
-)
-# NODATA_VALUES would mask the output by the source's values; TIFFTAG_MINSAMPLEVALUE is a statistic.
-_STALE_TAGS = (
-    "STATISTICS_",
-    "NODATA_VALUES",
-    "TIFFTAG_MINSAMPLEVALUE",
-    "TIFFTAG_MAXSAMPLEVALUE",
-    "SWATH_",
-    "SourceColorInterp",
-)
+EXACT_DTYPES = frozenset({"int64", "uint64"})  # whose nodata rasterio would write as a float
 # A TIFF's tag takes 65,535 numbers, six of each. GDAL would put more into a file beside the output.
 _MOST_POINTS = 65_535 // 6
+_PALETTE_DTYPES = frozenset({"uint8", "uint16"})  # which a TIFF's colour table is of
+_NAMED_TAGS = 4
+WINDOW_TAG = "SWATH_WINDOW"
 
 
 def check_points(points: int, label: str) -> None:
@@ -48,7 +41,7 @@ def check_points(points: int, label: str) -> None:
         )
 
 
-def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs) -> None:
+def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, chunk: Sequence[int] = ()) -> None:
     """Write to a new output what it takes over from the source, and where it comes from.
 
     Args:
@@ -56,11 +49,19 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs) -
         output: the open output, nothing written yet.
         job: the work.
         outputs: what its operation makes of bands.
+        chunk: height and width of the windows that are read, and bands at once, where pixels depend on them (VRT).
     """
     dataset, bands = source.dataset, source.bands
     with writing(job.destination):
-        _carry_tags(dataset, output, bands)
-        output.update_tags(**provenance.texts(job))
+        if outputs.nodata is not None and outputs.dtype.name in EXACT_DTYPES:
+            gdal.set_nodata_64(output, int(outputs.nodata))
+        if not source.grid.points:
+            gdal.carry_epoch(dataset, output)
+        for number, domain, lines, _ in tags.carried(dataset, bands, truths(source, outputs)):
+            if lines:
+                gdal.set_texts(output, number, domain, lines)
+        said = provenance.texts(job) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
+        output.update_tags(**said)
         if dataset.rpcs:
             output.rpcs = dataset.rpcs
         for number, band in enumerate(bands, 1):
@@ -68,51 +69,116 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs) -
                 output.set_band_description(number, dataset.descriptions[band - 1])
         _carry_colours(dataset, output, bands, outputs)
         _carry_scales(dataset, output, bands, outputs)
+        _carry_classes(source, output, outputs)
 
 
-def _carry_tags(source: Any, output: Any, bands: Sequence[int]) -> None:
-    for number, namespace, tags in _tags(source, bands):
-        output.update_tags(number, ns=namespace, **tags)
+def truths(source: RasterSource, outputs: Outputs) -> tags.Truths:
+    """What of the source stays true."""
+    same = outputs.line == Linear()
+    units = tuple(_keeps_unit(source.dataset, band, outputs.line) for band in source.bands)
+    return tags.Truths(outputs.keeps_colours and not outputs.fills, same, units, outputs.keeps_colours)
 
 
-def _tags(source: Any, bands: Sequence[int]) -> Iterator[tuple[int, str | None, dict[str, str]]]:
-    """What is carried, by the output's band number (0: the dataset) and namespace."""
-    for number, band in enumerate([0, *bands]):
-        for namespace in [None, *_plain(source.tag_namespaces(band))]:
-            tags = _fresh(source.tags(band, ns=namespace) if namespace else source.tags(band))
-            if tags:
-                yield number, namespace, tags
+def carried_bytes(source: RasterSource, outputs: Outputs) -> int:
+    """Size of the texts that `carry` would write, bytes."""
+    found = tags.carried(source.dataset, source.bands, truths(source, outputs))
+    return sum(len(line) for each in found for line in each.lines)
 
 
 def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
-    """What a copy does not keep of its source, in words; of other operations' results it would not be true."""
-    bits = {source.dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS") for band in source.bands} - {None}
-    if not bits or not outputs.keeps_colours:
+    """What an output does not keep of its source, in words: what it cannot hold, and what would no longer be true."""
+    name, dataset, bands = Path(source.path).name, source.dataset, source.bands
+    said = []
+    if outputs.keeps_colours:
+        said += _not_held(name, source, outputs)
+    else:
+        lost = [what for what, is_there in _of_values(source).items() if is_there]
+        if lost:
+            said.append(f"{name}: its {', '.join(lost)} would be wrong of the values written: not kept")
+    dropped = list(
+        dict.fromkeys(key for each in tags.carried(dataset, bands, truths(source, outputs)) for key in each.dropped)
+    )
+    if dropped:
+        more = f" and {len(dropped) - _NAMED_TAGS} more" if len(dropped) > _NAMED_TAGS else ""
+        said.append(f"{name}: tags that the output makes untrue are not kept: {', '.join(dropped[:_NAMED_TAGS])}{more}")
+    lost_units = [
+        dataset.units[band - 1]
+        for band in bands
+        if dataset.units[band - 1] and not _keeps_unit(dataset, band, outputs.line)
+    ]
+    if lost_units:
+        said.append(
+            f"{name}: the unit of changed values is not known: {', '.join(dict.fromkeys(lost_units))} is not kept"
+        )
+    if headers := tags.unknown_domains(dataset, bands):
+        said.append(f"{name}: the fields of its {', '.join(headers)} header are not kept as tags")
+    return said
+
+
+def _not_held(name: str, source: RasterSource, outputs: Outputs) -> list[str]:
+    """What a copy cannot hold."""
+    said, dataset, bits = [], source.dataset, 8 * outputs.dtype.itemsize
+    found = {dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS") for band in source.bands} - {None}
+    if found:
+        said.append(f"{name}: its pixels have {', '.join(sorted(found))} bits, the output's {bits}: NBITS is not kept")
+    if source.is_mixed:
+        kinds = ", ".join(dict.fromkeys(source.dtypes))
+        said.append(f"{name}: its bands of {kinds} are written as {outputs.dtype}, which holds each of their pixels")
+    if _has_palette(dataset, source.bands) and not _keeps_palette(dataset, source.bands, outputs):
+        said.append(f"{name}: a GeoTIFF has a colour table of a single band of 8 or 16 bits only: it is not kept")
+    if source.validity.alpha_hidden:
+        said.append(f"{name}: alpha masks nothing where it stands among these bands: a mask band does so in its place")
+    return said
+
+
+def in_sidecar(output: Path, source: RasterSource, outputs: Outputs) -> list[str]:
+    """What stands in a file beside the output, in words; nothing where there is none."""
+    beside = output.with_name(f"{output.name}.aux.xml")
+    if not beside.exists():
         return []
-    name = Path(source.path).name
+    named = outputs.keeps_colours and any(gdal.category_names(source.dataset, band) for band in source.bands)
+    text = beside.read_bytes()
+    what = ["its CRS"] * (b"<SRS" in text) + ["the names of its classes"] * named
     return [
-        f"{name}: its pixels have {', '.join(sorted(bits))} bits, the output's {8 * outputs.dtype.itemsize}: NBITS is not kept"
+        f"{beside.name} beside {output.name} holds {' and '.join(what) or 'what a GeoTIFF cannot'}: keep both together"
     ]
 
 
-def carried_bytes(source: Any, bands: Sequence[int]) -> int:
-    """Size of the tags that `carry` would write, bytes."""
-    return sum(len(text.encode()) for _, _, tags in _tags(source, bands) for each in tags.items() for text in each)
+def _of_values(source: RasterSource) -> dict[str, bool]:
+    """What speaks of the values of pixels as they were, in words, and whether the source has it."""
+    dataset, bands = source.dataset, source.bands
+    return {
+        "colour table": _has_palette(dataset, bands),
+        "names of classes": any(gdal.category_names(dataset, band) for band in bands),
+        "attribute table": any(gdal.attribute_rows(dataset, band) for band in bands),
+        "colour profile": "COLOR_PROFILE" in dataset.tag_namespaces(),
+    }
 
 
-def _plain(namespaces: Sequence[str]) -> list[str]:
-    return [name for name in namespaces if name and name not in _OWN_NAMESPACES and ":" not in name]
+def _has_palette(dataset: Any, bands: Sequence[int]) -> bool:
+    return any(dataset.colorinterp[band - 1] == ColorInterp.palette for band in bands)
 
 
-def _fresh(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in tags.items() if not key.startswith(_STALE_TAGS)}
+def _keeps_palette(dataset: Any, bands: Sequence[int], outputs: Outputs) -> bool:
+    """Whether a TIFF can hold it: one table, of one band."""
+    held = outputs.keeps_colours and len(bands) == 1 and outputs.dtype.name in _PALETTE_DTYPES
+    return held and _has_palette(dataset, bands)
+
+
+def _carry_classes(source: RasterSource, output: Any, outputs: Outputs) -> None:
+    """Names of classes and attribute tables."""
+    if not outputs.keeps_colours:
+        return
+    for number, band in enumerate(source.bands, 1):
+        if names := gdal.category_names(source.dataset, band):
+            gdal.set_category_names(output, number, names)
+        if gdal.attribute_rows(source.dataset, band):
+            gdal.carry_attribute_table(source.dataset, band, output, number)
 
 
 def _carry_colours(source: Any, output: Any, bands: Sequence[int], outputs: Outputs) -> None:
     wanted = [source.colorinterp[band - 1] for band in bands]
-    if (
-        outputs.keeps_colours and len(bands) == 1 and wanted[0] == ColorInterp.palette
-    ):  # a TIFF holds one table, of one band
+    if _keeps_palette(source, bands, outputs):
         output.write_colormap(1, source.colormap(bands[0]))
     else:  # indexes into a colour table are plain values once they are transformed
         wanted = [ColorInterp.gray if each == ColorInterp.palette else each for each in wanted]
@@ -120,14 +186,24 @@ def _carry_colours(source: Any, output: Any, bands: Sequence[int], outputs: Outp
         output.colorinterp = wanted
 
 
+def _line(source: Any, band: int, line: Linear | None) -> Linear | None:
+    """How a band's values follow from the source's: alpha is carried as it is."""
+    return Linear() if source.colorinterp[band - 1] == ColorInterp.alpha else line
+
+
+def _keeps_unit(source: Any, band: int, line: Linear | None) -> bool:
+    scaled = (source.scales[band - 1], source.offsets[band - 1]) != (1.0, 0.0)
+    line = _line(source, band, line)
+    return line is not None and (scaled or line == Linear())
+
+
 def _carry_scales(source: Any, output: Any, bands: Sequence[int], outputs: Outputs) -> None:
     scales, offsets, units = [], [], []
     for band in bands:
-        line = Linear() if source.colorinterp[band - 1] == ColorInterp.alpha else outputs.line
+        line = _line(source, band, outputs.line)
         scale, offset = source.scales[band - 1], source.offsets[band - 1]
         scaled = (scale, offset) != (1.0, 0.0)
-        kept = line is not None and (scaled or line == Linear())
-        units.append(source.units[band - 1] if kept else None)
+        units.append(source.units[band - 1] if _keeps_unit(source, band, outputs.line) else None)
         scales.append(scale / line.factor if line and scaled else 1.0)
         offsets.append(offset - line.shift * scale / line.factor if line and scaled else 0.0)
     if any(scale != 1.0 for scale in scales) or any(offset != 0.0 for offset in offsets):
@@ -143,3 +219,12 @@ def read_provenance(path: str | Path) -> dict[str, Any] | None:
     """
     record = provenance.job_in(read_tags(path), "raster")
     return None if record is None else record | {"destination": str(path)}
+
+
+def chunk_of(output: Any) -> tuple[int, int, int] | None:
+    """Height, width and bands of the chunks that an output was made by, where it says so."""
+    try:
+        height, width, bands = map(int, output.tags().get(WINDOW_TAG, "").split(","))
+    except ValueError:
+        return None
+    return height, width, bands

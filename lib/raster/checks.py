@@ -15,8 +15,9 @@ from rasterio.errors import CRSError
 from lib.errors import DataError, OutputError
 from lib.jobs import RasterJob
 from lib.memory.work import Bench
-from lib.raster import windows
+from lib.raster import gdal, windows
 from lib.raster.block import Buffer
+from lib.raster.carried import chunk_of
 from lib.raster.operations import Operation
 from lib.raster.recompute import differences
 from lib.raster.sources.dataset import RasterSource
@@ -44,6 +45,14 @@ class Subject:
     operation: Operation | None
     expected: dict[str, Any]
     result: dict[str, Any] | None
+
+    @property
+    def chunk(self) -> tuple[int, int, int] | None:
+        """Height, width and bands of the chunks that the job read, by its plan or its output's own words."""
+        if "window" in self.expected and "bands_at_once" in self.expected:
+            height, width = self.expected["window"]
+            return height, width, self.expected["bands_at_once"]
+        return chunk_of(self.output.dataset)
 
 
 def decode_window(block: tuple[int, int]) -> tuple[int, int]:
@@ -76,8 +85,9 @@ def structure(subject: Subject, bench: Bench) -> None:
         for name in found
         if name in expected and found[name] != expected[name]
     ]
-    if "nodata" in expected and not _same_number(output.dataset.nodata, expected["nodata"]):
-        wrong.append(f"nodata is {output.dataset.nodata}, not {expected['nodata']}")
+    nodata = gdal.nodatavals(output.dataset)[0]
+    if "nodata" in expected and not _same_number(nodata, expected["nodata"]):
+        wrong.append(f"nodata is {nodata}, not {expected['nodata']}")
     wrong += _grid_differs(output.grid.describe(), expected)
     detail = "; ".join(wrong) or f"{found['width']} x {found['height']}, {found['count']} bands of {found['dtype']}"
     bench.check("structure", not wrong, detail)
@@ -86,7 +96,7 @@ def structure(subject: Subject, bench: Bench) -> None:
 def _same_number(found: float | None, expected: float | str | None) -> bool:
     if found is None or expected is None:
         return found is None and expected is None
-    return found == float(expected) or (math.isnan(found) and math.isnan(float(expected)))
+    return math.isnan(found) if expected == "nan" else found == expected
 
 
 def _grid_differs(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
@@ -182,8 +192,6 @@ def recomputed(subject: Subject, bench: Bench, edge: int, most: int) -> int:
     """Hold sampled windows against the source recomputed; how many windows there were."""
     if subject.job is None or "bands" not in subject.expected:
         return 0
-    places, wrong = differences(
-        subject.output, subject.source, subject.operation, subject.expected.get("window"), edge, most
-    )
+    places, wrong = differences(subject.output, subject.source, subject.operation, subject.chunk, edge, most)
     bench.check("recomputed windows", not wrong, wrong or f"{len(places)} windows of up to {edge} x {edge} pixels")
     return len(places)

@@ -16,7 +16,7 @@ from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.raster import verify
 from lib.raster.attempt import Attempt
-from lib.raster.carried import check_points, not_carried
+from lib.raster.carried import check_points, in_sidecar, not_carried
 from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
 from lib.raster.layout import Layout
 from lib.raster.operations import make
@@ -133,8 +133,13 @@ class RasterWork:
         verify.basic(
             str(bench.staged), self.task.source, self.task.job, self.task.operation, plan.expected, bench, result=result
         )
-        warnings = tuple(not_carried(self.task.source, self.task.operation.outputs))
-        return Outcome(result=result, checks=tuple(bench.checks), warnings=warnings, driver="GTiff")
+        source, outputs = self.task.source, self.task.operation.outputs
+        warnings = [
+            *not_carried(source, outputs),
+            *in_sidecar(bench.staged, source, outputs),
+            *self.task.rounding(),
+        ]
+        return Outcome(result=result, checks=tuple(bench.checks), warnings=tuple(warnings), driver="GTiff")
 
     def _transform(self, bench: Bench, staged: Path) -> tuple[dict[str, Any], Plan]:
         choices = self._planner.choices(self._held)

@@ -96,7 +96,8 @@ def open_output(path: Path, profile: dict[str, Any], options: dict[str, Any]) ->
     """
     with writing(str(path)):
         # GDAL would first open what a former attempt left there, to find its sidecars: 7 MiB where it has a CRS.
-        path.unlink(missing_ok=True)
+        for former in (path, path.with_name(f"{path.name}.aux.xml")):
+            former.unlink(missing_ok=True)
         dataset = rasterio.open(path, "w", driver="GTiff", **profile, **options)
     try:
         yield dataset

@@ -1,9 +1,11 @@
 """The plain path: what a window of the output must be, computed anew from the source, without the engine's code.
 
-Whole windows through rasterio's own masked read and each operation's `reference`. A user's function is not called again (it may
-depend on the window's place or size): of its result only nodata is compared.
+Whole windows through rasterio's own reads of pixels and masks, and each operation's `reference`. A user's function is not called
+again (it may depend on the window's place or size): of its result only nodata is compared.
 """
 
+import math
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -29,7 +31,7 @@ def differences(
     output: RasterSource,
     source: RasterSource,
     operation: Operation | None,
-    job_window: tuple[int, int] | None,
+    chunk: tuple[int, int, int] | None,
     edge: int,
     most: int,
 ) -> tuple[list[Window], str]:
@@ -39,7 +41,7 @@ def differences(
         output: the open output.
         source: the open source, with the bands in the output's order.
         operation: the work's; None: only what was not valid is compared.
-        job_window: `(height, width)` of the windows that the job read, where known.
+        chunk: height, width and bands of the chunks that the job read, where known.
         edge: of a window, pixels.
         most: how many windows.
 
@@ -49,38 +51,71 @@ def differences(
     shape = output.grid.shape
     places = sorted(windows.sample(shape, edge, most, _SEED))
     buffer, [reader] = Buffer(min(edge, shape[0]) * min(edge, shape[1]), output.dtype), output.readers(1)
-    # A warped VRT read in other windows gives other pixels (FACTS): it is read as the job did.
-    step = job_window if source.dataset.driver == "VRT" else None
-    for window in places:
+    reference = _Reference(source, chunk if source.dataset.driver == "VRT" else None)
+    for window in sorted(map(reference.within, places)):
         for i in windows.evenly(len(source.bands), _MOST_BANDS):
             found = reader.read(window, (i + 1,), 0, buffer.block(window, (i + 1,)))
             lost = np.zeros(found.pixels.shape[1:], np.bool_) if found.all_valid else ~found.valid[0]
-            raw, mask = _masked(source, source.bands[i], window, step)
+            raw, mask = reference.read(i, window)
             if wrong := _differs(found.pixels[0], lost, raw, mask, operation, source.bands[i] == source.validity.alpha):
                 return places, f"band {i + 1}, {window}: {wrong}"
     return places, ""
 
 
-def _masked(
-    source: RasterSource, band: int, window: Window, step: tuple[int, int] | None
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A band's pixels and where they are nodata, by rasterio's masked read; NaN is nodata too."""
-    whole = window if step is None else _around(window, step, source.grid.shape)
-    fetch = partial(source.dataset.read, band, window=whole.ranges, masked=True, out_dtype=source.dtype)
-    masked = read(fetch, source.path, window)
-    rows, columns = (slice(a - b, a - b + n) for a, b, n in zip(window[:2], whole[:2], window[2:], strict=True))
-    raw, mask = masked.data[rows, columns], np.ma.getmaskarray(masked)[rows, columns]
-    return raw, (mask | np.isnan(raw) if raw.dtype.kind == "f" else mask)
+@dataclass(slots=True)
+class _Reference:
+    """Reads the source by rasterio alone; a VRT in the very windows and groups of bands that the job read.
 
+    A warped one gives other pixels in others (FACTS).
+    """
 
-def _around(window: Window, step: tuple[int, int], shape: tuple[int, int]) -> Window:
-    """The job's windows that a window lies in, as one."""
-    low = [at // each * each for at, each in zip(window[:2], step, strict=True)]
-    high = [
-        min(-(-(at + length) // each) * each, most)
-        for at, length, each, most in zip(window[:2], window[2:], step, shape, strict=True)
-    ]
-    return Window(low[0], low[1], high[0] - low[0], high[1] - low[1])
+    source: RasterSource
+    chunk: tuple[int, int, int] | None
+    _place: Any = None
+    _pixels: Any = field(default=None, repr=False)
+    _masks: dict[int, Any] = field(default_factory=dict, repr=False)
+
+    def within(self, window: Window) -> Window:
+        """The part of a window that lies in one chunk."""
+        if self.chunk is None:
+            return window
+        (top, bottom), (left, right) = (
+            (max(low, (high - 1) // step * step), high)
+            for (low, high), step in zip(window.ranges, self.chunk[:2], strict=True)
+        )
+        return Window(top, left, bottom - top, right - left)
+
+    def read(self, index: int, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of the selected band at an index and where they are nodata, as GDAL's mask says; NaN is nodata too."""
+        source, whole, at_once = self.source, window, 1
+        if self.chunk is not None:
+            height, width, at_once = self.chunk
+            whole = windows.containing(source.grid.shape, (height, width), window)
+        first = index // at_once * at_once
+        group = source.bands[first : first + at_once]
+        if self._place != (whole, group):
+            self._pixels = None  # before the next takes its room
+            self._masks.clear()
+            self._pixels = read(partial(self._fetch, group, whole), source.path, window)
+            self._place = whole, group
+        rows, columns = (slice(a - b, a - b + n) for a, b, n in zip(window[:2], whole[:2], window[2:], strict=True))
+        pixels = self._pixels[index - first][rows, columns]
+        hidden = self._mask(source.bands[index], whole)[rows, columns] == 0
+        if source.validity.alpha_hidden and source.bands[index] == source.validity.alpha:
+            hidden = pixels == 0
+        return pixels, (hidden | np.isnan(pixels) if pixels.dtype.kind == "f" else hidden)
+
+    def _fetch(self, group: tuple[int, ...], window: Window) -> Any:
+        dataset, dtype = self.source.dataset, self.source.dtype
+        if self.source.is_mixed:
+            return [dataset.read(band, window=window.ranges, out_dtype=dtype) for band in group]
+        return dataset.read(group, window=window.ranges)
+
+    def _mask(self, band: int, window: Window) -> Any:
+        if band not in self._masks:
+            fetch = partial(self.source.dataset.read_masks, band, window=window.ranges)
+            self._masks[band] = read(fetch, self.source.path, window)
+        return self._masks[band]
 
 
 def _differs(
@@ -117,7 +152,7 @@ def _same(found: NDArray[Any], wanted: NDArray[Any], tolerance: float) -> NDArra
 def _moved(found: NDArray[Any], wanted: NDArray[Any], outputs: Outputs) -> NDArray[np.bool_]:
     """Where a valid result would have been read as nodata, and stands on its nearest neighbour that is not."""
     same = np.zeros(found.shape, np.bool_)
-    if outputs.nodata is not None and outputs.fills and not np.isnan(outputs.nodata):
+    if outputs.nodata is not None and outputs.fills and not math.isnan(outputs.nodata):
         moved = wanted.copy()
         nudge_off_nodata(moved, outputs.nodata, outputs.highest, same)
         np.logical_and(moved == found, moved != wanted, out=same)

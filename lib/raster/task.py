@@ -35,6 +35,7 @@ class Task:
 
     def __init__(self, job: RasterJob, source: RasterSource, operation: Operation) -> None:
         self.job, self.source, self.operation = job, source, operation
+        self._operations = [operation]  # of all workers
 
     @functools.cached_property
     def facts(self) -> Facts:
@@ -63,10 +64,12 @@ class Task:
     def workers(self, layout: Layout) -> list[Worker]:
         """Workers with buffers, and readers as far as they have their own."""
         readers = self.source.readers(layout.readers)
+        while len(self._operations) < layout.threads:
+            self._operations.append(make(self.job, self.source))
         return [
             Worker(
                 readers[i % layout.readers],
-                self.operation if i == 0 else make(self.job, self.source),
+                self._operations[i],
                 TileEncoder(gtiff.encoding(self.job, self.operation.outputs.dtype, layout.block_size)),
                 layout,
                 self.source.bands,
@@ -75,6 +78,12 @@ class Task:
                 self.source.grid.shape,
             )
             for i in range(layout.threads)
+        ]
+
+    def rounding(self) -> list[str]:
+        """What the workers have rounded, in words."""
+        return [
+            f"{self.job.label}: {each}" for each in dict.fromkeys(each.rounded for each in self._operations) if each
         ]
 
     def chunks(self, layout: Layout) -> Iterator[Chunk]:
@@ -103,7 +112,7 @@ class Task:
 
     def writer_guess(self) -> int:
         """What making the output's skeleton takes at least; texts come in many copies until they are in the file."""
-        return _WRITER_BYTES + _TEXT_COPIES * carried_bytes(self.source.dataset, self.source.bands)
+        return _WRITER_BYTES + _TEXT_COPIES * carried_bytes(self.source, self.operation.outputs)
 
     def look_at_places(self, worker: Worker, layout: Layout) -> int:
         """Read the windows where the source is heaviest; how many bytes were decoded."""

@@ -5,7 +5,8 @@ the pixels that were read tell themselves; else the mask is read.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
 
-# Of 64 bits rasterio reads nodata as a float, and writes it with 15 digits: -2**63 comes back as -9.
-MOST_EXACT = 10**15
+from lib.raster import gdal
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,34 +23,49 @@ class Validity:
 
     Attributes:
         nodata: the value of each band by which GDAL masks it, None where it masks by something else or by nothing.
+        dtypes: of each band, in which it is compared; pixels may be read as a wider one.
         masked: numbers of bands whose mask must be read.
         shared: that mask is one for all bands of the dataset.
         alpha: the alpha band's number, None where there is none.
         masks_by_alpha: GDAL's mask is that band.
+        alpha_hidden: it is hidden where it is 0 itself, as a mask band will have it.
     """
 
-    nodata: tuple[float | None, ...]
+    nodata: tuple[int | float | None, ...]
+    dtypes: tuple[np.dtype[Any], ...]
     masked: frozenset[int] = frozenset()
     shared: bool = False
     alpha: int | None = None
     masks_by_alpha: bool = False
+    alpha_hidden: bool = False
 
     @classmethod
     def of(cls, dataset: Any) -> "Validity":
         """The rules of an open rasterio dataset."""
-        flags = dataset.mask_flag_enums
+        flags, values = dataset.mask_flag_enums, gdal.nodatavals(dataset)
         by_value = [
-            MaskFlags.nodata in each and MaskFlags.per_dataset not in each and _is_exact(value, dtype)
-            for each, value, dtype in zip(flags, dataset.nodatavals, dataset.dtypes, strict=True)
+            MaskFlags.nodata in each and MaskFlags.per_dataset not in each and value is not None
+            for each, value in zip(flags, values, strict=True)
         ]
         masked = [MaskFlags.all_valid not in each and not value for each, value in zip(flags, by_value, strict=True)]
         return cls(
-            nodata=tuple(value if by else None for value, by in zip(dataset.nodatavals, by_value, strict=True)),
+            nodata=tuple(value if by else None for value, by in zip(values, by_value, strict=True)),
+            dtypes=tuple(np.dtype(each.removeprefix("complex_")) for each in dataset.dtypes),
             masked=frozenset(band for band, each in enumerate(masked, 1) if each),
             shared=any(MaskFlags.per_dataset in each for each in flags),
             alpha=next((band for band, each in enumerate(dataset.colorinterp, 1) if each == ColorInterp.alpha), None),
             masks_by_alpha=any(MaskFlags.alpha in each for each in flags),
         )
+
+    def among(self, bands: Sequence[int], dtype: np.dtype[Any]) -> "Validity":
+        """These rules for a selection in which alpha may stand where it masks nothing: a mask band must take its place.
+
+        GDAL lets alpha mask as the last of 2 or 4 bands of 8 or 16 bits.
+        """
+        masks_there = self.alpha == bands[-1] and len(bands) in {2, 4} and dtype.name in {"uint8", "uint16"}
+        if self.alpha is None or not self.masks_by_alpha or self.alpha not in bands or masks_there or len(bands) == 1:
+            return self
+        return replace(self, masked=self.masked.union([self.alpha]), alpha_hidden=True)
 
     @property
     def has_mask_band(self) -> bool:
@@ -59,18 +74,26 @@ class Validity:
 
     def describe(self, floating: bool) -> list[str]:
         """The rules in words, for a plan's facts."""
-        said = [f"nodata {value:g}" for value in dict.fromkeys(self.nodata) if value is not None]
+        said = [f"nodata {in_words(value)}" for value in dict.fromkeys(self.nodata) if value is not None]
         if self.masked:
             said.append(f"alpha band {self.alpha}" if self.masks_by_alpha else "mask" if self.shared else "band masks")
         return said + ["NaN"] * floating
 
     def always(self, band: int, dtype: np.dtype[Any]) -> bool:
         """Whether no pixel of a band can be invalid."""
-        return band not in self.masked and dtype.kind != "f" and comparable(self.nodata[band - 1], dtype) is None
+        own = self.dtypes[band - 1]
+        return (
+            band not in self.masked
+            and "f" not in {own.kind, dtype.kind}
+            and comparable(self.nodata[band - 1], own) is None
+        )
 
     def by_value(self, band: int, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
         """Set `valid` by a band's own pixels: not NaN, and not the nodata value."""
-        nodata = comparable(self.nodata[band - 1], pixels.dtype)
+        own = self.dtypes[band - 1]
+        nodata = comparable(self.nodata[band - 1], own)
+        if own != pixels.dtype:
+            pixels = pixels.astype(own)
         if nodata is None:
             np.logical_not(np.isnan(pixels, out=valid), out=valid) if pixels.dtype.kind == "f" else valid.fill(True)
             return
@@ -141,6 +164,6 @@ def comparable(value: float | None, dtype: np.dtype[Any]) -> Any:
     return dtype.type(int(value))  # GDAL cuts off what stands behind the point
 
 
-def _is_exact(value: float | None, dtype: str) -> bool:
-    """Whether a nodata value is the header's, as rasterio reads it."""
-    return value is not None and (dtype not in {"int64", "uint64"} or abs(value) < MOST_EXACT)
+def in_words(value: float) -> str:
+    """A nodata value for people: an integer with all its digits."""
+    return str(value) if isinstance(value, int) else f"{value:g}"

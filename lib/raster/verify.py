@@ -173,13 +173,21 @@ class VerifyWork(ReadingWork):
         undecoded = undecoded_bytes(source.dataset.driver, source.decoded_bytes, decoded)
         self._held_bytes = growth.bytes() + undecoded
 
+    def _chunk_bytes(self) -> int:
+        """A chunk of a VRT with its masks, which is read as the job read it."""
+        chunk, source = self.subject.chunk, self.subject.source
+        if chunk is None or source.dataset.driver != "VRT":
+            return 0
+        height, width = (min(each, most) for each, most in zip(chunk[:2], source.grid.shape, strict=True))
+        return height * width * chunk[2] * (source.itemsize + 1)
+
     def _plan(self) -> Plan:
         output = self.subject.output
         step = checks.decode_window(output.block)
         tiles = windows.count(output.grid.shape, output.block) * len(output.bands)
         own = {
             "decode buffers": Buffer.bytes(step[0] * step[1], output.dtype),
-            "recomputed window": SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL,
+            "recomputed window": SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL + self._chunk_bytes(),
             "output index": tiles * _TABLE_BYTES_PER_BLOCK,
         }
         return self.plan_of(

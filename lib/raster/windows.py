@@ -57,6 +57,12 @@ def nth(shape: tuple[int, int], window: tuple[int, int], index: int) -> Window:
     return Window(top, left, min(window[0], shape[0] - top), min(window[1], shape[1] - left))
 
 
+def containing(shape: tuple[int, int], step: tuple[int, int], window: Window) -> Window:
+    """The window of `windows` that another lies in."""
+    top, left = window.top // step[0] * step[0], window.left // step[1] * step[1]
+    return Window(top, left, min(step[0], shape[0] - top), min(step[1], shape[1] - left))
+
+
 def evenly(total: int, most: int) -> list[int]:
     """At most `most` of the indexes `0 … total - 1`, evenly spread, first and last among them."""
     if total <= most:

@@ -1,5 +1,6 @@
 """What an operation is: pixels and validity in, pixels and validity out, and what that makes of bands."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from lib.raster.block import Block
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.validity import MOST_EXACT, is_nodata, taken_for
+from lib.raster.validity import is_nodata, taken_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Outputs:
     """
 
     dtype: np.dtype[Any]
-    nodata: float | None = None
+    nodata: int | float | None = None
     fills: bool = True
     has_mask: bool = False
     keeps_colours: bool = False
@@ -53,6 +54,7 @@ class Operation(ABC):
         takes_alpha: it gets the alpha band like any other; else that is carried as it is.
         one_at_a_time: it works on one chunk at a time, and what it holds shows only when it does.
         needs_room: it writes its results into `out`; else they are the block that it gets.
+        rounded: what it has rounded so far of valid pixels, in words; "" where nothing.
     """
 
     outputs: Outputs
@@ -61,6 +63,7 @@ class Operation(ABC):
     takes_alpha: bool = False
     one_at_a_time: bool = False
     needs_room: bool = True
+    rounded: str = ""
 
     def memory(self, pixels: int, bands: int) -> int:
         """What it holds for a window of so many pixels beside the two blocks, bytes."""
@@ -82,17 +85,25 @@ class Maker(Protocol):
     """Makes an operation for a source; the registry's values."""
 
     def __call__(self, model: Any, source: RasterSource, nodata: float | None) -> Operation:
-        """`model` is the job's; `nodata` the value that the user asks for, as a float, None where there is none."""
+        """`model` is the job's; `nodata` the value that the user asks for, None where there is none."""
 
 
 def fits(nodata: float, dtype: np.dtype[Any]) -> bool:
     """Whether pixels of a dtype can hold a nodata value."""
     if dtype.kind == "f":
-        return not np.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
+        return not math.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
-    if not np.isfinite(nodata) or nodata != int(nodata) or not limits.min <= int(nodata) <= limits.max:
+    return math.isfinite(nodata) and nodata == int(nodata) and limits.min <= int(nodata) <= limits.max
+
+
+def is_beyond(block: Block, most: int) -> bool:
+    """Whether a valid pixel of a wide integer dtype is above `most` or below `-most`."""
+    pixels = block.pixels
+    if pixels.dtype.kind not in "iu" or np.iinfo(pixels.dtype).max <= most:
         return False
-    return dtype.itemsize < 8 or abs(nodata) < MOST_EXACT  # noqa: PLR2004 - rasterio would write another
+    which: Any = True if block.all_valid else block.valid
+    highest, lowest = pixels.max(where=which, initial=0), pixels.min(where=which, initial=0)
+    return int(highest) > most or int(lowest) < -most
 
 
 def nudge_off_nodata(pixels: NDArray[Any], nodata: float, highest: float | None, hits: NDArray[np.bool_]) -> None:
@@ -105,7 +116,7 @@ def nudge_off_nodata(pixels: NDArray[Any], nodata: float, highest: float | None,
         hits: scratch of the same shape.
     """
     dtype = pixels.dtype
-    if dtype.kind == "f" and np.isnan(nodata):
+    if dtype.kind == "f" and math.isnan(nodata):
         return
     value = dtype.type(nodata)
     if not is_nodata(pixels, value, hits).any():

@@ -11,10 +11,12 @@ from lib.jobs import Custom
 from lib.memory.function import call
 from lib.memory.work import load_function
 from lib.raster.block import Block
-from lib.raster.operations.base import Operation, Outputs, fits
+from lib.raster.operations.base import Operation, Outputs, fits, is_beyond
 from lib.raster.sources.dataset import RasterSource
+from lib.raster.validity import in_words
 
 _DTYPE = np.dtype(np.float32)
+_MOST_EXACT = 2**24  # as float32
 # A user's function may keep state, and its temporaries are counted once.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -31,7 +33,9 @@ class UserFunction(Operation):
         del source
         value = float("nan") if nodata is None else nodata
         if not fits(value, _DTYPE):
-            raise UsageError(f"nodata {value:g} does not fit into {_DTYPE}", hint="choose a smaller value, or nan")
+            raise UsageError(
+                f"nodata {in_words(value)} does not fit into {_DTYPE}", hint="choose a smaller value, or nan"
+            )
         self._name = model.function
         self._function = load_function(model.function)  # a name that cannot be imported is told before any work
         self.outputs = Outputs(dtype=_DTYPE, nodata=float(_DTYPE.type(value)))
@@ -52,6 +56,8 @@ class UserFunction(Operation):
 
     def _apply(self, block: Block, out: Block) -> Block:
         pixels = block.pixels.astype(_DTYPE)
+        if not self.rounded and is_beyond(block, _MOST_EXACT):
+            self.rounded = f"pixels of {block.pixels.dtype} beyond 2**24 reach the function rounded to float32"
         valid = np.ones(pixels.shape, np.bool_) if block.all_valid else block.valid.copy()  # it may write into them
         if not block.all_valid:
             np.copyto(pixels, np.nan, where=~valid)

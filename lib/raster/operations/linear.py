@@ -1,7 +1,8 @@
 """`normalise` and `rescale`: straight lines, on buffers that the caller owns, in pieces that stay in the CPU's cache.
 
-Arithmetic is in float32 where every pixel of the source is one exactly and the operation is a division (normalise of 8 and 16 bit
-integers and float32), else in float64, rounded once at the end. So rescale does not lose digits where a large offset cancels.
+Results are float32 where every pixel of the source's type is one exactly (integers of 8 and 16 bits, float16, float32), else
+float64. Arithmetic is in float32 where the result is and the operation is a division, else in float64, rounded once at the end:
+so rescale does not lose digits where a large offset cancels. Of 64-bit integers beyond 2**53, which float64 rounds, it tells.
 """
 
 from collections.abc import Callable
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from lib.errors import UsageError
 from lib.jobs import Normalise, Rescale
 from lib.raster.block import Block
-from lib.raster.operations.base import Linear, Operation, Outputs, fits
+from lib.raster.operations.base import Linear, Operation, Outputs, fits, is_beyond
 from lib.raster.sources.dataset import RasterSource
+from lib.raster.validity import in_words
 
 # 512 KiB of float32, which a core's second-level cache holds (MEASURED.md, "Pieces of a window").
 _PIECE = 128 * 1024
+_MOST_EXACT = 2**53  # as float64
 _EXACT_IN_FLOAT32 = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
 
 Step = Callable[[NDArray[Any]], None]
@@ -35,6 +38,7 @@ class Line(Operation):
 
     def __init__(self, step: Step, plain: Callable[[Any], Any], arithmetic: np.dtype[Any], outputs: Outputs) -> None:
         self._step, self._plain, self._arithmetic, self.outputs = step, plain, arithmetic, outputs
+        self.rounded = ""
         self._scratch = np.empty(0, arithmetic)
 
     def memory(self, pixels: int, bands: int) -> int:
@@ -43,6 +47,8 @@ class Line(Operation):
 
     def apply(self, block: Block, out: Block) -> Block:
         """Compute; a result that is not a number is not valid."""
+        if not self.rounded and is_beyond(block, _MOST_EXACT):
+            self.rounded = f"pixels of {block.pixels.dtype} beyond 2**53 are rounded to float64"
         raw, result = block.pixels.reshape(-1), out.pixels.reshape(-1)
         if self._arithmetic != self.outputs.dtype and len(self._scratch) < min(_PIECE, len(raw)):
             self._scratch = np.empty(min(_PIECE, len(raw)), self._arithmetic)
@@ -71,9 +77,8 @@ class Line(Operation):
 
 
 def normalise(model: Normalise, source: RasterSource, nodata: float | None) -> Line:
-    """`clip(pixel / scale, low, high)`, float32."""
-    exact = source.dtype.name in _EXACT_IN_FLOAT32
-    arithmetic = np.dtype(np.float32 if exact else np.float64)
+    """`clip(pixel / scale, low, high)`."""
+    arithmetic = dtype = _dtype(source)
     scale, low, high = (arithmetic.type(value) for value in (model.scale, *model.clip))
 
     def step(work: NDArray[Any]) -> None:
@@ -84,14 +89,13 @@ def normalise(model: Normalise, source: RasterSource, nodata: float | None) -> L
     def plain(pixels: NDArray[Any]) -> NDArray[Any]:
         return np.clip(pixels / model.scale, *model.clip)
 
-    outputs = _outputs(np.dtype(np.float32), nodata, Linear(1 / model.scale), model.clip[1])
+    outputs = _outputs(dtype, nodata, Linear(1 / model.scale), model.clip[1])
     return Line(step, plain, arithmetic, outputs)
 
 
 def rescale(model: Rescale, source: RasterSource, nodata: float | None) -> Line:
-    """`pixel * multiply + add`, float32; float64 for a float64 source, whose digits it would else lose."""
-    arithmetic = np.dtype(np.float64)
-    dtype = arithmetic if source.dtype == np.float64 else np.dtype(np.float32)
+    """`pixel * multiply + add`."""
+    arithmetic, dtype = np.dtype(np.float64), _dtype(source)
 
     def step(work: NDArray[Any]) -> None:
         np.multiply(work, model.multiply, out=work)
@@ -104,9 +108,14 @@ def rescale(model: Rescale, source: RasterSource, nodata: float | None) -> Line:
     return Line(step, plain, arithmetic, _outputs(dtype, nodata, line))
 
 
+def _dtype(source: RasterSource) -> np.dtype[Any]:
+    """Of the results: that in which each pixel of the source is exact, of 64-bit integers as far as there is one."""
+    return np.dtype(np.float32 if source.dtype.name in _EXACT_IN_FLOAT32 else np.float64)
+
+
 def _outputs(dtype: np.dtype[Any], nodata: float | None, line: Linear | None, highest: float | None = None) -> Outputs:
     """NaN by default, which collides with no valid value."""
     value = float("nan") if nodata is None else nodata
     if not fits(value, dtype):
-        raise UsageError(f"nodata {value:g} does not fit into {dtype}", hint="choose a smaller value, or nan")
+        raise UsageError(f"nodata {in_words(value)} does not fit into {dtype}", hint="choose a smaller value, or nan")
     return Outputs(dtype=dtype, nodata=float(dtype.type(value)), line=line, highest=highest)

@@ -10,7 +10,7 @@ from lib.jobs import Copy
 from lib.raster.block import Block
 from lib.raster.operations.base import Linear, Operation, Outputs, fits
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.validity import comparable
+from lib.raster.validity import comparable, in_words
 
 
 class Verbatim(Operation):
@@ -23,7 +23,7 @@ class Verbatim(Operation):
         rules, dtype = source.validity, source.dtype
         if nodata is not None and not fits(nodata, dtype):
             raise UsageError(
-                f"nodata {nodata:g} does not fit into {dtype}", hint="choose a value of the raster's own type"
+                f"nodata {in_words(nodata)} does not fit into {dtype}", hint="choose a value of the raster's own type"
             )
         declared = {rules.nodata[band - 1] for band in source.bands}
         masked = bool(rules.masked & set(source.bands))
@@ -35,11 +35,13 @@ class Verbatim(Operation):
                 hint="give one with --nodata, or write one band at a time with --bands",
                 path=source.path,
             )
-        kept = comparable(next(iter(declared)), dtype) if len(declared) == 1 else None
+        kept = _kept(next(iter(declared)), source) if len(declared) == 1 else None
+        value = nodata if nodata is not None else kept
         self.outputs = Outputs(
             dtype=dtype,
-            nodata=nodata if nodata is not None else None if kept is None else kept.item(),
-            fills=nodata is not None,
+            nodata=int(value) if value is not None and dtype.kind != "f" else value,
+            # Pixels of a narrower type may be taken for nodata in a wider one.
+            fills=nodata is not None or (source.is_mixed and kept is not None),
             has_mask=nodata is None and _needs_mask(source, kept),
             keeps_colours=True,
             line=Linear(),
@@ -62,6 +64,15 @@ class Verbatim(Operation):
         return pixels, valid
 
 
+def _kept(declared: float | None, source: RasterSource) -> int | float | None:
+    """The nodata value that all bands declare, as it marks pixels of the output; None where it can mark none."""
+    value = next((found for name in source.dtypes if (found := comparable(declared, np.dtype(name))) is not None), None)
+    if value is None:
+        return None
+    kept: int | float = comparable(value.item(), source.dtype).item()
+    return kept
+
+
 def _needs_mask(source: RasterSource, nodata: Any) -> bool:
     """Whether the output must say with a mask band what is valid: nothing else in it does, or an alpha band would say otherwise.
 
@@ -69,11 +80,6 @@ def _needs_mask(source: RasterSource, nodata: Any) -> bool:
     """
     rules, bands = source.validity, source.bands
     alpha_masks = rules.alpha == bands[-1] and len(bands) in {2, 4} and source.dtype.name in {"uint8", "uint16"}
-    if rules.masks_by_alpha and rules.alpha in bands and not alpha_masks and len(bands) > 1:
-        raise UsageError(
-            f"{source.path}: an alpha band masks only as the last of 2 or 4 bands, not in {','.join(map(str, bands))}",
-            hint="select such bands, or leave the alpha band out: a mask takes its place",
-        )
     if rules.masks_by_alpha and alpha_masks:
         return False
     return bool(rules.masked & set(bands)) or (alpha_masks and nodata is None)

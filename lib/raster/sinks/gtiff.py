@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lib.jobs import RasterJob
-from lib.raster.carried import carry
+from lib.raster.carried import EXACT_DTYPES, carry
 from lib.raster.layout import Layout
 from lib.raster.operations import Outputs
 from lib.raster.sinks import tiles
@@ -38,23 +38,26 @@ def expected(job: RasterJob, source: RasterSource, outputs: Outputs, layout: Lay
         "mask": outputs.has_mask,
         "block_size": layout.block_size,
         "window": list(layout.window),
+        "bands_at_once": layout.bands_at_once,
         "compress": job.compress,
     }
 
 
-def create(path: Path, job: RasterJob, source: RasterSource, outputs: Outputs, block_size: int) -> tiles.Writer:
+def create(path: Path, job: RasterJob, source: RasterSource, outputs: Outputs, layout: Layout) -> tiles.Writer:
     """Create the output without its pixels, with its metadata.
 
     Raises:
         OutputError: the disk or GDAL said no.
     """
     profile = source.grid.profile() | {"count": len(source.bands)}
-    if outputs.nodata is not None:
+    if outputs.nodata is not None and outputs.dtype.name not in EXACT_DTYPES:
         profile["nodata"] = outputs.nodata
+    # What a VRT gives may depend on the windows that are read (FACTS): a verification reads the same ones.
+    chunk = (*layout.window, layout.bands_at_once) if source.dataset.driver == "VRT" else ()
     return tiles.create(
         path,
         profile=profile,
-        encoding=encoding(job, outputs.dtype, block_size),
-        describe=lambda output: carry(source, output, job, outputs),
+        encoding=encoding(job, outputs.dtype, layout.block_size),
+        describe=lambda output: carry(source, output, job, outputs, chunk),
         mask=outputs.has_mask,
     )

@@ -69,6 +69,16 @@ class RasterSource:
         return int(self.dtype.itemsize)
 
     @property
+    def dtypes(self) -> list[str]:
+        """The selected bands' own dtypes, in their order."""
+        return [self.dataset.dtypes[band - 1] for band in self.bands]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether these differ."""
+        return len(set(self.dtypes)) > 1
+
+    @property
     def decoded_bytes(self) -> int:
         """Decoded size of the selected bands."""
         return self.grid.shape[0] * self.grid.shape[1] * len(self.bands) * self.itemsize
@@ -146,7 +156,11 @@ class Reader:
             valid.fill(False)
             rows, columns = (slice(low - at, high - at) for (low, high), (at, _) in zip(inside, place, strict=True))
             pixels, valid = pixels[:, rows, columns], valid[:, rows, columns]
-        read(partial(self._handle.read, bands, out=pixels, window=inside), self._source.path, window)
+        if self._source.is_mixed:  # rasterio reads bands of one dtype at once
+            for band, plane in zip(bands, pixels, strict=True):
+                read(partial(self._handle.read, band, out=plane, window=inside), self._source.path, window)
+        else:
+            read(partial(self._handle.read, bands, out=pixels, window=inside), self._source.path, window)
         rules, dtype = self._source.validity, self._source.dtype
         into.all_valid = inside == place and all(rules.always(band, dtype) for band in bands)
         if not into.all_valid:
@@ -160,7 +174,9 @@ class Reader:
                 rules.by_value(band, pixels[i], valid[i])
                 continue
             mask = shared
-            if mask is None:
+            if band == rules.alpha and rules.alpha_hidden:
+                mask = pixels[i]  # GDAL's own mask of an alpha band is nowhere 0
+            elif mask is None:
                 mask = read(partial(self._handle.read_masks, band, window=inside), self._source.path, window)
                 shared = mask if rules.shared else None
             np.not_equal(mask, 0, out=valid[i])
@@ -199,7 +215,7 @@ def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
             grid=Grid.of(dataset),
             bands=selected,
             dtype=dtype,
-            validity=Validity.of(dataset),
+            validity=Validity.of(dataset).among(selected, dtype),
             block=(block[0], block[1]),
             block_bytes=block[0] * block[1] * itemsize * (dataset.count if interleaved else 1),
             pixel_interleaved=interleaved,
@@ -239,7 +255,12 @@ def _itemsize(name: str) -> int:
 
 
 def _dtype(dataset: Any, path: str, bands: Sequence[int]) -> np.dtype[Any]:
-    names = {dataset.dtypes[band - 1] for band in bands}
+    """The dtype that holds each pixel of the bands exactly.
+
+    Raises:
+        SourceError: there is none.
+    """
+    names = [dataset.dtypes[band - 1] for band in bands]
     odd = sorted(name for name in names if "complex" in name)
     if odd:
         raise SourceError(
@@ -247,7 +268,17 @@ def _dtype(dataset: Any, path: str, bands: Sequence[int]) -> np.dtype[Any]:
             hint="extract the real part or the amplitude first (`gdal_translate` of a derived subdataset)",
             path=path,
         )
-    return np.result_type(*(np.dtype(name) for name in names))
+    common = np.result_type(*(np.dtype(name) for name in names))
+    wide = [name for name in names if name in {"int64", "uint64"}]
+    if wide and common.kind == "f":  # NumPy's rule for these, which loses digits
+        alike = {name: [band for band, each in zip(bands, names, strict=True) if each == name] for name in names}
+        listed = ", ".join(f"{name} in {','.join(map(str, some))}" for name, some in alike.items())
+        raise SourceError(
+            f"{path}: no type holds the pixels of all bands exactly: {listed}",
+            hint=f"write them one type at a time, with --bands {','.join(map(str, alike[wide[0]]))} and so on",
+            path=path,
+        )
+    return common
 
 
 def _check_table(dataset: Any, path: str, source_bytes: int, table: Table) -> None:
