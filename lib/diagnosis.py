@@ -25,6 +25,11 @@ _ALLOCATOR = re.compile(
     r"can't start new thread|Memory allocation fail(ed|ure)|failed to map segment from shared object|"
     r"pthread_create failed|not enough memory|[Aa]lloc\(\)?:? .{0,80}failed|cannot allocate [\dx]{1,40} bytes"
 )
+# NumPy writes "Unable to allocate 890. MiB for an array"; Arrow "malloc of size 64 failed".
+_ASKED = re.compile(
+    r"Unable to allocate (?P<numpy>[\d.]{1,20}) (?P<unit>[KMGTPE]iB|bytes)|"
+    r"(?:(?:malloc|realloc) of size|cannot allocate) (?P<bytes>\d{1,20})(?: bytes| failed)"
+)
 _FULL = re.compile(r"[Nn]o space left|[Ff]ile too large|[Dd]isk quota|database or disk is full")
 # The last is SQLite's last word, not its first: a full disk or an I/O error had ended the transaction
 # (sqlite.org/lang_transaction.html).
@@ -84,6 +89,15 @@ def _is_of_library(error: BaseException) -> bool:
     if type(error) is RuntimeError:
         return str(error) == "can't start new thread"
     return type(error) is ImportError or type(error).__module__.split(".")[0] in _LIBRARIES
+
+
+def asked_bytes(error: BaseException) -> int:
+    """What an allocator was asked for and refused, by the words of NumPy, Arrow or glibc; 0 where they do not say."""
+    found = _ASKED.search("\n".join(map(one_line, chain(error))))
+    if found is None:
+        return 0
+    unit = "BKMGTPE".index((found["unit"] or "B")[0].upper())
+    return int(float(found["numpy"] or found["bytes"]) * 1024**unit)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:

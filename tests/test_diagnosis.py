@@ -5,9 +5,10 @@ import resource
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lib.diagnosis import Kind, diagnose, named, one_line, space_is_short, words
+from lib.diagnosis import Kind, asked_bytes, diagnose, named, one_line, space_is_short, words
 
 
 class _OfRasterioError(Exception):
@@ -169,3 +170,26 @@ def test_space_is_short_where_the_disk_or_a_limit_leaves_less(tmp_path: Path, mo
     assert not space_is_short(tmp_path / "gone" / "out.tif", 2**60)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 100))
     assert space_is_short(tmp_path / "out.tif", 101)
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (MemoryError("Unable to allocate 890. MiB for an array with shape (1, 21600, 43200)"), 890 * 2**20),
+        (MemoryError("Unable to allocate 12 bytes for an array with shape (3,)"), 12),
+        (MemoryError("malloc of size 268435456 failed"), 2**28),
+        (MemoryError(), 0),
+        (_caused(ValueError("no"), MemoryError("Unable to allocate 1.50 GiB for an array")), 3 * 2**29),
+    ],
+    ids=["NumPy", "bytes", "Arrow", "unsaid", "of a cause"],
+)
+def test_what_an_allocator_was_asked_for(error: BaseException, asked: int) -> None:
+    """Its own words tell how much more would have been needed."""
+    assert asked_bytes(error) == asked
+
+
+def test_numpys_own_words_are_read() -> None:
+    """Not only those that are written down here."""
+    with pytest.raises(MemoryError) as refused:
+        np.empty((2**60,), np.uint8)
+    assert asked_bytes(refused.value) == 2**60

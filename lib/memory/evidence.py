@@ -8,7 +8,7 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
-from lib.diagnosis import diagnose, named, words
+from lib.diagnosis import asked_bytes, diagnose, named, words
 from lib.errors import (
     ChildDied,
     ChildStalled,
@@ -105,10 +105,10 @@ def explain_exception(error: BaseException, label: str) -> SwathError:
     if isinstance(error, SwathError):
         may_be_memory = isinstance(error, JobFailed) and not isinstance(error, (DataError, FunctionError))
         if kind == "memory" and may_be_memory:
-            return MemoryExceeded(f"{label}: an allocator was refused: {error.message}")
+            return MemoryExceeded(f"{label}: an allocator was refused: {error.message}", asked_bytes=asked_bytes(error))
         return error
     if kind == "memory":
-        return MemoryExceeded(f"{label}: an allocator was refused: {words(error)}")
+        return MemoryExceeded(f"{label}: an allocator was refused: {words(error)}", asked_bytes=asked_bytes(error))
     if kind in {"disk full", "short"}:
         return OutputError(f"{label}: writing failed: {words(error)}")
     return JobFailed(f"{label}: unexpected {named(error)}")

@@ -119,11 +119,13 @@ class Record:
     def _refused_in_probe(self, error: MemoryExceeded) -> MemoryRefused:
         """Not reached by `settle`, so what would do is not known, only that it is more than the limit, and than the peak."""
         reached = max(self.peak_bytes, self.memory.peak_bytes or 0)
-        smallest = max(reached, self.job.resources.limit_bytes + MIB)
+        asked = error.facts.get("asked_bytes", 0)
+        smallest = max(reached + asked, self.job.resources.limit_bytes + MIB)
+        more = f" and {format_bytes(asked)} more asked for" if asked else ""
         return MemoryRefused(
-            f"{self.job.label}: needs a limit of at least {mib(smallest)} MiB: {format_bytes(reached)} were reached "
+            f"{self.job.label}: needs a limit of at least {mib(smallest)} MiB: {format_bytes(reached)} were reached{more} "
             f"while its first chunks were measured ({error.message})",
-            hint=f"raise the memory limit to {mib(smallest)} MiB or more: how much is enough shows when the first chunks fit",
+            hint=f"raise the memory limit to {mib(smallest)} MiB or more: `swath plan` under an ample limit tells how much is enough",
             smallest_limit_bytes=smallest,
             reached_bytes=reached,
         )

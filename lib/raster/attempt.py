@@ -60,7 +60,7 @@ class Attempt:
         """The places where it is heaviest are looked at, and the first chunks done, until they add next to nothing."""
         task, layout, [worker] = self._task, self._layout, self._workers
         self._bench.meter.start(self._count)
-        growth = Growth()
+        growth = Growth(task.source.block_bytes)
         task.source.readers(layout.readers)  # their headers are read again
         decoded = task.look_at_places(worker, layout)
         read = None

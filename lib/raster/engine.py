@@ -59,20 +59,24 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
 
 @dataclass(slots=True)
 class RasterWork:
-    """A prepared raster job."""
+    """A prepared raster job.
+
+    `_held` is what is held beside own terms, as far as is known, in the layout of the plan; `_least` in the smallest one.
+    """
 
     task: Task
     room: Room
     _open: ExitStack
     _planner: Planner = field(init=False)
     _held: Held = field(init=False)
+    _least: Held | None = None
     _is_measured: bool = False
 
     def __post_init__(self) -> None:
         """Facts for the planner, and a guess of what libraries hold."""
         self._planner = Planner(self.task.facts, self.task.job.resources, self.room)
         opened = process_memory().resident_bytes
-        self._held = Held(opened, self.task.writer_guess(), _GUESS_BYTES + 2 * self.task.source.block_bytes)
+        self._held = Held(opened, self.task.writer_guess(), _GUESS_BYTES + 5 * self.task.source.block_bytes // 2)
 
     def close(self) -> None:
         """Close the source."""
@@ -105,14 +109,14 @@ class RasterWork:
         choices = self._planner.choices(self._held)
         chosen = self._cautious(choices)
         self.look_in(self._planner.smallest(choices).layout)
-        least = self._held
+        self._least = self._held
         self.look_in(chosen.layout)
-        self.measured(Held(*map(max, least, self._held)))
+        self.measured(Held(*map(max, self._least, self._held)))
         return self._plan_of(self._final(chosen.layout) or self._tightest())
 
     def smallest(self, **without: Any) -> int:
         """The smallest limit with other resources, bytes."""
-        choices = self._planner.choices(self._held, without=without)
+        choices = self._planner.choices(self._least or self._held, without=without)
         return self._planner.smallest(choices).projected_bytes + BASELINE_SPREAD_BYTES
 
     def run(self, bench: Bench) -> Outcome:
@@ -128,7 +132,7 @@ class RasterWork:
             result, plan = self._transform(bench, bench.staged)
         finally:
             self.task.source.close_others()
-        bench.meter.finish()
+        bench.meter.finish(self._held.reader_bytes)
         bench.meter.phase("verify")
         verify.basic(
             str(bench.staged), self.task.source, self.task.job, self.task.operation, plan.expected, bench, result=result

@@ -19,6 +19,7 @@ from lib.raster.layout import Layout
 from lib.raster.operations import Operation, nudge_off_nodata
 from lib.raster.sinks.encode import TileEncoder
 from lib.raster.sources.dataset import Reader
+from lib.raster.validity import is_nodata
 from lib.raster.windows import Window, windows
 
 
@@ -137,19 +138,28 @@ class Worker:
             done = self._operation.apply(block, out)
             self._fill(done)
             return done
-        # Alpha is carried as it is, beside what is computed of the others.
+        self._beside_alpha(block, out, at)
+        return out
+
+    def _beside_alpha(self, block: Block, out: Block, at: int) -> None:
+        """Compute the other bands; alpha is carried as it is, and valid where GDAL will not take it for the nodata value."""
         others = [i for i in range(len(block.bands)) if i != at]
+        all_valid = True
         if others:
             done = self._operation.apply(_of_bands(block, others), _of_bands(out, others))
             self._fill(done)
-            out.all_valid = done.all_valid
+            all_valid = done.all_valid
             if not np.may_share_memory(done.pixels, out.pixels):
                 out.pixels[others], out.valid[others] = done.pixels, done.valid
         np.copyto(out.pixels[at], block.pixels[at], casting="unsafe")
-        out.valid[at] = True
-        if out.all_valid:
+        if all_valid:
             out.valid.fill(True)
-        return out
+        nodata = self._operation.outputs.nodata
+        if nodata is None:
+            out.valid[at] = True
+        else:
+            np.logical_not(is_nodata(out.pixels[at], nodata, out.valid[at]), out=out.valid[at])
+        out.all_valid = all_valid and bool(out.valid[at].all())
 
     def _fill(self, done: Block) -> None:
         """Valid results that equal the nodata value are moved beside it; invalid pixels get it."""

@@ -120,7 +120,7 @@ class Planner:
             workers["operation"] //= layout.threads
         return workers | {
             "encoded tiles": waiting * tiles * facts.encoding(layout.block_size).bound_bytes,
-            "gdal cache": min(layout.cache_bytes, self._decoded_bytes()),
+            "gdal cache": min(max(layout.cache_bytes, facts.block_bytes), self._decoded_bytes()),
             "tile tables": memory_bytes(facts.shape, facts.bands, layout.block_size, mask=facts.has_mask),
         }
 

@@ -16,22 +16,27 @@ _CHUNK_CACHE_BYTES = 48 * MIB
 
 
 class Growth:
-    """How far the process's peak has risen since this was made, without what GDAL's cache has come to hold."""
+    """How far the process's peak has risen since this was made, without what GDAL's cache has come to hold.
 
-    def __init__(self) -> None:
+    Args:
+        block_bytes: one block of the source, which stays in a cache that is smaller, too; planned with the cache.
+    """
+
+    def __init__(self, block_bytes: int = 0) -> None:
+        self._block_bytes = block_bytes
         restart_peak()
         self._before = process_memory()
         self._cached = cache_bytes()[1]
 
     def bytes(self) -> int:
-        """Bytes, at least 0. A block that is larger than the cache stays in it all the same, and counts here.
+        """Bytes, at least 0. What more than a block is in a cache that is too small for it counts here.
 
         So does what is mapped and not touched, as far as RLIMIT_AS would not allow it: a long zstd window.
         """
         bound, cached = cache_bytes()
         touched = peak_bytes(since_restart=True) - self._before.resident_bytes
         mapped = process_memory().virtual_bytes - self._before.virtual_bytes - _UNTOUCHED_BYTES
-        return max(0, touched - min(max(0, cached - self._cached), bound), mapped)
+        return max(0, touched - min(max(0, cached - self._cached), max(bound, self._block_bytes)), mapped)
 
 
 class Quiet:

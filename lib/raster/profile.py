@@ -50,7 +50,7 @@ class ProfileWork(ReadingWork):
     def _plan(self) -> Plan:
         work, layout = self._work, self._work.reading_layout()
         # The probe reads with the buffers of one worker.
-        own = work.task.for_one(layout) | {"gdal cache": layout.cache_bytes}
+        own = work.task.for_one(layout) | {"gdal cache": max(layout.cache_bytes, work.task.source.block_bytes)}
         return self.plan_of(
             work.held.opened_bytes,
             own,
@@ -91,7 +91,7 @@ class ProfileWork(ReadingWork):
                 nodata_pixels += 0 if block.all_valid else block.valid.size - int(np.count_nonzero(block.valid))
                 read_pixels += block.pixels.size
                 bench.meter.chunk()
-        bench.meter.finish()
+        bench.meter.finish(work.held.reader_bytes)
         default = work.default_choice()
         return Outcome(
             result={

@@ -135,7 +135,7 @@ class Task:
         set_cache(layout.cache_bytes)
         opened = process_memory().resident_bytes
         [worker] = self.workers(layout._replace(threads=1, readers=1))
-        growth = Growth()
+        growth = Growth(self.source.block_bytes)
         self.source.readers(layout.readers)  # their headers are read again
         chunks = self.chunks(layout)
         decoded = self.look_at_places(worker, layout)

@@ -154,7 +154,7 @@ class VerifyWork(ReadingWork):
             }
         edge, most = (BASIC_EDGE, _BASIC_WINDOWS) if basic_only else (SAMPLE_EDGE, _FULL_WINDOWS)
         result["windows_recomputed"] = checks.recomputed(subject, bench, edge, most)
-        bench.meter.finish()
+        bench.meter.finish(self._held_bytes)
         return Outcome(result=result, checks=tuple(bench.checks))
 
     def _probe(self) -> None:

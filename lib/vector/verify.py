@@ -223,6 +223,8 @@ class VerifyWork(LayerWork):
 
     def _measure(self, more_bytes: int = 0) -> Plan:
         """Judge the first and the heaviest batch of each layer as all will be; what comes of it is thrown away."""
+        import numpy.random  # noqa: F401 - samples are drawn with it: a part of what is measured
+
         from lib.vector.recompute import Membership
 
         for source, layout in zip(self._sources, self.layouts, strict=True):

@@ -38,7 +38,7 @@ class NoMeter:
     def chunk(self) -> None:
         """Do nothing."""
 
-    def finish(self) -> None:
+    def finish(self, held_bytes: int = 0) -> None:
         """Release nothing."""
 
 

@@ -37,6 +37,7 @@ class Verbatim(Operation):
             )
         kept = _kept(next(iter(declared)), source) if len(declared) == 1 else None
         value = nodata if nodata is not None else kept
+        self.takes_alpha = nodata is None  # what is filled in is not opacity
         self.outputs = Outputs(
             dtype=dtype,
             nodata=int(value) if value is not None and dtype.kind != "f" else value,

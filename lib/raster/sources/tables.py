@@ -32,7 +32,6 @@ def _is_split(dataset: Any) -> bool:
     """Whether GDAL shows the one strip of a TIFF's band as blocks of one row."""
     return bool(
         dataset.driver == "GTiff"
-        and dataset.compression
         and dataset.height > 1
         and dataset.block_shapes[0] == (1, dataset.width)
         and dataset.get_tag_item("BLOCK_OFFSET_0_0", "TIFF", bidx=1)
