@@ -25,6 +25,7 @@ EXACT_DTYPES = frozenset({"int64", "uint64"})  # whose nodata rasterio would wri
 _MOST_POINTS = 65_535 // 6
 _PALETTE_DTYPES = frozenset({"uint8", "uint16"})  # which a TIFF's colour table is of
 _NAMED_TAGS = 4
+_ROW_BYTES = 100  # of an attribute table as XML, a guess: the probe measures it
 WINDOW_TAG = "SWATH_WINDOW"
 
 
@@ -80,9 +81,10 @@ def truths(source: RasterSource, outputs: Outputs) -> tags.Truths:
 
 
 def carried_bytes(source: RasterSource, outputs: Outputs) -> int:
-    """Size of the texts that `carry` would write, bytes."""
+    """Size of the texts and tables that `carry` would write, bytes."""
     found = tags.carried(source.dataset, source.bands, truths(source, outputs))
-    return sum(len(line) for each in found for line in each.lines)
+    rows = sum(gdal.attribute_rows(source.dataset, band) for band in source.bands) if outputs.keeps_colours else 0
+    return sum(len(line) for each in found for line in each.lines) + rows * _ROW_BYTES
 
 
 def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
