@@ -97,6 +97,10 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
         lost = [what for what, is_there in _of_values(source).items() if is_there]
         if lost:
             said.append(f"{name}: its {', '.join(lost)} would be wrong of the values written: not kept")
+    if source.grid.points and not dataset.transform.is_identity:
+        said.append(
+            f"{name}: a GeoTIFF has ground control points or a transform: its transform is not kept beside its points"
+        )
     dropped = list(
         dict.fromkeys(key for each in tags.carried(dataset, bands, truths(source, outputs)) for key in each.dropped)
     )

@@ -23,6 +23,7 @@ class Validity:
 
     Attributes:
         nodata: the value of each band by which GDAL masks it, None where it masks by something else or by nothing.
+        declared: each band's nodata value, whether GDAL masks by it or not.
         dtypes: of each band, in which it is compared; pixels may be read as a wider one.
         masked: numbers of bands whose mask must be read.
         shared: that mask is one for all bands of the dataset.
@@ -32,6 +33,7 @@ class Validity:
     """
 
     nodata: tuple[int | float | None, ...]
+    declared: tuple[int | float | None, ...]
     dtypes: tuple[np.dtype[Any], ...]
     masked: frozenset[int] = frozenset()
     shared: bool = False
@@ -50,6 +52,7 @@ class Validity:
         masked = [MaskFlags.all_valid not in each and not value for each, value in zip(flags, by_value, strict=True)]
         return cls(
             nodata=tuple(value if by else None for value, by in zip(values, by_value, strict=True)),
+            declared=values,
             dtypes=tuple(np.dtype(each.removeprefix("complex_")) for each in dataset.dtypes),
             masked=frozenset(band for band, each in enumerate(masked, 1) if each),
             shared=any(MaskFlags.per_dataset in each for each in flags),
