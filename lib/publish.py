@@ -109,16 +109,15 @@ class Staging:
                 self._to_disk(sidecar, _mode(self.destination))
                 staged = sidecar.rename(beside / sidecar.name)
                 _link_or_copy(staged, self.destination.with_name(sidecar.name))
-        if old or new:
-            _sync(self.destination.parent)
+        _sync(self.destination.parent)
 
 
 def _link_or_copy(file: Path, to: Path) -> None:
     try:
         os.link(file, to)
-    except FileExistsError:
-        raise
-    except OSError:
+    except OSError as error:
+        if isinstance(error, FileExistsError):
+            raise
         shutil.copy(file, to)
 
 
