@@ -50,9 +50,8 @@ class Staging:
     def publish(self) -> int:
         """Move the staged file to the destination: fsync, mode, rename, fsync of the folder.
 
-        Sidecars of a file that is replaced go first, into the staging folder: after the rename they would speak of the new
-        one. Those that were staged beside the file come next, and the file last: all together is not atomic. Where the rename
-        fails, or we are killed before it, the new ones go and the old ones come back.
+        Sidecars of a file that is replaced go first, into the staging folder. Those that were staged beside the file come next,
+        and the file last: all together is not atomic. Where we fail or are killed before, new ones go and old ones come back.
 
         Returns:
             The size of what was published, bytes.
@@ -106,20 +105,10 @@ class Staging:
             beside = self.folder / _BESIDE  # says, after a kill, that what is at the destination is ours
             beside.mkdir(exist_ok=True)
             for sidecar in new:
-                self._to_disk(sidecar, _mode(self.destination))
                 staged = sidecar.rename(beside / sidecar.name)
-                _link_or_copy(staged, self.destination.with_name(sidecar.name))
-        if old or new:
-            _sync(self.destination.parent)
-
-
-def _link_or_copy(file: Path, to: Path) -> None:
-    try:
-        os.link(file, to)
-    except FileExistsError:
-        raise
-    except OSError:
-        shutil.copy(file, to)
+                placed = shutil.copyfile(staged, self.destination.with_name(sidecar.name))
+                self._to_disk(placed, _mode(self.destination))
+        _sync(self.destination.parent)
 
 
 def _bring_back(folder: Path) -> None:
@@ -151,6 +140,10 @@ def sidecars(destination: Path) -> list[Path]:
     """Files beside the destination that GDAL reads along with it."""
     beside = [destination.with_name(destination.name + suffix) for suffix in _SIDECARS]
     return [path for path in beside if path.is_file()]
+
+
+def _in_the_way(beside: list[Path]) -> str:
+    return f"{', '.join(map(str, beside))} is in the way: it would be read along with the output"
 
 
 def _check_not_live(destination: Path) -> None:
@@ -193,9 +186,8 @@ def check_destination(destination: str, source: str | None, *, overwrite: bool) 
         path = Path(os.path.abspath(destination))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
         _check_paths(path, destination, source, overwrite=overwrite)
     except OSError as error:
-        raise DestinationError(
-            f"destination {destination} or its source cannot be looked at: {error.strerror}", hint="check both paths"
-        ) from error
+        said = f"destination {destination} or its source cannot be looked at: {error.strerror}"
+        raise DestinationError(said, hint="check both paths") from error
     return path
 
 
@@ -204,11 +196,13 @@ def _check_paths(path: Path, destination: str, source: str | None, *, overwrite:
         check_exists("source", source)
     is_source = source is not None and is_local(source) and path.exists() and path.samefile(source)
     name, folder = f"destination {destination}", f"folder {path.parent} of the destination"
+    beside = [] if overwrite else sidecars(path)
     is_writable = os.access(path.parent, os.W_OK | os.X_OK)
     for is_so, problem, hint in (
         (is_source, f"{name} is the source itself", "write to another path"),
         (path.is_dir(), f"{name} is a folder", "name a file in it"),
         (os.path.lexists(path) and not overwrite, f"{name} exists", "replace it with --overwrite"),
+        (bool(beside), _in_the_way(beside), "move it away, or replace it with --overwrite"),
         (not path.parent.is_dir(), f"{folder} does not exist", "create the folder first"),
         (not is_writable, f"{folder} is not writable", "choose a folder that is"),
     ):

@@ -1,6 +1,5 @@
 """The publisher: one writer per destination, whole files or none, nobody else's work swept."""
 
-import errno
 import json
 import os
 import shutil
@@ -8,7 +7,6 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -168,13 +166,8 @@ def test_a_kill_before_the_rename_brings_the_sidecars_back(was_replaced: bool, s
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("links", [False, True])
-def test_a_staged_sidecar_is_published_beside(
-    overwrite: bool, links: bool, destination: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_staged_sidecar_is_published_beside(overwrite: bool, destination: Path) -> None:
     """A sidecar that was staged beside the file stands beside it afterwards, with its mode; a former one is gone."""
-    if not links:
-        monkeypatch.setattr(os, "link", _no_links)
     beside = destination.with_name("out.tif.aux.xml")
     if overwrite:
         destination.write_bytes(b"old")
@@ -189,10 +182,6 @@ def test_a_staged_sidecar_is_published_beside(
     assert sorted(destination.parent.iterdir()) == [destination, beside]
 
 
-def _no_links(*_: Any, **__: Any) -> None:
-    raise OSError(errno.EPERM, "a file system without hard links")
-
-
 def test_a_sidecar_in_the_way_is_not_replaced_unasked(destination: Path) -> None:
     """Without overwrite, a sidecar that is there without its file stays, and nothing is published."""
     beside = destination.with_name("out.tif.aux.xml")
@@ -204,6 +193,19 @@ def test_a_sidecar_in_the_way_is_not_replaced_unasked(destination: Path) -> None
             staged.publish()
     assert beside.read_bytes() == b"theirs"
     assert not destination.exists()
+
+
+def test_a_sidecar_without_its_file_is_told_before_any_work(destination: Path) -> None:
+    """It would speak of the new file, falsely; where an overwrite is asked for, it goes."""
+    beside = destination.with_name("out.tif.aux.xml")
+    beside.write_bytes(b"left over")
+    with pytest.raises(DestinationError, match=r"out\.tif\.aux\.xml is in the way") as caught:
+        check_destination(str(destination), None, overwrite=False)
+    assert caught.value.exit_code == 2
+    with staging(check_destination(str(destination), None, overwrite=True), overwrite=True) as staged:
+        staged.path.write_bytes(b"new")
+        staged.publish()
+    assert list(destination.parent.iterdir()) == [destination]
 
 
 @pytest.mark.parametrize("had_one", [False, True])

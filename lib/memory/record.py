@@ -125,7 +125,7 @@ class Record:
         return MemoryRefused(
             f"{self.job.label}: needs a limit of at least {mib(smallest)} MiB: {format_bytes(reached)} were reached{more} "
             f"while its first chunks were measured ({error.message})",
-            hint=f"raise the memory limit to {mib(smallest)} MiB or more: `swath plan` under an ample limit tells how much is enough",
+            hint=f"raise the memory limit to {mib(smallest)} MiB or more: `swath plan` under an ample one tells what is enough",
             smallest_limit_bytes=smallest,
             reached_bytes=reached,
         )

@@ -25,6 +25,7 @@ EXACT_DTYPES = frozenset({"int64", "uint64"})  # whose nodata rasterio would wri
 _MOST_POINTS = 65_535 // 6
 _PALETTE_DTYPES = frozenset({"uint8", "uint16"})  # which a TIFF's colour table is of
 _NAMED_TAGS = 4
+_ROW_BYTES = 100  # of an attribute table as XML, a guess: the probe measures it
 WINDOW_TAG = "SWATH_WINDOW"
 
 
@@ -80,9 +81,10 @@ def truths(source: RasterSource, outputs: Outputs) -> tags.Truths:
 
 
 def carried_bytes(source: RasterSource, outputs: Outputs) -> int:
-    """Size of the texts that `carry` would write, bytes."""
+    """Size of the texts and tables that `carry` would write, bytes."""
     found = tags.carried(source.dataset, source.bands, truths(source, outputs))
-    return sum(len(line) for each in found for line in each.lines)
+    rows = sum(gdal.attribute_rows(source.dataset, band) for band in source.bands) if outputs.keeps_colours else 0
+    return sum(len(line) for each in found for line in each.lines) + rows * _ROW_BYTES
 
 
 def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
@@ -95,6 +97,10 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
         lost = [what for what, is_there in _of_values(source).items() if is_there]
         if lost:
             said.append(f"{name}: its {', '.join(lost)} would be wrong of the values written: not kept")
+    if source.grid.points and not dataset.transform.is_identity:
+        said.append(
+            f"{name}: a GeoTIFF has ground control points or a transform: its transform is not kept beside its points"
+        )
     dropped = list(
         dict.fromkeys(key for each in tags.carried(dataset, bands, truths(source, outputs)) for key in each.dropped)
     )

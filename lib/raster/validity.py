@@ -23,6 +23,7 @@ class Validity:
 
     Attributes:
         nodata: the value of each band by which GDAL masks it, None where it masks by something else or by nothing.
+        declared: each band's nodata value, whether GDAL masks by it or not.
         dtypes: of each band, in which it is compared; pixels may be read as a wider one.
         masked: numbers of bands whose mask must be read.
         shared: that mask is one for all bands of the dataset.
@@ -32,6 +33,7 @@ class Validity:
     """
 
     nodata: tuple[int | float | None, ...]
+    declared: tuple[int | float | None, ...]
     dtypes: tuple[np.dtype[Any], ...]
     masked: frozenset[int] = frozenset()
     shared: bool = False
@@ -50,6 +52,7 @@ class Validity:
         masked = [MaskFlags.all_valid not in each and not value for each, value in zip(flags, by_value, strict=True)]
         return cls(
             nodata=tuple(value if by else None for value, by in zip(values, by_value, strict=True)),
+            declared=values,
             dtypes=tuple(np.dtype(each.removeprefix("complex_")) for each in dataset.dtypes),
             masked=frozenset(band for band, each in enumerate(masked, 1) if each),
             shared=any(MaskFlags.per_dataset in each for each in flags),
@@ -105,6 +108,14 @@ class Validity:
 
 def is_nodata(pixels: NDArray[Any], nodata: Any, out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Where GDAL takes pixels for a nodata value that their dtype can hold."""
+    is_near(pixels, nodata, out)
+    if pixels.dtype.kind == "f" and (ends := _overflowing(float(nodata), pixels.dtype)):
+        np.logical_or(out, (pixels >= ends[0]) & (pixels <= ends[1]), out=out)
+    return out
+
+
+def is_near(pixels: NDArray[Any], nodata: Any, out: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where pixels are a nodata value but for the last places."""
     if pixels.dtype.kind != "f":
         np.equal(pixels, nodata, out=out)
         return out
@@ -118,6 +129,27 @@ def is_nodata(pixels: NDArray[Any], nodata: Any, out: NDArray[np.bool_]) -> NDAr
         np.greater_equal(pixels, low, out=out)
         np.logical_and(out, pixels <= high, out=out)
     return out
+
+
+@lru_cache(maxsize=16)
+def _overflowing(nodata: float, dtype: np.dtype[Any]) -> tuple[Any, Any] | None:
+    """The lowest and the highest of the largest pixels, whose sum with the nodata value overflows: GDAL takes them for it."""
+    value, wide = dtype.type(nodata), np.result_type(dtype, np.float32).type
+    largest = np.copysign(np.finfo(dtype).max, value)
+    with np.errstate(all="ignore"):
+        if not math.isfinite(value) or math.isfinite(wide(largest) + wide(value)):
+            return None
+        bits = np.dtype(f"u{dtype.itemsize}")
+        near, far = int(largest.view(bits)), int(value.view(bits))
+        while near - far > 1:
+            middle = (near + far) // 2
+            if math.isfinite(wide(bits.type(middle).view(dtype.type)) + wide(value)):
+                far = middle
+            else:
+                near = middle
+    first, last = sorted((bits.type(near).view(dtype.type), largest))
+    low, high = taken_for(nodata, dtype)
+    return None if low <= first and last <= high else (first, last)
 
 
 @lru_cache(maxsize=16)

@@ -378,7 +378,8 @@ def raster_truth(operation: str, raw: np.ma.MaskedArray) -> Pixels:
     if operation == "copy":
         return raw.data
     if operation == "rescale":
-        result = (raw.data.astype("float64") * 2.5 - 3).astype("float64" if dtype == "float64" else "float32")
+        wide = dtype.name in {"int32", "uint32", "int64", "uint64", "float64"}
+        result = (raw.data.astype("float64") * 2.5 - 3).astype("float64" if wide else "float32")
     elif operation == "normalise":
         result = np.clip(raw.data.astype("float32") / np.float32(200), 0, 1)
     else:

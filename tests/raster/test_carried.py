@@ -83,6 +83,25 @@ def test_more_points_than_a_tiff_holds(shop: Workshop, write: Write) -> None:
         shop.transform(more)
 
 
+def test_points_beside_a_transform(shop: Workshop, write: Write) -> None:
+    """A VRT may have both: the points are carried, and that the transform is not is said."""
+    write(RAW, "real.tif")
+    path = shop.folder / "in.vrt"
+    path.write_text(
+        '<VRTDataset rasterXSize="90" rasterYSize="70"><SRS>EPSG:32633</SRS><GeoTransform>500000,10,0,5000000,0,-10'
+        '</GeoTransform><GCPList Projection="EPSG:4326"><GCP Id="a" Pixel="0" Line="0" X="10" Y="50"/></GCPList><VRTRasterBand '
+        'dataType="UInt16" band="1"><SimpleSource><SourceFilename relativeToVRT="1">real.tif</SourceFilename></SimpleSource>'
+        "</VRTRasterBand></VRTDataset>",
+        encoding="ascii",
+    )
+    _, outcome = shop.transform(path)
+    assert outcome.warnings == (
+        "in.vrt: a GeoTIFF has ground control points or a transform: its transform is not kept beside its points",
+    )
+    with environment(), rasterio.open(shop.folder / "out.tif") as after:
+        assert [(p.x, p.y) for p in after.gcps[0]] == [(10, 50)]
+
+
 def test_rational_polynomials(shop: Workshop, write: Write) -> None:
     """RPCs are carried."""
     rpcs = RPC(100, 10, 50, 1, [1.0] * 20, [2.0] * 20, 35, 35, 11, 1, [3.0] * 20, [4.0] * 20, 45, 45, 0.5, 0.5)

@@ -140,11 +140,15 @@ def test_a_nodata_value_with_a_fraction_is_what_gdal_makes_of_it(
 @pytest.mark.parametrize("declared", [None, 17])
 @pytest.mark.parametrize("compress", ["none", "lzw", "deflate", "zstd"])
 def test_a_mask_stays(shop: Workshop, write: Write, internal: bool, declared: int | None, compress: str) -> None:
-    """An internal mask or a `.msk` beside the source becomes the copy's internal mask; what it hides keeps its pixels."""
+    """An internal mask or a `.msk` beside the source becomes the copy's internal mask; what it hides keeps its pixels.
+
+    So does a nodata value that stands beside it.
+    """
     source = write(noise("uint8", bands=3), mask=blotches(), internal_mask=internal, nodata=declared)
     found = copied(shop, source, compress=compress)
     assert MaskFlags.per_dataset in found["flags"]
     assert MaskFlags.alpha not in found["flags"]
+    assert found["nodata"] == declared  # which masks nothing beside a mask band
     assert [path.name for path in shop.folder.glob("out*")] == ["out.tif"]
 
 

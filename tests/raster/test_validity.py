@@ -81,6 +81,9 @@ FLOATS = st.one_of(
 @given(st.sampled_from(["float16", "float32", "float64"]), FLOATS)
 @example("float32", 3.40282347e38)
 @example("float32", 1e300)
+@example("float32", 1.014120449959438e31)
+@example("float32", -9.969209968386869e36)
+@example("float64", 1e300)
 @example("float64", -3.4028234663852886e38)
 def test_a_declared_float_and_its_neighbours(dtype: str, nodata: float) -> None:
     """Pixels within some units in the last place of the nodata value are nodata exactly where GDAL takes them for it."""

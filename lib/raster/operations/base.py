@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lib.raster.block import Block
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.validity import is_nodata, taken_for
+from lib.raster.validity import is_near, taken_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def nudge_off_nodata(pixels: NDArray[Any], nodata: float, highest: float | None,
     if dtype.kind == "f" and math.isnan(nodata):
         return
     value = dtype.type(nodata)
-    if not is_nodata(pixels, value, hits).any():
+    if not is_near(pixels, value, hits).any():
         return
     largest = np.finfo(dtype).max if dtype.kind == "f" else np.iinfo(dtype).max
     down = value == largest or (highest is not None and value >= dtype.type(highest))

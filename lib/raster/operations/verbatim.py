@@ -36,14 +36,18 @@ class Verbatim(Operation):
                 path=source.path,
             )
         kept = _kept(next(iter(declared)), source) if len(declared) == 1 else None
+        has_mask = nodata is None and _needs_mask(source, kept)
+        beside = {rules.declared[band - 1] for band in source.bands}
         value = nodata if nodata is not None else kept
         self.takes_alpha = nodata is None  # what is filled in is not opacity
+        if value is None and has_mask and len(beside) == 1:  # GDAL masks by the mask band, and shows the value as well
+            value = _kept(next(iter(beside)), source)
         self.outputs = Outputs(
             dtype=dtype,
             nodata=int(value) if value is not None and dtype.kind != "f" else value,
             # Pixels of a narrower type may be taken for nodata in a wider one.
             fills=nodata is not None or (source.is_mixed and kept is not None),
-            has_mask=nodata is None and _needs_mask(source, kept),
+            has_mask=has_mask,
             keeps_colours=True,
             line=Linear(),
         )
