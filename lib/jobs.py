@@ -179,7 +179,9 @@ class VectorJob(_Work):
     min_area_sqm: float | None = knob("keep features of at least this true area", None, unset="no lower bound", **_AREA)
     max_area_sqm: float | None = knob("keep features of at most this true area", None, unset="no upper bound", **_AREA)
     area: Literal["auto", "geodesic", "planar"] = knob(
-        "how area is measured: auto, by the layer's CRS; geodesic, on its ellipsoid; planar, in its plane", "auto"
+        "how area is measured: auto and geodesic, on the ellipsoid whatever the CRS, edges being geodesics between vertices (auto: "
+        "in the plane where a CRS has no ellipsoid); planar, grid area in the CRS's plane",
+        "auto",
     )
     function: str | None = knob(
         "your own filter as module:name, importable where the job runs", None, pattern=_FUNCTION

@@ -100,7 +100,8 @@ class VectorWork(LayerWork):
     def plan_of(self, reached: int, freed: int, **more: Any) -> Plan:
         """The plan, with what the output takes and must be."""
         lower_by = planning.lower_by(self._task, self.layouts[0], planning.choose(self._task, 0))
-        more |= {"disk_bytes": self._sink.disk(self._source.facts), "lower_by": lower_by}
+        shown = self._source.facts.shown | {key: fact for step in self._steps for key, fact in step.facts.items()}
+        more |= {"disk_bytes": self._sink.disk(self._source.facts), "lower_by": lower_by, "facts": shown}
         return super().plan_of(reached, freed, **more, expected=self._expected())
 
     def run(self, bench: Bench) -> Outcome:

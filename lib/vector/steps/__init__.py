@@ -58,6 +58,10 @@ class Step(Protocol):
     def apply(self, batch: Any, tally: Tally) -> Any:
         """What becomes of a batch; raises DataError, FunctionError."""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the plan wants to know of it."""
+
     def reference(self, geometry: Any) -> bool | None:
         """By the plain path: whether a feature stays, by its geometry (shapely's); None where that does not decide."""
 

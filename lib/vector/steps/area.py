@@ -14,7 +14,7 @@ from lib.vector.wkb import CURVES, column_of, is_any_of
 
 # Temporaries of `_VERTICES_AT_ONCE` vertices; offsets, types, rings and sums of each row.
 _BLOCK_BYTES = 4 * MIB
-_ROW_BYTES = 220
+_ROW_BYTES = 400
 
 
 def prepare(job: VectorJob, facts: LayerFacts) -> "AreaStep":
@@ -74,9 +74,17 @@ class AreaStep:
                 f"{self.label}: {decision.damaged} geometries of batch {tally.batches} end before their rings do"
             )
         tally.counts.update(
-            features_null_area=decision.without_area, arbitrated=decision.arbitrated, wide=decision.wide
+            features_null_area=decision.without_area,
+            arbitrated=decision.arbitrated,
+            wide=decision.wide,
+            outside=decision.outside,
         )
         return keep(batch, decision.keep)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How areas are measured."""
+        return {"area": self.method.words}
 
     def reference(self, geometry: Any) -> bool | None:
         """Whether the area by the plain path is within the bounds; None where the order of a sum would decide."""
@@ -91,11 +99,16 @@ class AreaStep:
         return counted | {"area_mode": self.method.mode}
 
     def notes(self, tally: Tally) -> list[str]:
-        """Of edges that a geodesic takes the other way around."""
-        if not tally.counts["wide"]:
-            return []
-        words = (
-            f"{self.label}: edges of {tally.counts['wide']} features span 180° or more of longitude: "
-            "their geodesic area is that of the other side, the short way around"
-        )
-        return [words]
+        """Of areas that are others than may be thought, and of features that have none."""
+        notes = [self.method.note] if self.method.note else []
+        if tally.counts["wide"]:
+            notes.append(
+                f"{self.label}: edges of {tally.counts['wide']} features span 180° or more of longitude: "
+                "their geodesic area is that of the other side, the short way around"
+            )
+        if tally.counts["outside"]:
+            notes.append(
+                f"{self.label}: {tally.counts['outside']} features lie where their CRS knows no longitude and latitude: "
+                "they have no area, and were dropped"
+            )
+        return notes
