@@ -179,8 +179,8 @@ class VectorJob(_Work):
     min_area_sqm: float | None = knob("keep features of at least this true area", None, unset="no lower bound", **_AREA)
     max_area_sqm: float | None = knob("keep features of at most this true area", None, unset="no upper bound", **_AREA)
     area: Literal["auto", "geodesic", "planar"] = knob(
-        "how area is measured: auto and geodesic, on the ellipsoid whatever the CRS, edges being geodesics between vertices (auto: "
-        "in the plane where a CRS has no ellipsoid); planar, grid area in the CRS's plane",
+        "how area is measured: auto and geodesic, on the ellipsoid whatever the CRS, edges being geodesics between vertices "
+        "(auto: in the plane where a CRS has no ellipsoid); planar, grid area in the CRS's plane",
         "auto",
     )
     function: str | None = knob(

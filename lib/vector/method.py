@@ -35,7 +35,8 @@ class AreaMethod:
         """What is measured."""
         if self.geod is None:
             return f"in the plane of the CRS, whose unit is {self.unit:g} m"
-        return f"on the ellipsoid ({self.geod.a:.0f} m, 1/f {1 / self.geod.f if self.geod.f else math.inf:.1f}), edges as geodesics"
+        flattening = f"1/{1 / self.geod.f:.3f}" if self.geod.f else "0"
+        return f"on the ellipsoid of {self.geod.a:.0f} m and flattening {flattening}, edges being geodesics"
 
 
 @dataclass(frozen=True, slots=True)

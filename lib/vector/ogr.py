@@ -26,6 +26,8 @@ _APPLICATION, _GEOPACKAGES = (
     (b"GPKG", b"GP10", b"GP11"),
 )  # the application id in its header (sqlite.org/fileformat.html)
 _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.wkb")
+# What OGR's Arrow writers take for a feature's id, whatever it is in the source (ogr_core.h, DEFAULT_ARROW_FID_NAME).
+_FID_NAME = "ogc_fid"
 _NO_CRS = "'crs' was not provided"
 
 
@@ -224,18 +226,47 @@ def geometry_column(info: dict[str, Any]) -> str:
 
     Where the source has no name for it OGR says "wkb_geometry", even beside a field of that name; here it has one of its own.
     """
-    name, fields = str(info["geometry_name"] or "wkb_geometry"), set(map(str, info["fields"]))
-    while name in fields:
+    name, fields = str(info["geometry_name"] or "wkb_geometry"), {folded(each) for each in field_names(info)}
+    while folded(name) in fields:
         name += "_"
     return name
 
 
+def folded(name: str) -> str:
+    """A name as OGR and SQLite compare it: whatever the case of A to Z."""
+    return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
+
+
+def field_names(info: dict[str, Any]) -> list[str]:
+    """The fields' names, no two of which differ in case only, by pyogrio's description of the layer.
+
+    Of those that do the later ones get a number, as by `ogr2ogr`: OGR's writers take one for the other. So do those without a
+    name, and those that OGR takes for feature ids.
+    """
+    found: list[str] = []
+    taken = {_FID_NAME}
+    every = {folded(str(name)) for name in info["fields"]}
+    for name in map(str, info["fields"]):
+        new, number = name or "field", 2
+        while folded(new) in taken or (new != name and folded(new) in every):
+            new, number = f"{name or 'field'}{number}", number + 1
+        taken.add(folded(new))
+        found.append(new)
+    return found
+
+
 def _distinct(meta: dict[str, Any], reader: Any) -> Any:
-    """The reader with its geometry column under `geometry_column`'s name, found by its Arrow extension type."""
-    name = geometry_column(meta)
-    names = [
-        name if (field.metadata or {}).get(_EXTENSION) in _WKB_EXTENSIONS else field.name for field in reader.schema
-    ]
+    """The reader with its geometry column and its fields under the names that they have here.
+
+    The geometry is found by its Arrow extension type; the fields are the last columns beside it, in their order.
+    """
+    is_geometry = [(field.metadata or {}).get(_EXTENSION) in _WKB_EXTENSIONS for field in reader.schema]
+    names, fields = list(reader.schema.names), field_names(meta)
+    plain = [at for at, each in enumerate(is_geometry) if not each]
+    for at, name in zip(plain[len(plain) - len(fields) :], fields, strict=True):
+        names[at] = name
+    if any(is_geometry):
+        names[is_geometry.index(True)] = geometry_column(meta)
     return reader if names == list(reader.schema.names) else _Renamed(reader, names)
 
 

@@ -7,6 +7,7 @@ polygons from multipolygons become multi, as `ogr2ogr` makes them. Spatial index
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -158,4 +159,5 @@ def _declared(geometry_type: str | None) -> str | None:
 def unused(names: tuple[str, ...], facts: LayerFacts) -> str:
     """The first name that no field of the layer has, whatever its case."""
     fields = {name.lower() for name in facts.fields}
-    return next((name for name in names if name not in fields), names[-1] + "_")
+    numbered = (f"{names[-1]}{number}" for number in count(2))
+    return next(name for name in chain(names, numbered) if name not in fields)

@@ -22,6 +22,7 @@ _CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECAS
 _DECLARED_CURVES = frozenset(
     ("CURVE", "CURVEPOLYGON", "CIRCULARSTRING", "COMPOUNDCURVE", "MULTICURVE", "MULTISURFACE", "SURFACE")
 )
+_SHOWN = 20  # of names, in one line
 _LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
 # What OGR's interleaved or unordered readers do not give through one layer's Arrow stream.
 _NOT_STREAMED = ("OSM",)
@@ -141,7 +142,7 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
         label=label,
         driver=info["driver"],
         layer=info["layer_name"],
-        fields=tuple(map(str, info["fields"])),
+        fields=tuple(ogr.field_names(info)),
         field_types=tuple(kind + sub for kind, sub in zip(info["ogr_types"], subtypes, strict=True)),
         geometry_type=info["geometry_type"],
         geometry_name=ogr.geometry_column(info) if info["geometry_type"] else None,
@@ -150,8 +151,18 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
         features=sizes.count if sizes.count >= 0 else _features(source, path, info, label),
         source_bytes=_dataset_bytes(path),
         sizes=sizes,
-        notes=tuple(note for note in notes if "More than one layer" not in note),
+        notes=(*(note for note in notes if "More than one layer" not in note), *_renamed(info, label)),
     )
+
+
+def _renamed(info: dict[str, Any], label: str) -> list[str]:
+    """What is to be said of fields that have other names here."""
+    pairs = [(old, new) for old, new in zip(map(str, info["fields"]), ogr.field_names(info), strict=True) if old != new]
+    if not pairs:
+        return []
+    words = ", ".join(f"{old!r} is {new!r}" for old, new in pairs[:_SHOWN])
+    more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
+    return [f"{label}: fields whose names are taken, whatever their case, are renamed: {words}{more}"]
 
 
 def _features(source: str, path: Path, info: dict[str, Any], label: str) -> int:
