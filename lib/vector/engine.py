@@ -121,7 +121,7 @@ class VectorWork(LayerWork):
             if self.calls_function:  # only now: before the first plan nothing held it
                 self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
-            self._write(bench, tally)
+            self._write(bench, tally, notes)
         ogr.release()
         self._reconcile(tally, counting.count())
         for step in self._steps:
@@ -141,7 +141,7 @@ class VectorWork(LayerWork):
             result=result, checks=tuple(bench.checks), warnings=tuple(dict.fromkeys(notes)), driver=self._sink.driver
         )
 
-    def _write(self, bench: Bench, tally: Tally) -> None:
+    def _write(self, bench: Bench, tally: Tally, notes: list[str]) -> None:
         assert bench.staged is not None  # noqa: S101 - for mypy
         facts, sink, layout = self._source.facts, self._sink, self.layouts[0]
         try:
@@ -162,6 +162,7 @@ class VectorWork(LayerWork):
                     after=self._settler(bench, tally),
                 )
                 schema = reader.schema
+                notes += self._sink.lost(schema)
                 for step in self._steps:
                     schema = step.schema(schema)
                 sink.write(bench.staged, schema, batches, provenance.texts(self._job))

@@ -200,17 +200,23 @@ def open_batches(
         yield meta, _distinct(meta, reader)
 
 
-class _Renamed:
-    """Record batches under other column names."""
+class _Plain:
+    """Record batches under other column names, with codes for what OGR makes a dictionary of: fields with a coded domain."""
 
     def __init__(self, reader: Any, names: list[str]) -> None:
         self._reader = reader
-        fields = [field.with_name(name) for field, name in zip(reader.schema, names, strict=True)]
+        fields = [
+            pa.field(name, _code_type(field.type), field.nullable, field.metadata)
+            for field, name in zip(reader.schema, names, strict=True)
+        ]
         self.schema = pa.schema(fields, reader.schema.metadata)
 
     def read_next_batch(self) -> Any:
         """The next batch; StopIteration after the last."""
-        return pa.RecordBatch.from_arrays(self._reader.read_next_batch().columns, schema=self.schema)
+        columns = self._reader.read_next_batch().columns
+        # The dictionary's positions are the codes (GDAL, ogrlayerarrow.cpp); one that is not in the domain is beyond its end.
+        codes = [column.indices if pa.types.is_dictionary(column.type) else column for column in columns]
+        return pa.RecordBatch.from_arrays(codes, schema=self.schema)
 
     def __iter__(self) -> Iterator[Any]:
         """All batches that are left."""
@@ -219,6 +225,15 @@ class _Renamed:
     def __next__(self) -> Any:
         """The next batch."""
         return self.read_next_batch()
+
+
+def domains(schema: Any) -> list[str]:
+    """The fields of an Arrow schema of OGR's that have a domain: a list or range of allowed values, which no batch carries."""
+    return [field.name for field in schema if (field.metadata or {}).get(b"GDAL:OGR:domain_name")]
+
+
+def _code_type(kind: Any) -> Any:
+    return kind.index_type if pa.types.is_dictionary(kind) else kind
 
 
 def geometry_column(info: dict[str, Any]) -> str:
@@ -267,7 +282,10 @@ def _distinct(meta: dict[str, Any], reader: Any) -> Any:
         names[at] = name
     if any(is_geometry):
         names[is_geometry.index(True)] = geometry_column(meta)
-    return reader if names == list(reader.schema.names) else _Renamed(reader, names)
+    is_plain = names == list(reader.schema.names) and not any(
+        pa.types.is_dictionary(each.type) for each in reader.schema
+    )
+    return reader if is_plain else _Plain(reader, names)
 
 
 @contextmanager

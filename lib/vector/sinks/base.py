@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyogrio
 
 from lib.units import MIB
+from lib.vector import ogr
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import promote_to_multi
 
@@ -131,6 +132,12 @@ class VectorSink(ABC):
         if not self.promotes:
             return batch
         return batch.set_column(at, batch.schema.field(at), promote_to_multi(batch.column(at)))
+
+    def lost(self, schema: Any) -> list[str]:
+        """What is to be said of fields of an Arrow schema that lose something here."""
+        fields = ogr.domains(schema)
+        words = f"{self.label}: values of {', '.join(fields)} are kept, the domains that list or bound them are not"
+        return [words] if fields else []
 
     def write(self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str]) -> None:
         """Write the batches, as they come, into a new file."""
