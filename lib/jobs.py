@@ -9,7 +9,7 @@ A new operation is a model here, and its place in `Operation`.
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lib.knobs import knob
 from lib.units import MIB, file_label
@@ -59,6 +59,15 @@ def _numbers(value: Any) -> Any:
 
 def _nodata(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value
+
+
+def _codec(value: str | None) -> str | None:
+    try:
+        if value is not None:
+            "".encode(value)
+    except LookupError:
+        raise ValueError(f"{value!r} is no encoding of text, such as ISO-8859-1 or CP1252") from None
+    return value
 
 
 _FUNCTION = r"^[\w.]+:\w+$"
@@ -182,6 +191,17 @@ class VectorJob(_Work):
         "how area is measured: auto and geodesic, on the ellipsoid whatever the CRS, edges being geodesics between vertices "
         "(auto: in the plane where a CRS has no ellipsoid); planar, grid area in the CRS's plane",
         "auto",
+    )
+    assume_crs: str | None = knob(
+        "the CRS of a layer that has none, such as EPSG:32633; an error where it has another",
+        None,
+        unset="none",
+        min_length=1,
+    )
+    encoding: Annotated[str | None, AfterValidator(_codec)] = knob(
+        "how text is encoded that the source does not declare, and that is not UTF-8, such as ISO-8859-1 or CP1252",
+        None,
+        unset="as declared, else UTF-8",
     )
     function: str | None = knob(
         "your own filter as module:name, importable where the job runs", None, pattern=_FUNCTION

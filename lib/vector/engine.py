@@ -19,11 +19,12 @@ from lib.reports import Outcome, Plan
 from lib.units import MIB
 from lib.vector import ogr, verify
 from lib.vector import plan as planning
+from lib.vector.crs import crs_name
 from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import VectorSink, sink_for
-from lib.vector.sources import VectorSource, open_source
+from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.steps import Step, Tally, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
 
@@ -44,7 +45,7 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
         DestinationError: no such sink, or it cannot hold the layer.
         UsageError: the user's function cannot be imported.
     """
-    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows)
+    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
     sink = sink_for(job.driver, source.facts)
     steps = steps_of(job, source.facts)
     if verify.recomputes(job, steps):
@@ -116,6 +117,8 @@ class VectorWork(LayerWork):
         facts, tally, notes = self._source.facts, Tally(), list(self._source.facts.notes)
         if facts.geometry_name and not facts.crs:
             notes.append(f"{facts.label} has no CRS; the output has none either")
+        if facts.is_crs_assumed:
+            notes.append(f"{facts.label} has no CRS: it is assumed to be in {crs_name(facts.crs)}")
         counting = _Counting(self._source)
         with ogr.collected(notes):
             if self.calls_function:  # only now: before the first plan nothing held it

@@ -20,6 +20,7 @@ _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 _NOT_WRITTEN_HINT = "try the other output format, or look for the feature with `ogrinfo -al`"
 # A CSV's line beyond 10 MB would end the layer without an error.
 _ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
+_SHAPEFILE = (".shp", ".shx", ".dbf")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _APPLICATION, _GEOPACKAGES = (
     68,
@@ -73,6 +74,8 @@ import pyogrio  # noqa: E402 - only now, without pandas
 import pyogrio.core  # noqa: E402
 import pyogrio.raw  # noqa: E402
 
+from lib.vector.encoding import Texts, ogr_name  # noqa: E402 - it imports Arrow
+
 
 @contextmanager
 def configured(**options: str | None) -> Iterator[None]:
@@ -102,8 +105,8 @@ def _as_text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _open_options(source: str) -> dict[str, str]:
-    """Open options that keep GDAL from writing beside the source.
+def _open_options(source: str, encoding: str | None = None) -> dict[str, str]:
+    """Open options that keep GDAL from writing beside the source, and say how a Shapefile's text is encoded.
 
     A GeoPackage is opened as immutable, which leaves no -wal, -shm or lock; not where another program's -wal and -shm are there:
     then they must be read with it. GML's .gfs template is not written.
@@ -113,6 +116,8 @@ def _open_options(source: str) -> dict[str, str]:
         return {"WRITE_GFS": "NO"}
     if _start(path)[_APPLICATION:] in _GEOPACKAGES and is_immutable(path):
         return {"IMMUTABLE": "YES"}
+    if encoding and path.suffix.lower() in _SHAPEFILE:
+        return {"ENCODING": ogr_name(encoding)}
     return {}
 
 
@@ -153,17 +158,20 @@ def collected(into: list[str]) -> Iterator[None]:
                     into.append(text)
 
 
-def read_info(source: str, layer: str | None = None, *, count: bool = False) -> tuple[dict[str, Any], list[str]]:
+def read_info(
+    source: str, layer: str | None = None, *, count: bool = False, encoding: str | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """What pyogrio says of a layer, and what was warned of meanwhile.
 
     Args:
         source: the dataset.
         layer: its name; None for the first one.
         count: walk all features where the format does not keep their number.
+        encoding: of a Shapefile's text, whatever it declares.
     """
     notes: list[str] = []
     with configured(), collected(notes):
-        info = pyogrio.core.read_info(source, layer=layer, force_feature_count=count, **_open_options(source))
+        info = pyogrio.core.read_info(source, layer=layer, force_feature_count=count, **_open_options(source, encoding))
     return info, notes
 
 
@@ -177,10 +185,13 @@ def open_batches(
     columns: Sequence[str] | None = None,
     skip: int = 0,
     where: str | None = None,
+    encoding: str | None = None,
+    texts: Texts | None = None,
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """A layer as a stream of Arrow record batches of at most `rows` rows; yields pyogrio's meta and the pyarrow reader.
 
-    Of these columns where they are named; without the first `skip`, those for which `where` holds.
+    Of these columns where they are named; without the first `skip`, those for which `where` holds; text of a Shapefile in an
+    encoding that it does not declare, and all of it as `texts` checks it.
 
     Dates with times come as text, which OGR marks as such and writes back as they were: Arrow's own type would give a
     time zone to those without one.
@@ -195,16 +206,16 @@ def open_batches(
         skip_features=skip,
         where=where,
         datetime_as_string=True,
-        **_open_options(source),
+        **_open_options(source, encoding),
     ) as (meta, reader):
-        yield meta, _distinct(meta, reader)
+        yield meta, _plain(meta, reader, texts)
 
 
 class _Plain:
-    """Record batches under other column names, with codes for what OGR makes a dictionary of: fields with a coded domain."""
+    """Record batches under other column names, text in UTF-8, and codes for what OGR makes a dictionary of: coded domains."""
 
-    def __init__(self, reader: Any, names: list[str]) -> None:
-        self._reader = reader
+    def __init__(self, reader: Any, names: list[str], texts: Texts | None) -> None:
+        self._reader, self._texts, self._names = reader, texts, names
         fields = [
             pa.field(name, _code_type(field.type), field.nullable, field.metadata)
             for field, name in zip(reader.schema, names, strict=True)
@@ -215,8 +226,10 @@ class _Plain:
         """The next batch; StopIteration after the last."""
         columns = self._reader.read_next_batch().columns
         # The dictionary's positions are the codes (GDAL, ogrlayerarrow.cpp); one that is not in the domain is beyond its end.
-        codes = [column.indices if pa.types.is_dictionary(column.type) else column for column in columns]
-        return pa.RecordBatch.from_arrays(codes, schema=self.schema)
+        columns = [column.indices if pa.types.is_dictionary(column.type) else column for column in columns]
+        if self._texts:
+            columns = self._texts.checked(columns, self._names)
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def __iter__(self) -> Iterator[Any]:
         """All batches that are left."""
@@ -247,6 +260,18 @@ def geometry_column(info: dict[str, Any]) -> str:
     return name
 
 
+def raw_names(info: dict[str, Any]) -> list[str]:
+    """The fields' names as the source has them; pyogrio decodes UTF-8 that is not declared as something else.
+
+    Raises:
+        UnicodeError: they are not in UTF-8, and nothing says in what else.
+    """
+    names = list(map(str, info["fields"]))
+    if str(info.get("encoding") or "UTF-8").upper() in ("UTF-8", "UTF8"):
+        return names
+    return [name.encode(info["encoding"]).decode() for name in names]
+
+
 def folded(name: str) -> str:
     """A name as OGR and SQLite compare it: whatever the case of A to Z."""
     return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
@@ -260,8 +285,9 @@ def field_names(info: dict[str, Any]) -> list[str]:
     """
     found: list[str] = []
     taken = {_FID_NAME}
-    every = {folded(str(name)) for name in info["fields"]}
-    for name in map(str, info["fields"]):
+    names = raw_names(info)
+    every = set(map(folded, names))
+    for name in names:
         new, number = name or "field", 2
         while folded(new) in taken or (new != name and folded(new) in every):
             new, number = f"{name or 'field'}{number}", number + 1
@@ -270,7 +296,7 @@ def field_names(info: dict[str, Any]) -> list[str]:
     return found
 
 
-def _distinct(meta: dict[str, Any], reader: Any) -> Any:
+def _plain(meta: dict[str, Any], reader: Any, texts: Texts | None) -> Any:
     """The reader with its geometry column and its fields under the names that they have here.
 
     The geometry is found by its Arrow extension type; the fields are the last columns beside it, in their order.
@@ -282,10 +308,7 @@ def _distinct(meta: dict[str, Any], reader: Any) -> Any:
         names[at] = name
     if any(is_geometry):
         names[is_geometry.index(True)] = geometry_column(meta)
-    is_plain = names == list(reader.schema.names) and not any(
-        pa.types.is_dictionary(each.type) for each in reader.schema
-    )
-    return reader if is_plain else _Plain(reader, names)
+    return _Plain(reader, names, texts)
 
 
 @contextmanager

@@ -17,11 +17,12 @@ from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
 from lib.units import MIB
 from lib.vector import ogr
+from lib.vector.crs import crs_name, same_crs
 from lib.vector.layer import LayerWork
 from lib.vector.plan import Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import SINKS
-from lib.vector.sources import VectorSource, open_source
+from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.steps import Step, steps_of
 from lib.vector.wkb import values_of
 
@@ -140,7 +141,7 @@ def _structure(
             bench.check(name, info[key] == wanted, f"{info[key]}, planned {wanted}")
         _check_fields(info, expected, bench)
         found, wanted = info["crs"], expected["crs"]
-        bench.check("CRS", _same_crs(found, wanted), f"{_crs_name(found)}, planned {_crs_name(wanted)}")
+        bench.check("CRS", same_crs(found, wanted), f"{crs_name(found)}, planned {crs_name(wanted)}")
     if result:
         kept = result["features_kept"]
         bench.check("count", info["features"] == kept, f"{info['features']} features in the output, {kept} were kept")
@@ -161,23 +162,6 @@ def _check_fields(info: dict[str, Any], expected: Mapping[str, Any], bench: Benc
     bench.check("field types", not wrong, "; ".join(wrong) or "as planned")
 
 
-def _same_crs(found: str | None, wanted: str | None) -> bool:
-    if not found or not wanted or found == wanted:
-        return (found or None) == (wanted or None)
-    from pyproj import CRS
-
-    one, other = CRS.from_user_input(found), CRS.from_user_input(wanted)
-    return bool(one.equals(other, ignore_axis_order=True)) or one.to_wkt() == other.to_wkt()
-
-
-def _crs_name(crs: str | None) -> str:
-    if crs is None or crs.startswith("EPSG:"):
-        return crs or "none"
-    from pyproj import CRS
-
-    return str(CRS.from_user_input(crs).name)
-
-
 def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     """Open the output, and the source where the work that wrote it is known.
 
@@ -189,7 +173,7 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     sources = [open_source(job.output, expected.get("layer"), Path(job.output).name, resources.chunk_rows)]
     steps: list[Step] = []
     if isinstance(job.work, VectorJob):
-        sources.append(open_source(job.source, job.work.layer, job.label, resources.chunk_rows))
+        sources.append(open_source(job.source, job.work.layer, job.label, resources.chunk_rows, given_by(job.work)))
         # As the output's geometries are: in its CRS, under its name for their column.
         steps = [] if job.work.verify == "none" else steps_of(job.work, sources[0].facts)
     return VerifyWork(job, room, sources, steps, resources)

@@ -103,7 +103,7 @@ def test_no_crs(tmp_path: Path) -> None:
         )
     with pytest.raises(SourceError, match="has no CRS") as caught:
         _plan(tmp_path / "a.fgb", min_area_sqm=1)
-    assert "-a_srs" in caught.value.hint
+    assert "--assume-crs" in caught.value.hint
     assert _plan(tmp_path / "a.fgb").expected["crs"] is None
 
 

@@ -23,6 +23,21 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What a job says of its source beyond what the file says.
+
+    Attributes:
+        encoding: of text that it does not declare.
+        crs: of a layer that has none.
+        checks_text: whether text has to be UTF-8 in the end.
+    """
+
+    encoding: str | None = None
+    crs: str | None = None
+    checks_text: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """What is known of features' sizes, bytes of WKB and attributes as the format holds them.
 
@@ -63,6 +78,7 @@ class LayerFacts:
         source_bytes: size of the dataset's files.
         sizes: what is known of the features' sizes.
         notes: what OGR warned of.
+        is_crs_assumed: the CRS is the job's word, not the file's.
     """
 
     source: str
@@ -79,6 +95,7 @@ class LayerFacts:
     source_bytes: int
     sizes: Sizes
     notes: tuple[str, ...] = ()
+    is_crs_assumed: bool = False
 
     @property
     def is_multi_unsure(self) -> bool:
@@ -115,6 +132,7 @@ class LayerFacts:
             "features": self.features,
             "geometry_type": self.geometry_type,
             "crs": self.crs,
+            "crs_assumed": self.is_crs_assumed,
             "fields": len(self.fields),
             "source_bytes": self.source_bytes,
             "largest_feature_bytes": self.sizes.largest_bytes,
