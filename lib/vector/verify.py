@@ -24,7 +24,7 @@ from lib.vector.probe import first_batches
 from lib.vector.sinks import SINKS
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.steps import Step, steps_of
-from lib.vector.wkb import values_of
+from lib.vector.wkb import NOT_READ, values_of
 
 _BASIC_ROWS = 16
 _BASIC_BYTES = 2 * MIB
@@ -86,11 +86,11 @@ class _Sample:
 
     def judge(self, geometries: list[bytes | None]) -> "_Sample":
         """Take WKB values in."""
-        from shapely import from_wkb
+        from lib.vector.recompute import decoded
 
         self.rows += len(geometries)
         while geometries:  # one by one: a large one is not held twice
-            self.wrong += _verdict(self.steps, from_wkb(geometries.pop())) is False
+            self.wrong += _verdict(self.steps, decoded([geometries.pop()])[0]) is False
         return self
 
     def check(self, bench: Bench) -> None:
@@ -103,6 +103,8 @@ class _Sample:
 
 def _verdict(steps: Sequence[Step], geometry: Any) -> bool | None:
     """Whether a row stays by all steps' plain paths; False where one drops it, None where none does and one does not decide."""
+    if geometry is NOT_READ and steps:
+        return None
     verdicts = [step.reference(geometry) for step in steps]
     return False if False in verdicts else None if None in verdicts else True
 
@@ -261,23 +263,21 @@ class VerifyWork(LayerWork):
                 bench.meter.chunk()
 
     def _judge_source(self, batch: Any, source: VectorSource, fields: list[str], members: Any) -> None:
-        from shapely import from_wkb
-
-        from lib.vector.recompute import row_digests
+        from lib.vector.recompute import decoded, row_digests
 
         name = source.facts.geometry_name
         if name is None:
             return
         rows = batch.slice(0, _SOURCE_ROWS)
         digests = row_digests(rows, name, fields, promotes=source.facts.is_multi_unsure)
-        geometries = from_wkb(rows.column(rows.schema.get_field_index(name)).to_pylist())
+        geometries = decoded(rows.column(rows.schema.get_field_index(name)).to_pylist())
         members.add(digests, [_verdict(self._steps, geometry) for geometry in geometries])
 
     def _judge_output(self, batch: Any, geometry_name: str, chosen: Any) -> tuple[int, int]:
         """Decode a batch's geometries; of those chosen (None: a few), how many there are and how many should not be there."""
-        from shapely import from_wkb
+        from lib.vector.recompute import decoded
 
-        geometries = from_wkb(batch.column(batch.schema.get_field_index(geometry_name)).to_pylist())
+        geometries = decoded(batch.column(batch.schema.get_field_index(geometry_name)).to_pylist())
         some = range(min(len(geometries), _BASIC_ROWS)) if chosen is None else chosen
         return len(some), sum(_verdict(self._steps, geometries[row]) is False for row in some)
 

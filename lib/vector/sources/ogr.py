@@ -19,6 +19,7 @@ from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
 from lib.vector.encoding import Texts
 from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
 from lib.vector.sources.facts import Given, LayerFacts, Place, Sizes
+from lib.vector.wkb import SURFACES
 
 _CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECASE)
 _DECLARED_CURVES = frozenset(
@@ -314,6 +315,11 @@ def _info(source: str, layer: str | None, label: str, encoding: str | None) -> t
                 f"{label} has no layer {layer!r}; it has {', '.join(names) or 'none'}",
                 hint="choose one with --layer",
                 layers=names,
+            ) from error
+        if (found := re.search(r"Geometry type is not supported: -?(\d+)", words)) and int(found[1]) % 1000 in SURFACES:
+            raise SourceError(
+                f"{label}: the layer is declared {SURFACES[int(found[1]) % 1000]}, a surface, which is not read",
+                hint="make polygons of it: ogr2ogr -nlt MULTIPOLYGON polygons.gpkg SOURCE",
             ) from error
         if "malformed" in words or "corrupt" in words.lower():
             raise SourceError(f"{label} is damaged: {words}", hint="fetch or export it again") from error

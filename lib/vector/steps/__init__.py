@@ -33,6 +33,7 @@ class Tally:
         batches: batches read.
         counts: what steps count, by the result's key.
         dropped: features dropped, by step.
+        row: the source's rows before what is worked on; None where that is not known.
         error: what went wrong in the stream; the sink's library would hide it.
     """
 
@@ -41,6 +42,7 @@ class Tally:
     batches: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    row: int | None = None
     error: Exception | None = None
 
 
