@@ -62,6 +62,7 @@ class VectorWork(LayerWork):
         self._job, self._source, self._sink, self._steps = job, source, sink, steps
         self._task = Task(source.facts, sink, steps, job.resources)
         self.calls_function = job.function is not None
+        self._looked: Plan | None = None
         super().__init__(room, [self._task])
 
     def first(self) -> Plan:
@@ -74,11 +75,16 @@ class VectorWork(LayerWork):
         return super().first()
 
     def look(self) -> Plan:
-        """The plan by the first batch and the heaviest, in the smallest layout; nothing is written.
+        """The plan by the first batch and the heaviest, in the smallest layout; nothing is written. A second look is the first.
 
         Raises:
             DataError: they do not decode.
         """
+        if self._looked is None:
+            self._looked = self._look()
+        return self._looked
+
+    def _look(self) -> Plan:
         least = planning.choose(self._task, 0)
         self.probe.heaviest(self._source, least, self._see)
         first_batches(self._source, least, self._see)
@@ -92,8 +98,14 @@ class VectorWork(LayerWork):
         def takes(layout: Layout) -> int:
             return sum(planning.terms_of(self._task, layout, self.room, grown(layout), least.batch_bytes).values())
 
-        self.layouts = [planning.choose(self._task, self.room.budget_bytes, takes)]
-        return self.plan_of(grown(self.layouts[0]), least.batch_bytes)
+        layout = planning.choose(self._task, self.room.budget_bytes, takes)
+        self.layouts = [layout]
+        most = grown(layout)
+        if layout.rows > least.rows:  # what was guessed for more rows, measured: a run measures no less
+            first_batches(self._source, layout, self._see)
+            ahead = layout.is_ahead * layout.batch_bytes
+            most = min(most, self.probe.reached_bytes + held + _RUN_BYTES + ahead)
+        return self.plan_of(most, least.batch_bytes)
 
     def _see(self, batch: Any) -> None:
         self._sink.conform(apply(batch, self._steps, Tally()))
