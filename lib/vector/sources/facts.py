@@ -1,7 +1,7 @@
 """What is known of a layer before it is read: header facts, and sizes of its features. Pure."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,8 @@ class LayerFacts:
         source_bytes: size of the dataset's files.
         sizes: what is known of the features' sizes.
         notes: what OGR warned of.
+        metadata: what the layer says of itself, by key.
+        has_ids: features have numbers that are no field, in a text.
         is_crs_assumed: the CRS is the job's word, not the file's.
     """
 
@@ -95,6 +97,8 @@ class LayerFacts:
     source_bytes: int
     sizes: Sizes
     notes: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    has_ids: bool = False
     is_crs_assumed: bool = False
 
     @property

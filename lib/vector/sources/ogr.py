@@ -164,6 +164,8 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
         features=sizes.count if sizes.count >= 0 else _features(source, path, info, label),
         source_bytes=_dataset_bytes(path),
         sizes=sizes,
+        metadata=info["layer_metadata"] or {},
+        has_ids=info["driver"] in ("GeoJSON", "GeoJSONSeq") and path.is_file() and texts.has_numbers(path),
         notes=(*(note for note in notes if "More than one layer" not in note), *_renamed(info, label)),
     )
 
