@@ -153,7 +153,10 @@ class VectorWork(LayerWork):
         steps = self._steps if verify.recomputes(self._job, self._steps) else ()
         verify.basic(str(bench.staged), self._expected(), result, bench, steps)
         return Outcome(
-            result=result, checks=tuple(bench.checks), warnings=tuple(dict.fromkeys(notes)), driver=self._sink.driver
+            result=result,
+            checks=tuple(bench.checks),
+            warnings=tuple(ogr.reworded(notes, facts.label)),
+            driver=self._sink.driver,
         )
 
     def _write(self, bench: Bench, tally: Tally, notes: list[str]) -> None:

@@ -5,6 +5,7 @@ and only there, they are hidden from it while it is imported (a user's function 
 """
 
 import importlib.abc
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ _NOT_WRITTEN_HINT = "try the other output format, or look for the feature with `
 # A CSV's line beyond 10 MB would end the layer without an error.
 _ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
 _SHAPEFILE = (".shp", ".shx", ".dbf")
+_IGNORED = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
+_UNSUPPORTED = re.compile(r"Field format '.*' not supported")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _APPLICATION, _GEOPACKAGES = (
     68,
@@ -156,6 +159,16 @@ def collected(into: list[str]) -> Iterator[None]:
                 # Of a missing CRS the engine says itself, with the source's name.
                 if text not in into and not text.startswith(_NO_CRS):
                     into.append(text)
+
+
+def reworded(notes: list[str], label: str) -> list[str]:
+    """Warnings, once each, with one of ours for what OGR says of columns whose types GeoPackage has not."""
+    columns = {name: kind for note in notes for name, kind in _IGNORED.findall(note)}
+    left = [note for note in notes if not _IGNORED.search(note) and not _UNSUPPORTED.search(note)]
+    if columns:
+        words = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
+        left.append(f"{label}: columns of types that a GeoPackage does not have are not read, and left out: {words}")
+    return list(dict.fromkeys(left))
 
 
 def read_info(
