@@ -70,9 +70,12 @@ def _for_all_steps(refused: MemoryRefused, job: RasterJob | VectorJob, *, profil
     plans = [run_job(step, plan_only=True) for step in steps]
     smallest = [plan.error.facts.get("smallest_limit_bytes", 0) for plan in plans if plan.error]
     most = max([refused.smallest_limit_bytes, *smallest]) + _SPREAD_BYTES
+    has_culprit = bool(refused.facts.get("culprit"))
+    granted = f"{job.resources.limit_bytes // MIB} MiB are granted"
+    # One number, in the message and in the hint: the step's own would be refused by the next step.
     error = MemoryRefused(
-        refused.message,
-        hint=refused.hint if refused.facts.get("culprit") else f"raise the memory limit to {mib(most)} MiB",
+        refused.message if has_culprit else f"{job.label}: needs a limit of at least {mib(most)} MiB, {granted}",
+        hint=refused.hint if has_culprit else f"raise the memory limit to {mib(most)} MiB",
         **refused.facts | {"smallest_limit_bytes": most},
     )
     error.report = refused.report.with_error(error)

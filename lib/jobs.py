@@ -77,6 +77,15 @@ def _function(value: str) -> str:
 _Function = Annotated[str, AfterValidator(_function)]
 
 
+def _codec(value: str | None) -> str | None:
+    try:
+        if value is not None:
+            "".encode(value)
+    except LookupError:
+        raise ValueError(f"{value!r} is no encoding of text, such as ISO-8859-1 or CP1252") from None
+    return value
+
+
 class Copy(_Model):
     """Pixels as they are, in their own type."""
 
@@ -192,7 +201,20 @@ class VectorJob(_Work):
     min_area_sqm: float | None = knob("keep features of at least this true area", None, unset="no lower bound", **_AREA)
     max_area_sqm: float | None = knob("keep features of at most this true area", None, unset="no upper bound", **_AREA)
     area: Literal["auto", "geodesic", "planar"] = knob(
-        "how area is measured: auto, by the layer's CRS; geodesic, on its ellipsoid; planar, in its plane", "auto"
+        "how area is measured: auto and geodesic, on the ellipsoid whatever the CRS, edges being geodesics between vertices "
+        "(auto: in the plane where a CRS has no ellipsoid); planar, grid area in the CRS's plane",
+        "auto",
+    )
+    assume_crs: str | None = knob(
+        "the CRS of a layer that has none, such as EPSG:32633; an error where it has another",
+        None,
+        unset="none",
+        min_length=1,
+    )
+    encoding: Annotated[str | None, AfterValidator(_codec)] = knob(
+        "how text is encoded that the source does not declare, and that is not UTF-8, such as ISO-8859-1 or CP1252",
+        None,
+        unset="as declared, else UTF-8",
     )
     function: _Function | None = knob("your own filter as module:name, importable where the job runs", None)
     verify: Verify = _VERIFY

@@ -13,6 +13,7 @@ from lib import __version__
 from lib.jobs import RasterJob, VectorJob
 
 JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
+KEYS = (JOB, SOURCE, VERSION)
 
 
 def texts(job: RasterJob | VectorJob) -> dict[str, str]:

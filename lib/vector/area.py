@@ -7,8 +7,6 @@ order: the curve's bend in latitude, the bend of q(φ), and the convergence of m
 order is not enough (longer than 0.1 rad, near a pole, across the antimeridian) go to the arbiter.
 
 Before that a coarse look (`coarse.py`) settles most of small features at a fraction of the cost.
-
-Authalic latitude: Snyder, Map Projections: A Working Manual (USGS PP 1395), equation 3-12; its series in e² sin²φ.
 """
 
 import math
@@ -18,13 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.vector.authalic import half_authalic
 from lib.vector.coarse import GEOD_NOISE_SQM, SAFETY, is_leading, ring_areas
 from lib.vector.exact import arbitrate
 from lib.vector.method import AreaMethod, Bounds
 from lib.vector.wkb import POLYGONAL, Column, Rings, find_rings, is_any_of, ring_coordinates, vertices
 
 _VERTICES_AT_ONCE = 32_768
-_SERIES_TERMS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,7 @@ class _Decision:
         without_area: rows that are null, empty or not finite, so that they have no area.
         arbitrated: rows that the exact arbiter had to decide.
         damaged: rows whose bytes end before their rings do.
+        outside: rows among those without an area that have rings: not finite, or where the CRS cannot be unprojected.
         wide: rows with an edge of 180° of longitude or more, which a geodesic takes the short way around.
     """
 
@@ -44,6 +43,7 @@ class _Decision:
     arbitrated: int
     damaged: int
     wide: int = 0
+    outside: int = 0
 
 
 def decide(column: Column, method: AreaMethod, bounds: Bounds) -> _Decision:
@@ -68,12 +68,14 @@ def decide(column: Column, method: AreaMethod, bounds: Bounds) -> _Decision:
     arbitrated = arbitrate(column, rings, method, np.flatnonzero(unsure), other) if unsure.any() else {}
     for row, (area, _) in arbitrated.items():
         keep[row] = bounds.holds(area)
+    outside = sum(math.isnan(area) for area, _ in arbitrated.values())
     return _Decision(
         keep,
-        without_area=int(nowhere.sum()) + sum(math.isnan(area) for area, _ in arbitrated.values()),
+        without_area=int(nowhere.sum()) + outside,
         arbitrated=len(arbitrated),
         damaged=int(rings.damaged.sum()),
         wide=sum(wide for _, wide in arbitrated.values()),
+        outside=outside,
     )
 
 
@@ -205,13 +207,14 @@ def _geodesic(xy: NDArray[np.float64], method: AreaMethod) -> tuple[NDArray[np.f
     if method.to_degrees is not None:
         x, y = method.to_degrees.transform(x, y)
     longitude, latitude = x * method.unit, y * method.unit
-    sine = np.sin(latitude)
-    wide = longitude[1:] - longitude[:-1]
-    half_q = _half_authalic(sine, method.geod.es)
-    area = half_q[1:] + half_q[:-1]
-    area *= wide
-    area *= 0.5 * method.geod.a**2
-    return area, _bend(wide, latitude, sine, method.geod.a**2)
+    with np.errstate(invalid="ignore"):  # what is not finite: the arbiter's
+        sine = np.sin(latitude)
+        wide = longitude[1:] - longitude[:-1]
+        half_q = half_authalic(sine, method.geod.es)
+        area = half_q[1:] + half_q[:-1]
+        area *= wide
+        area *= 0.5 * method.geod.a**2
+        return area, _bend(wide, latitude, sine, method.geod.a**2)
 
 
 def _bend(
@@ -233,16 +236,3 @@ def _bend(
     error += GEOD_NOISE_SQM
     error[~is_leading(wide, tall, np.maximum(latitude[1:], latitude[:-1]))] = np.inf
     return error
-
-
-def _half_authalic(sine: NDArray[np.float64], eccentricity_squared: float) -> NDArray[np.float64]:
-    """Half of q(φ), (1-e²) sin φ Σ xᵏ (1 + 1/(2k+1)) / 2 with x = e² sin²φ; the area element is a² dλ d(q/2)."""
-    x = sine * sine
-    x *= eccentricity_squared
-    total = np.full_like(x, (1 + 1 / (2 * _SERIES_TERMS + 1)) / 2)
-    for k in range(_SERIES_TERMS - 1, -1, -1):
-        total *= x
-        total += (1 + 1 / (2 * k + 1)) / 2
-    total *= sine
-    total *= 1 - eccentricity_squared
-    return total

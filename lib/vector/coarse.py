@@ -2,10 +2,12 @@
 
 In degrees a ring's area is that in the plane of longitude and latitude, times the area element at its first vertex. With t a
 latitude less that vertex's, W the sum of |Δλ| and T the largest |t|, the area below an edge is linear in t but for a² f'(φ) t²/2:
-at most a² C T² W/2 in all. The bend of the edges is bounded as in `area.py`, by the ring's largest. lib/MEASURED.md, "The area
-pass", has what it saves.
+at most a² C T² W/2 in all. The bend of the edges is bounded as in `area.py`, by the ring's largest. In a projection a
+ring's area is that in the plane times what `distortion.py` knows of its first vertex. lib/MEASURED.md, "The area pass", has what
+it saves.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,8 @@ _POLE_DISTANCE_PER_EDGE = 20.0
 SAFETY = 1.5
 # What Geod itself is off by for short edges, m² an edge (an angle's rounding times the ellipsoid's a²: seen up to 5e-6).
 GEOD_NOISE_SQM = 2e-5
+# Of a projection: third order counts beyond.
+_LONGEST_M = 100_000.0
 # A step a vertex: of rings with more there are too few at once.
 _MOST_VERTICES = 32
 
@@ -42,16 +46,24 @@ def ring_areas(column: Column, rings: Rings, method: AreaMethod) -> tuple[_Float
     """Signed areas and error bounds of rings, m², both (rings,); the error is infinite where nothing is said."""
     areas, errors = np.zeros(len(rings.rows)), np.full(len(rings.rows), np.inf)
     short = np.flatnonzero((rings.counts <= _MOST_VERTICES) & (rings.counts > 0))
-    if method.to_degrees is not None or len(short) == 0:
+    of_each = _formula(method)
+    if of_each is None or len(short) == 0:
         return areas, errors
     order = short[np.argsort(-rings.counts[short].astype(np.int16), kind="stable")]
     counts = rings.counts[order]
     found, is_closed = _walk(column, rings.starts[order], counts, 8 * column.dimensions[rings.rows[order]])
     with np.errstate(invalid="ignore", over="ignore"):  # infinite coordinates: the arbiter's
-        of_each = (_planar if method.mode == "planar" else _geodesic)(found, counts, method)
-    areas[order] = of_each[0]
-    errors[order] = np.where(is_closed, of_each[1], np.inf)
+        areas[order], found_errors = of_each(found, counts, method)
+    errors[order] = np.where(is_closed, found_errors, np.inf)
     return areas, errors
+
+
+def _formula(method: AreaMethod) -> Callable[[_Extents, NDArray[np.int64], AreaMethod], tuple[_Floats, _Floats]] | None:
+    if method.mode == "planar":
+        return _planar
+    if method.to_degrees is None:
+        return _geodesic
+    return _projected if method.distortion is not None else None
 
 
 def _walk(
@@ -93,6 +105,34 @@ def _planar(found: _Extents, counts: NDArray[np.int64], method: AreaMethod) -> t
     squared = method.unit * method.unit
     size = np.abs(found.x) + found.width + np.abs(found.y) + found.tallest
     return found.doubled * (0.5 * squared), (size * counts + found.width * found.tallest) * (1e-12 * squared)
+
+
+def _projected(found: _Extents, counts: NDArray[np.int64], method: AreaMethod) -> tuple[_Floats, _Floats]:
+    """Plane area by the scale at the first vertex; nothing is said of rings that are long, or leave the cells about that."""
+    assert method.distortion is not None  # noqa: S101 - for mypy: it was asked before
+    nothing = np.zeros(len(counts)), np.full(len(counts), np.inf)
+    local = method.distortion.at(found.x, found.y)
+    if local is None:
+        return nothing
+    half = found.width / 2  # a closed ring comes back
+    tall = found.tallest
+    long = np.hypot(found.widest, 2 * tall)
+    spread = found.width * tall  # of plane, however the ring winds
+    errors = (half + tall) * local.slope
+    errors += local.off
+    errors *= spread
+    long_times = counts * long
+    rounding = long_times * (4 * local.offset + 2e-12 * (np.abs(found.x) + np.abs(found.y)))
+    rounding += 1e-12 * spread
+    errors += rounding * local.scale
+    long_times *= long
+    long_times *= long
+    errors += long_times * local.bend
+    errors += counts * GEOD_NOISE_SQM
+    is_small = np.maximum(half, tall) <= local.reach
+    is_small &= local.scale * long * long <= _LONGEST_M**2
+    errors[~(is_small & (local.bend < np.inf))] = np.inf
+    return found.doubled * (0.5 * local.scale), errors
 
 
 def _geodesic(found: _Extents, counts: NDArray[np.int64], method: AreaMethod) -> tuple[_Floats, _Floats]:

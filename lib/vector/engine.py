@@ -21,11 +21,12 @@ from lib.space import Space
 from lib.units import MIB
 from lib.vector import ogr, verify
 from lib.vector import plan as planning
+from lib.vector.crs import crs_name
 from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import VectorSink, sink_for
-from lib.vector.sources import VectorSource, open_source
+from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.steps import Step, Tally, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
 
@@ -46,7 +47,7 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
         DestinationError: no such sink, or it cannot hold the layer.
         UsageError: the user's function cannot be imported.
     """
-    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows)
+    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
     sink = sink_for(job.driver, source.facts)
     steps = steps_of(job, source.facts)
     if verify.recomputes(job, steps):
@@ -63,6 +64,7 @@ class VectorWork(LayerWork):
         self._job, self._source, self._sink, self._steps = job, source, sink, steps
         self._task = Task(source.facts, sink, steps, job.resources)
         self.calls_function = job.function is not None
+        self._looked: Plan | None = None
         super().__init__(room, [self._task])
 
     def first(self) -> Plan:
@@ -75,11 +77,16 @@ class VectorWork(LayerWork):
         return super().first()
 
     def look(self) -> Plan:
-        """The plan by the first batch and the heaviest, in the smallest layout; nothing is written.
+        """The plan by the first batch and the heaviest, in the smallest layout; nothing is written. A second look is the first.
 
         Raises:
             DataError: they do not decode.
         """
+        if self._looked is None:
+            self._looked = self._look()
+        return self._looked
+
+    def _look(self) -> Plan:
         least = planning.choose(self._task, 0)
         self.probe.heaviest(self._source, least, self._see)
         first_batches(self._source, least, self._see)
@@ -93,8 +100,14 @@ class VectorWork(LayerWork):
         def takes(layout: Layout) -> int:
             return sum(planning.terms_of(self._task, layout, self.room, grown(layout), least.batch_bytes).values())
 
-        self.layouts = [planning.choose(self._task, self.room.budget_bytes, takes)]
-        return self.plan_of(grown(self.layouts[0]), least.batch_bytes)
+        layout = planning.choose(self._task, self.room.budget_bytes, takes)
+        self.layouts = [layout]
+        most = grown(layout)
+        if layout.rows > least.rows:  # what was guessed for more rows, measured: a run measures no less
+            first_batches(self._source, layout, self._see)
+            ahead = layout.is_ahead * layout.batch_bytes
+            most = min(most, self.probe.reached_bytes + held + _RUN_BYTES + ahead)
+        return self.plan_of(most, least.batch_bytes)
 
     def _see(self, batch: Any) -> None:
         self._sink.conform(apply(batch, self._steps, Tally()))
@@ -102,7 +115,8 @@ class VectorWork(LayerWork):
     def plan_of(self, reached: int, freed: int, **more: Any) -> Plan:
         """The plan, with what the output takes and must be."""
         lower_by = planning.lower_by(self._task, self.layouts[0], planning.choose(self._task, 0))
-        more |= {"disk_bytes": self._sink.disk(self._source.facts), "lower_by": lower_by}
+        shown = self._source.facts.shown | {key: fact for step in self._steps for key, fact in step.facts.items()}
+        more |= {"disk_bytes": self._sink.disk(self._source.facts), "lower_by": lower_by, "facts": shown}
         return super().plan_of(reached, freed, **more, expected=self._expected())
 
     def run(self, bench: Bench) -> Outcome:
@@ -117,12 +131,14 @@ class VectorWork(LayerWork):
         facts, tally, notes = self._source.facts, Tally(), list(self._source.facts.notes)
         if facts.geometry_name and not facts.crs:
             notes.append(f"{facts.label} has no CRS; the output has none either")
+        if facts.is_crs_assumed:
+            notes.append(f"{facts.label} has no CRS: it is assumed to be in {crs_name(facts.crs)}")
         counting = _Counting(self._source)
         with ogr.collected(notes):
             if self.calls_function:  # only now: before the first plan nothing held it
                 self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
-            self._write(bench, tally)
+            self._write(bench, tally, notes)
         ogr.release()
         self._reconcile(tally, counting.count())
         for step in self._steps:
@@ -139,10 +155,13 @@ class VectorWork(LayerWork):
         steps = self._steps if verify.recomputes(self._job, self._steps) else ()
         verify.basic(str(bench.staged), self._expected(), result, bench, steps)
         return Outcome(
-            result=result, checks=tuple(bench.checks), warnings=tuple(dict.fromkeys(notes)), driver=self._sink.driver
+            result=result,
+            checks=tuple(bench.checks),
+            warnings=tuple(ogr.reworded(notes, facts.label)),
+            driver=self._sink.driver,
         )
 
-    def _write(self, bench: Bench, tally: Tally) -> None:
+    def _write(self, bench: Bench, tally: Tally, notes: list[str]) -> None:
         assert bench.staged is not None  # noqa: S101 - for mypy
         facts, sink, layout = self._source.facts, self._sink, self.layouts[0]
         try:
@@ -163,6 +182,7 @@ class VectorWork(LayerWork):
                     after=self._settler(bench, tally),
                 )
                 schema = reader.schema
+                notes += self._sink.lost(schema)
                 for step in self._steps:
                     schema = step.schema(schema)
                 sink.write(bench.staged, schema, batches, provenance.texts(self._job))

@@ -7,9 +7,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.vector.method import AreaMethod
-from lib.vector.wkb import Column, Rings, column_of, find_rings, ring_coordinates
+from lib.vector.wkb import SURFACES, Column, Rings, column_of, find_rings, ring_coordinates
 
+_WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "LinearRing", "MultiLineString")
 _HALF_TURN = math.pi * (1 - 1e-12)
+
+
+class NotReadError(Exception):
+    """A row has a geometry inside that GEOS does not read: a curve or a surface.
+
+    Attributes:
+        row: its number in the batch.
+    """
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"row {row} has curves or surfaces inside")
+        self.row = row
+
+
+def is_unread(error: Exception) -> bool:
+    """Whether GEOS refused WKB for its type, a curve's or a surface's, and not for damage."""
+    words = str(error)
+    return "Nonlinear geometry" in words or any(words.endswith(f"Unknown WKB type {code}") for code in SURFACES)
 
 
 def arbitrate(
@@ -74,14 +93,21 @@ def _polygons_of(column: Column, row: int) -> tuple[Column, Rings, NDArray[np.in
     import shapely
 
     start, size = int(column.starts[row]), int(column.sizes[row])
-    parts: list[Any] = [shapely.from_wkb(column.data[start : start + size].tobytes())]
-    polygons = []
-    while parts:
-        part = parts.pop()
-        if part.geom_type == "GeometryCollection":
-            parts.extend(part.geoms)
-        elif part.geom_type in ("Polygon", "MultiPolygon"):
-            polygons.append(shapely.to_wkb(part, byte_order=1, output_dimension=2))
+    polygons: list[bytes] = []
+    try:
+        parts: list[Any] = [shapely.from_wkb(column.data[start : start + size].tobytes())]
+        while parts:
+            part = parts.pop()
+            if part.geom_type == "GeometryCollection":
+                parts.extend(part.geoms)
+            elif part.geom_type in ("Polygon", "MultiPolygon"):
+                polygons.append(shapely.to_wkb(part, byte_order=1, output_dimension=2))
+            elif part.geom_type not in _WITHOUT_AREA:
+                raise NotReadError(row)
+    except (NotImplementedError, shapely.GEOSException) as error:
+        if not is_unread(error):
+            raise
+        raise NotReadError(row) from error
     plain = column_of(pa.array(polygons, pa.binary()))
     rings = find_rings(plain)
     return plain, rings, np.arange(len(rings.rows))

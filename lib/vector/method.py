@@ -7,10 +7,7 @@ from typing import Literal
 from pyproj import CRS, Geod, Transformer
 
 from lib.errors import SourceError
-
-# Projections whose areas are wrong by more than a surveyor would accept, anywhere far from their standard parallel.
-_NOT_FOR_AREAS = ("mercator", "pseudo mercator", "equidistant cylindrical", "miller cylindrical", "gall stereographic")
-_BUT = ("transverse mercator", "oblique mercator", "cylindrical equal area")
+from lib.vector.distortion import Distortion
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +18,25 @@ class AreaMethod:
         mode: "geodesic" or "planar".
         unit: what a coordinate unit is in radians (geodesic) or metres (planar).
         geod: the ellipsoid, for geodesic areas.
-        to_degrees: projected coordinates to longitude and latitude in degrees, where needed.
+        to_degrees: the CRS's coordinates to longitude and latitude, where they are others.
+        distortion: of a projection, which decides clear cases by areas in the plane.
+        note: what is to be said of it.
     """
 
     mode: Literal["geodesic", "planar"]
     unit: float
     geod: Geod | None = None
     to_degrees: Transformer | None = None
+    distortion: Distortion | None = None
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        """What is measured."""
+        if self.geod is None:
+            return f"in the plane of the CRS, whose unit is {self.unit:g} m"
+        flattening = f"1/{1 / self.geod.f:.3f}" if self.geod.f else "0"
+        return f"on the ellipsoid of {self.geod.a:.0f} m and flattening {flattening}, edges being geodesics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,44 +56,47 @@ class Bounds:
 def area_method(crs_text: str | None, wanted: Literal["auto", "geodesic", "planar"], label: str) -> AreaMethod:
     """How areas are measured in a CRS.
 
-    `auto` is planar for projected CRSs, with their linear unit, but geodesic for the Mercator family, whose areas are
-    wrong by a factor of 1/cos² of the latitude.
+    `auto` and `geodesic` are on the CRS's ellipsoid, of polygons whose edges are geodesics between their vertices; `auto` is
+    planar where a CRS has no ellipsoid. `planar` is in the plane, by its linear unit.
 
     Raises:
         SourceError: there is no CRS, or none in which an area means anything.
     """
     if not crs_text:
         raise SourceError(
-            f"{label} has no CRS, so its areas are unknown",
-            hint="assign one: ogr2ogr -a_srs EPSG:… fixed.gpkg SOURCE",
+            f"{label} has no CRS, so its areas are unknown", hint="give it one with --assume-crs, such as EPSG:32633"
         )
     crs = _horizontal(CRS.from_user_input(crs_text))
-    if crs.is_geographic:
-        if wanted == "planar":
-            raise SourceError(f"{label} is in degrees ({crs.name}): it has no planar area", hint="use --area geodesic")
-        return AreaMethod("geodesic", crs.axis_info[0].unit_conversion_factor, crs.get_geod())
     if crs.is_geocentric or not crs.axis_info:
         raise SourceError(
             f"{label}: areas have no meaning in its CRS ({crs.name})", hint="reproject it: ogr2ogr -t_srs"
         )
-    base = crs.geodetic_crs
-    if wanted == "geodesic" or (wanted == "auto" and base is not None and _is_not_for_areas(crs)):
-        if base is None:
+    unit, base = crs.axis_info[0].unit_conversion_factor, crs.geodetic_crs
+    if base is None or (wanted == "planar" and not crs.is_geographic):
+        if wanted == "geodesic":
             raise SourceError(f"{label}: its CRS ({crs.name}) has no ellipsoid", hint="use --area planar")
-        degrees = Transformer.from_crs(crs, base, always_xy=True)
-        return AreaMethod("geodesic", base.axis_info[0].unit_conversion_factor, crs.get_geod(), degrees)
-    return AreaMethod("planar", crs.axis_info[0].unit_conversion_factor)
+        return AreaMethod("planar", unit, note=_planar_words(crs, label) if wanted == "auto" else "")
+    if wanted == "planar":
+        raise SourceError(f"{label} is in degrees ({crs.name}): it has no planar area", hint="use --area geodesic")
+    geod, radians = base.get_geod(), base.axis_info[0].unit_conversion_factor
+    assert geod is not None  # noqa: S101 - for mypy: a geodetic CRS has an ellipsoid
+    if crs.is_geographic and not crs.is_derived:
+        return AreaMethod("geodesic", radians, geod)
+    degrees = Transformer.from_crs(crs, base, always_xy=True)
+    # Of a rotated pole's degrees the finer look at every vertex is fast enough.
+    plane = None if crs.is_geographic else Distortion(degrees, geod, radians, unit)
+    return AreaMethod("geodesic", radians, geod, degrees, plane)
+
+
+def _planar_words(crs: CRS, label: str) -> str:
+    return f"{label}: its CRS ({crs.name}) has no ellipsoid: areas are those in its plane"
 
 
 def _horizontal(crs: CRS) -> CRS:
-    if crs.is_bound and crs.source_crs is not None:
-        crs = crs.source_crs
-    if crs.is_compound:
-        crs = crs.sub_crs_list[0]
-    return crs
-
-
-def _is_not_for_areas(crs: CRS) -> bool:
-    operation = crs.coordinate_operation
-    name = (operation.method_name if operation else "").lower()
-    return any(word in name for word in _NOT_FOR_AREAS) and not any(word in name for word in _BUT)
+    while True:
+        if crs.is_bound and crs.source_crs is not None:
+            crs = crs.source_crs
+        elif crs.is_compound:
+            crs = crs.sub_crs_list[0]
+        else:
+            return crs

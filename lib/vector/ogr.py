@@ -5,6 +5,7 @@ and only there, they are hidden from it while it is imported (a user's function 
 """
 
 import importlib.abc
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,12 +21,17 @@ _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 _NOT_WRITTEN_HINT = "try the other output format, or look for the feature with `ogrinfo -al`"
 # A CSV's line beyond 10 MB would end the layer without an error.
 _ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
+_SHAPEFILE = (".shp", ".shx", ".dbf")
+_IGNORED = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
+_UNSUPPORTED = re.compile(r"Field format '.*' not supported")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _APPLICATION, _GEOPACKAGES = (
     68,
     (b"GPKG", b"GP10", b"GP11"),
 )  # the application id in its header (sqlite.org/fileformat.html)
 _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.wkb")
+# What OGR's Arrow writers take for a feature's id, whatever it is in the source (ogr_core.h, DEFAULT_ARROW_FID_NAME).
+_FID_NAME = "ogc_fid"
 _NO_CRS = "'crs' was not provided"
 
 
@@ -71,6 +77,8 @@ import pyogrio  # noqa: E402 - only now, without pandas
 import pyogrio.core  # noqa: E402
 import pyogrio.raw  # noqa: E402
 
+from lib.vector.encoding import Texts, ogr_name  # noqa: E402 - it imports Arrow
+
 
 @contextmanager
 def configured(**options: str | None) -> Iterator[None]:
@@ -100,8 +108,8 @@ def _as_text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _open_options(source: str) -> dict[str, str]:
-    """Open options that keep GDAL from writing beside the source.
+def _open_options(source: str, encoding: str | None = None) -> dict[str, str]:
+    """Open options that keep GDAL from writing beside the source, and say how a Shapefile's text is encoded.
 
     A GeoPackage is opened as immutable, which leaves no -wal, -shm or lock; not where another program's -wal and -shm are there:
     then they must be read with it. GML's .gfs template is not written.
@@ -111,6 +119,8 @@ def _open_options(source: str) -> dict[str, str]:
         return {"WRITE_GFS": "NO"}
     if _start(path)[_APPLICATION:] in _GEOPACKAGES and is_immutable(path):
         return {"IMMUTABLE": "YES"}
+    if encoding and path.suffix.lower() in _SHAPEFILE:
+        return {"ENCODING": ogr_name(encoding)}
     return {}
 
 
@@ -151,17 +161,30 @@ def collected(into: list[str]) -> Iterator[None]:
                     into.append(text)
 
 
-def read_info(source: str, layer: str | None = None, *, count: bool = False) -> tuple[dict[str, Any], list[str]]:
+def reworded(notes: list[str], label: str) -> list[str]:
+    """Warnings, once each, with one of ours for what OGR says of columns whose types GeoPackage has not."""
+    columns = {name: kind for note in notes for name, kind in _IGNORED.findall(note)}
+    left = [note for note in notes if not _IGNORED.search(note) and not _UNSUPPORTED.search(note)]
+    if columns:
+        words = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
+        left.append(f"{label}: columns of types that a GeoPackage does not have are not read, and left out: {words}")
+    return list(dict.fromkeys(left))
+
+
+def read_info(
+    source: str, layer: str | None = None, *, count: bool = False, encoding: str | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """What pyogrio says of a layer, and what was warned of meanwhile.
 
     Args:
         source: the dataset.
         layer: its name; None for the first one.
         count: walk all features where the format does not keep their number.
+        encoding: of a Shapefile's text, whatever it declares.
     """
     notes: list[str] = []
     with configured(), collected(notes):
-        info = pyogrio.core.read_info(source, layer=layer, force_feature_count=count, **_open_options(source))
+        info = pyogrio.core.read_info(source, layer=layer, force_feature_count=count, **_open_options(source, encoding))
     return info, notes
 
 
@@ -175,10 +198,13 @@ def open_batches(
     columns: Sequence[str] | None = None,
     skip: int = 0,
     where: str | None = None,
+    encoding: str | None = None,
+    texts: Texts | None = None,
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """A layer as a stream of Arrow record batches of at most `rows` rows; yields pyogrio's meta and the pyarrow reader.
 
-    Of these columns where they are named; without the first `skip`, those for which `where` holds.
+    Of these columns where they are named; without the first `skip`, those for which `where` holds; text of a Shapefile in an
+    encoding that it does not declare, and all of it as `texts` checks it.
 
     Dates with times come as text, which OGR marks as such and writes back as they were: Arrow's own type would give a
     time zone to those without one.
@@ -193,22 +219,30 @@ def open_batches(
         skip_features=skip,
         where=where,
         datetime_as_string=True,
-        **_open_options(source),
+        **_open_options(source, encoding),
     ) as (meta, reader):
-        yield meta, _distinct(meta, reader)
+        yield meta, _plain(meta, reader, texts)
 
 
-class _Renamed:
-    """Record batches under other column names."""
+class _Plain:
+    """Record batches under other column names, text in UTF-8, and codes for what OGR makes a dictionary of: coded domains."""
 
-    def __init__(self, reader: Any, names: list[str]) -> None:
-        self._reader = reader
-        fields = [field.with_name(name) for field, name in zip(reader.schema, names, strict=True)]
+    def __init__(self, reader: Any, names: list[str], texts: Texts | None) -> None:
+        self._reader, self._texts, self._names = reader, texts, names
+        fields = [
+            pa.field(name, _code_type(field.type), field.nullable, field.metadata)
+            for field, name in zip(reader.schema, names, strict=True)
+        ]
         self.schema = pa.schema(fields, reader.schema.metadata)
 
     def read_next_batch(self) -> Any:
         """The next batch; StopIteration after the last."""
-        return pa.RecordBatch.from_arrays(self._reader.read_next_batch().columns, schema=self.schema)
+        columns = self._reader.read_next_batch().columns
+        # The dictionary's positions are the codes (GDAL, ogrlayerarrow.cpp); one that is not in the domain is beyond its end.
+        columns = [column.indices if pa.types.is_dictionary(column.type) else column for column in columns]
+        if self._texts:
+            columns = self._texts.checked(columns, self._names)
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def __iter__(self) -> Iterator[Any]:
         """All batches that are left."""
@@ -219,24 +253,75 @@ class _Renamed:
         return self.read_next_batch()
 
 
+def domains(schema: Any) -> list[str]:
+    """The fields of an Arrow schema of OGR's that have a domain: a list or range of allowed values, which no batch carries."""
+    return [field.name for field in schema if (field.metadata or {}).get(b"GDAL:OGR:domain_name")]
+
+
+def _code_type(kind: Any) -> Any:
+    return kind.index_type if pa.types.is_dictionary(kind) else kind
+
+
 def geometry_column(info: dict[str, Any]) -> str:
     """What `open_batches` calls the geometry column, by pyogrio's description of the layer.
 
     Where the source has no name for it OGR says "wkb_geometry", even beside a field of that name; here it has one of its own.
     """
-    name, fields = str(info["geometry_name"] or "wkb_geometry"), set(map(str, info["fields"]))
-    while name in fields:
+    name, fields = str(info["geometry_name"] or "wkb_geometry"), {folded(each) for each in field_names(info)}
+    while folded(name) in fields:
         name += "_"
     return name
 
 
-def _distinct(meta: dict[str, Any], reader: Any) -> Any:
-    """The reader with its geometry column under `geometry_column`'s name, found by its Arrow extension type."""
-    name = geometry_column(meta)
-    names = [
-        name if (field.metadata or {}).get(_EXTENSION) in _WKB_EXTENSIONS else field.name for field in reader.schema
-    ]
-    return reader if names == list(reader.schema.names) else _Renamed(reader, names)
+def raw_names(info: dict[str, Any]) -> list[str]:
+    """The fields' names as the source has them; pyogrio decodes UTF-8 that is not declared as something else.
+
+    Raises:
+        UnicodeError: they are not in UTF-8, and nothing says in what else.
+    """
+    names = list(map(str, info["fields"]))
+    if str(info.get("encoding") or "UTF-8").upper() in ("UTF-8", "UTF8"):
+        return names
+    return [name.encode(info["encoding"]).decode() for name in names]
+
+
+def folded(name: str) -> str:
+    """A name as OGR and SQLite compare it: whatever the case of A to Z."""
+    return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")
+
+
+def field_names(info: dict[str, Any]) -> list[str]:
+    """The fields' names, no two of which differ in case only, by pyogrio's description of the layer.
+
+    Of those that do the later ones get a number, as by `ogr2ogr`: OGR's writers take one for the other. So do those without a
+    name, and those that OGR takes for feature ids.
+    """
+    found: list[str] = []
+    taken = {_FID_NAME}
+    names = raw_names(info)
+    every = set(map(folded, names))
+    for name in names:
+        new, number = name or "field", 2
+        while folded(new) in taken or (new != name and folded(new) in every):
+            new, number = f"{name or 'field'}{number}", number + 1
+        taken.add(folded(new))
+        found.append(new)
+    return found
+
+
+def _plain(meta: dict[str, Any], reader: Any, texts: Texts | None) -> Any:
+    """The reader with its geometry column and its fields under the names that they have here.
+
+    The geometry is found by its Arrow extension type; the fields are the last columns beside it, in their order.
+    """
+    is_geometry = [(field.metadata or {}).get(_EXTENSION) in _WKB_EXTENSIONS for field in reader.schema]
+    names, fields = list(reader.schema.names), field_names(meta)
+    plain = [at for at, each in enumerate(is_geometry) if not each]
+    for at, name in zip(plain[len(plain) - len(fields) :], fields, strict=True):
+        names[at] = name
+    if any(is_geometry):
+        names[is_geometry.index(True)] = geometry_column(meta)
+    return _Plain(reader, names, texts)
 
 
 @contextmanager

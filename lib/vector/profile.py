@@ -19,7 +19,7 @@ from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import sink_for
-from lib.vector.sources import VectorSource, open_source
+from lib.vector.sources import Given, VectorSource, open_source
 from lib.vector.steps import Step, Tally, steps_of
 from lib.vector.stream import apply, plain
 
@@ -37,7 +37,7 @@ def prepare(job: ProfileJob, room: Room) -> "ProfileWork":
     Raises:
         SourceError: it is no usable vector layer.
     """
-    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows)
+    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, Given(checks_text=False))
     return ProfileWork(job, room, source, _steps(job, source))
 
 

@@ -12,12 +12,29 @@ from typing import Any
 import numpy as np
 import shapely
 
+from lib.vector.exact import is_unread
 from lib.vector.method import AreaMethod, Bounds
-from lib.vector.wkb import promote_to_multi
+from lib.vector.wkb import NOT_READ, promote_to_multi
 
 # Sums in another order differ in the last digits; nearer to a bound than this nothing is claimed.
 _RELATIVE_TOLERANCE = 1e-9
 _SIMPLE_TYPES = ("OFTInteger", "OFTInteger64", "OFTReal", "OFTString")
+
+
+def decoded(values: list[bytes | None]) -> Any:
+    """Geometries of WKB values, None for null and `NOT_READ` for curves and surfaces, (values,) objects.
+
+    Raises:
+        shapely.GEOSException: bytes that are no geometry.
+    """
+    try:
+        return shapely.from_wkb(values)
+    except (NotImplementedError, shapely.GEOSException) as error:
+        if not is_unread(error):
+            raise
+        if len(values) == 1:
+            return np.array([NOT_READ], object)
+        return np.concatenate([decoded([value]) for value in values])
 
 
 def plain_area(geometry: Any, method: AreaMethod) -> float:

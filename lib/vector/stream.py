@@ -94,12 +94,14 @@ def stream(
     """
     try:
         meter.start(chunks)
+        tally.row = 0
         while (batch := take()) is not None:
             tally.batches += 1
             tally.read += batch.num_rows
             size = batch.nbytes
             for piece in _pieces(batch, batch_bytes):
                 kept = apply(piece, steps, tally)
+                tally.row += piece.num_rows
                 del piece
                 if kept.num_rows:
                     tally.kept += kept.num_rows

@@ -17,13 +17,14 @@ from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
 from lib.units import MIB
 from lib.vector import ogr
+from lib.vector.crs import crs_name, same_crs
 from lib.vector.layer import LayerWork
 from lib.vector.plan import Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import SINKS
-from lib.vector.sources import VectorSource, open_source
+from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.steps import Step, steps_of
-from lib.vector.wkb import values_of
+from lib.vector.wkb import NOT_READ, values_of
 
 _BASIC_ROWS = 16
 _BASIC_BYTES = 2 * MIB
@@ -85,11 +86,11 @@ class _Sample:
 
     def judge(self, geometries: list[bytes | None]) -> "_Sample":
         """Take WKB values in."""
-        from shapely import from_wkb
+        from lib.vector.recompute import decoded
 
         self.rows += len(geometries)
         while geometries:  # one by one: a large one is not held twice
-            self.wrong += _verdict(self.steps, from_wkb(geometries.pop())) is False
+            self.wrong += _verdict(self.steps, decoded([geometries.pop()])[0]) is False
         return self
 
     def check(self, bench: Bench) -> None:
@@ -102,6 +103,8 @@ class _Sample:
 
 def _verdict(steps: Sequence[Step], geometry: Any) -> bool | None:
     """Whether a row stays by all steps' plain paths; False where one drops it, None where none does and one does not decide."""
+    if geometry is NOT_READ and steps:
+        return None
     verdicts = [step.reference(geometry) for step in steps]
     return False if False in verdicts else None if None in verdicts else True
 
@@ -140,7 +143,7 @@ def _structure(
             bench.check(name, info[key] == wanted, f"{info[key]}, planned {wanted}")
         _check_fields(info, expected, bench)
         found, wanted = info["crs"], expected["crs"]
-        bench.check("CRS", _same_crs(found, wanted), f"{_crs_name(found)}, planned {_crs_name(wanted)}")
+        bench.check("CRS", same_crs(found, wanted), f"{crs_name(found)}, planned {crs_name(wanted)}")
     if result:
         kept = result["features_kept"]
         bench.check("count", info["features"] == kept, f"{info['features']} features in the output, {kept} were kept")
@@ -161,23 +164,6 @@ def _check_fields(info: dict[str, Any], expected: Mapping[str, Any], bench: Benc
     bench.check("field types", not wrong, "; ".join(wrong) or "as planned")
 
 
-def _same_crs(found: str | None, wanted: str | None) -> bool:
-    if not found or not wanted or found == wanted:
-        return (found or None) == (wanted or None)
-    from pyproj import CRS
-
-    one, other = CRS.from_user_input(found), CRS.from_user_input(wanted)
-    return bool(one.equals(other, ignore_axis_order=True)) or one.to_wkt() == other.to_wkt()
-
-
-def _crs_name(crs: str | None) -> str:
-    if crs is None or crs.startswith("EPSG:"):
-        return crs or "none"
-    from pyproj import CRS
-
-    return str(CRS.from_user_input(crs).name)
-
-
 def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     """Open the output, and the source where the work that wrote it is known.
 
@@ -189,7 +175,7 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     sources = [open_source(job.output, expected.get("layer"), Path(job.output).name, resources.chunk_rows)]
     steps: list[Step] = []
     if isinstance(job.work, VectorJob):
-        sources.append(open_source(job.source, job.work.layer, job.label, resources.chunk_rows))
+        sources.append(open_source(job.source, job.work.layer, job.label, resources.chunk_rows, given_by(job.work)))
         # As the output's geometries are: in its CRS, under its name for their column.
         steps = [] if job.work.verify == "none" else steps_of(job.work, sources[0].facts)
     return VerifyWork(job, room, sources, steps, resources)
@@ -279,23 +265,21 @@ class VerifyWork(LayerWork):
                 bench.meter.chunk()
 
     def _judge_source(self, batch: Any, source: VectorSource, fields: list[str], members: Any) -> None:
-        from shapely import from_wkb
-
-        from lib.vector.recompute import row_digests
+        from lib.vector.recompute import decoded, row_digests
 
         name = source.facts.geometry_name
         if name is None:
             return
         rows = batch.slice(0, _SOURCE_ROWS)
         digests = row_digests(rows, name, fields, promotes=source.facts.is_multi_unsure)
-        geometries = from_wkb(rows.column(rows.schema.get_field_index(name)).to_pylist())
+        geometries = decoded(rows.column(rows.schema.get_field_index(name)).to_pylist())
         members.add(digests, [_verdict(self._steps, geometry) for geometry in geometries])
 
     def _judge_output(self, batch: Any, geometry_name: str, chosen: Any) -> tuple[int, int]:
         """Decode a batch's geometries; of those chosen (None: a few), how many there are and how many should not be there."""
-        from shapely import from_wkb
+        from lib.vector.recompute import decoded
 
-        geometries = from_wkb(batch.column(batch.schema.get_field_index(geometry_name)).to_pylist())
+        geometries = decoded(batch.column(batch.schema.get_field_index(geometry_name)).to_pylist())
         some = range(min(len(geometries), _BASIC_ROWS)) if chosen is None else chosen
         return len(some), sum(_verdict(self._steps, geometries[row]) is False for row in some)
 

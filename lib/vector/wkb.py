@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 POLYGON, MULTI_POLYGON = 3, 6
 POLYGONAL = (POLYGON, MULTI_POLYGON)
-# CircularString, CompoundCurve, CurvePolygon, MultiCurve, MultiSurface (ISO 13249-3).
-CURVES = (8, 9, 10, 11, 12)
+# What GEOS reads no area of, by name (ISO 13249-3).
+NOT_LINEAR = {8: "CircularString", 9: "CompoundCurve", 10: "CurvePolygon", 11: "MultiCurve", 12: "MultiSurface"}
+SURFACES = {15: "PolyhedralSurface", 16: "TIN", 17: "Triangle"}
+# In place of a decoded geometry: its type is one that GEOS does not read.
+NOT_READ = object()
 _EWKB_Z, _EWKB_M, _EWKB_SRID = 0x80000000, 0x40000000, 0x20000000
 # Below this many unfinished geometries a scalar walk is faster than one step of NumPy on tiny arrays.
 _FEW = 24

@@ -97,6 +97,7 @@ def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_pat
     smallest = report.error.smallest_limit_mb
     assert smallest > 40
     assert f"raise the memory limit to {smallest} MiB" in state.message
+    assert f"at least {smallest} MiB" in state.message
     assert "**Smallest limit for this job:**" in artifacts(state)["drivers-memory"]
     _assert_nothing_left(destination)
 

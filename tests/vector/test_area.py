@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import shapely
+from conftest_vector import geod_areas, parcels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import CRS, Geod, Transformer
@@ -198,30 +199,129 @@ def test_promotion_is_shapely_s_multi() -> None:
 
 
 @pytest.mark.parametrize(
-    ("crs", "mode", "unit"),
+    ("crs", "wanted", "mode", "unit"),
     [
-        ("EPSG:4326", "geodesic", math.radians(1)),
-        ("EPSG:32614", "planar", 1.0),
-        ("EPSG:2264", "planar", 1200 / 3937),
-        ("EPSG:3857", "geodesic", math.radians(1)),
-        ("EPSG:3395", "geodesic", math.radians(1)),
-        ("EPSG:6933", "planar", 1.0),
-        ("EPSG:2154", "planar", 1.0),
-        ("EPSG:4807", "geodesic", math.pi / 200),
-        ("EPSG:32614+5773", "planar", 1.0),
+        ("EPSG:4326", "auto", "geodesic", math.radians(1)),
+        ("EPSG:32614", "auto", "geodesic", math.radians(1)),
+        ("EPSG:6933", "auto", "geodesic", math.radians(1)),
+        ("EPSG:4807", "auto", "geodesic", math.pi / 200),
+        ("EPSG:27572", "auto", "geodesic", math.pi / 200),
+        ("EPSG:32614+5773", "auto", "geodesic", math.radians(1)),
+        ("EPSG:32614", "planar", "planar", 1.0),
+        ("EPSG:2264", "planar", "planar", 1200 / 3937),
+        ("EPSG:32614+5773", "planar", "planar", 1.0),
     ],
 )
-def test_auto_method(crs: str, mode: str, unit: float) -> None:
-    """Projected is planar in its own unit, geographic and Mercator are geodesic."""
-    method = area_method(crs, "auto", "a.gpkg")
+def test_methods(crs: str, wanted: Any, mode: str, unit: float) -> None:
+    """`auto` is on the ellipsoid whatever the CRS, by the unit of its degrees; `planar` by the CRS's linear unit."""
+    method = area_method(crs, wanted, "a.gpkg")
     assert (method.mode, method.unit) == (mode, pytest.approx(unit))
+
+
+def test_a_crs_without_an_ellipsoid_is_planar_and_says_so() -> None:
+    """A site's own grid has areas in its plane; geodesic ones are refused."""
+    local = 'ENGCRS["Site",EDATUM["Peg 1"],CS[Cartesian,2],AXIS["x",east],AXIS["y",north],LENGTHUNIT["foot",0.3048]]'
+    method = area_method(local, "auto", "a.gpkg")
+    assert (method.mode, method.unit) == ("planar", 0.3048)
+    assert "Site" in method.note
+    with pytest.raises(SourceError, match="no ellipsoid"):
+        area_method(local, "geodesic", "a.gpkg")
+
+
+# A place and how far about it: conformal, equal-area and neither; metres and feet; far from where they are meant for; by poles.
+_PLACES = {
+    "EPSG:32633": (1_500_000, 5_000_000, 300_000),
+    "EPSG:3031": (0, 0, 2_500_000),
+    "EPSG:3413": (500_000, -3_500_000, 500_000),
+    "ESRI:102004": (0, 2_500_000, 500_000),
+    "EPSG:3034": (3_000_000, 4_500_000, 1_000_000),
+    "EPSG:3035": (4_000_000, 3_000_000, 1_000_000),
+    "ESRI:54030": (1_000_000, 6_000_000, 2_000_000),
+    "EPSG:3857": (1_000_000, 8_000_000, 1_000_000),
+    "EPSG:2264": (2_000_000, 600_000, 500_000),
+    "EPSG:5514": (-600_000, -1_100_000, 100_000),
+    "EPSG:27572": (600_000, 2_200_000, 300_000),
+    "ESRI:53009": (1_000_000, 3_000_000, 6_000_000),
+    "EPSG:32633+5773": (500_000, 5_000_000, 100_000),
+}
+
+
+@pytest.mark.parametrize("crs", _PLACES)
+def test_areas_in_a_projection_are_those_on_the_ellipsoid(crs: str) -> None:
+    """Rings of 3 m to 30 km are, within their bounds, as Geod has them from their unprojected vertices."""
+    method = area_method(crs, "auto", "a.gpkg")
+    x, y, reach = _PLACES[crs]
+    generator = np.random.default_rng(7)
+    sizes = 10 ** generator.uniform(0.5, 4.5, 400)
+    shapes = [_star(generator, x + reach * east, y + reach * north, size) for east, north, size in
+              zip(generator.uniform(-1, 1, 400), generator.uniform(-1, 1, 400), sizes, strict=True)]  # fmt: skip
+    areas, errors = ring_areas(column := _wkb(shapes), find_rings(column), method)
+    base = CRS(crs).geodetic_crs
+    assert base is not None
+    degrees = Transformer.from_crs(CRS(crs), base, always_xy=True)
+    grads = base.axis_info[0].unit_conversion_factor
+    true = [_geod(shapely.transform(each, lambda xy: np.degrees(np.column_stack(degrees.transform(*xy.T)) * grads)),
+                  base.get_geod()) for each in shapes]  # fmt: skip
+    is_known = np.isfinite(errors)
+    assert (np.abs(np.abs(areas) - true)[is_known] <= errors[is_known]).all()
+    # By the poles, and beyond where a projection ends, nothing is known.
+    assert is_known.mean() > (0.1 if crs in ("EPSG:3031", "ESRI:53009") else 0.7)
+    parcels = is_known & (sizes < 100)
+    assert (errors[parcels] < 0.05 * np.array(true)[parcels]).all()
+    low = float(np.median(true))
+    assert (decide(column, method, Bounds(low, None)).keep == (np.array(true) >= low)).all()
+
+
+def _star(generator: np.random.Generator, x: float, y: float, size: float) -> Any:
+    corners = int(generator.integers(3, 9))
+    angles = (np.arange(corners) + generator.uniform(-0.3, 0.3, corners)) * 2 * np.pi / corners
+    radii = size * generator.uniform(0.3, 1, corners)
+    return shapely.Polygon(np.column_stack([x + radii * np.cos(angles), y + radii * np.sin(angles)]))
+
+
+def test_a_far_outlier_does_not_slow_the_others() -> None:
+    """One feature at the plane's origin and one at 1e300: the others are decided by plane areas all the same."""
+    method = area_method("EPSG:32633", "auto", "a.gpkg")
+    squares = [shapely.box(x, 5e6, x + 50, 5e6 + 50) for x in range(400_000, 450_000, 100)]
+    strays = [shapely.box(0, 0, 50, 50), shapely.box(1e300, 0, 2e300, 1)]
+    decision = decide(_wkb(squares + strays), method, Bounds(1000.0, 3000.0))
+    assert decision.keep.tolist() == [True] * len(squares) + [True, False]
+    assert decision.outside == 1
+    column = _wkb(squares + strays)
+    assert np.isfinite(ring_areas(column, find_rings(column), method)[1][:-2]).all()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32614", "EPSG:3857", "EPSG:2264", "EPSG:5070"])
+def test_parcels_in_a_projection_and_in_degrees_are_kept_alike(crs: str) -> None:
+    """The same parcels, with a threshold at the median: what is kept in degrees is kept in the projection."""
+    frame = parcels(400)
+    areas = geod_areas(frame)
+    low = float(np.nanmedian(areas)) * (1 + 1e-6)
+    kept = [
+        decide(_wkb(list(each.geometry)), area_method(name, "auto", "a.gpkg"), Bounds(low, None)).keep
+        for name, each in (("EPSG:4326", frame), (crs, frame.to_crs(crs)))
+    ]
+    assert (kept[0] == kept[1]).all()
+    assert (kept[0] == (areas >= low)).all()
+
+
+def test_a_rotated_pole_is_unrotated() -> None:
+    """Coordinates of a derived geographic CRS are not longitude and latitude: areas are those of the places themselves."""
+    rotated = CRS("+proj=ob_tran +o_proj=longlat +o_lat_p=39.25 +o_lon_p=0 +lon_0=18 +ellps=GRS80 +type=crs")
+    square = shapely.box(1, 25, 1.01, 25.01)
+    base = rotated.geodetic_crs
+    assert base is not None
+    places = Transformer.from_crs(rotated, base, always_xy=True)
+    true = _geod(shapely.transform(square, lambda xy: np.column_stack(places.transform(*xy.T))), base.get_geod())
+    method = area_method(rotated.to_wkt(), "auto", "a.gpkg")
+    assert decide(_wkb([square]), method, Bounds(true * 0.999999, true * 1.000001)).keep.all()
 
 
 def test_a_method_that_has_no_meaning_is_refused() -> None:
     """No CRS, planar degrees and geocentric coordinates are errors that say what to do."""
     with pytest.raises(SourceError, match=r"a\.gpkg has no CRS") as caught:
         area_method(None, "auto", "a.gpkg")
-    assert "-a_srs" in caught.value.hint
+    assert "--assume-crs" in caught.value.hint
     with pytest.raises(SourceError, match="degrees"):
         area_method("EPSG:4326", "planar", "a.gpkg")
     with pytest.raises(SourceError, match="no meaning"):

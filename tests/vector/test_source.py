@@ -6,6 +6,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
@@ -103,7 +104,7 @@ def test_no_crs(tmp_path: Path) -> None:
         )
     with pytest.raises(SourceError, match="has no CRS") as caught:
         _plan(tmp_path / "a.fgb", min_area_sqm=1)
-    assert "-a_srs" in caught.value.hint
+    assert "--assume-crs" in caught.value.hint
     assert _plan(tmp_path / "a.fgb").expected["crs"] is None
 
 
@@ -390,3 +391,17 @@ def test_what_a_view_computes_is_in_its_mean(layer: Path) -> None:
     sizes = read_facts(str(layer), "v", "a.gpkg", 1000).sizes
     assert sizes.largest_bytes >= 1_000_000
     assert sizes.mean_bytes >= 1_000_000
+
+
+def test_columns_that_ogr_leaves_out_are_named(layer: Path, run_job: Callable[..., Any]) -> None:
+    """Types that other databases have and GeoPackage has not: one line of ours, with the columns' names."""
+    database = sqlite3.connect(layer)
+    database.execute('ALTER TABLE p ADD COLUMN owner "character varying(256)"')
+    database.execute('ALTER TABLE p ADD COLUMN price "numeric(10,2)"')
+    database.commit()
+    database.close()
+    with warnings.catch_warnings(action="ignore"):
+        notes = run_job(layer).outcome.warnings
+    (note,) = (note for note in notes if "owner" in note)
+    assert "owner (character varying(256)), price (numeric(10,2))" in note
+    assert not any("geometry column" in each or "Field format" in each for each in notes)

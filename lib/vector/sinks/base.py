@@ -5,15 +5,18 @@ polygons from multipolygons become multi, as `ogr2ogr` makes them. Spatial index
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import pyarrow as pa
 import pyogrio
 
+from lib import provenance
 from lib.units import MIB
+from lib.vector import ogr
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import promote_to_multi
 
@@ -56,6 +59,9 @@ class VectorSink(ABC):
         promotes: whether single geometries become multi.
         keeps_fids: whether the batches carry the source's feature ids.
         layer_options: GDAL's layer creation options.
+        metadata: what the source's layer says of itself.
+        has_fids: whether the source has feature ids of its own.
+        changes: fields that become another type here, in words.
     """
 
     label: str
@@ -66,10 +72,15 @@ class VectorSink(ABC):
     promotes: bool
     keeps_fids: bool
     layer_options: dict[str, str]
+    metadata: Mapping[str, str]
+    has_fids: bool
+    changes: tuple[str, ...]
 
     driver: ClassVar[str]
     # Types of fields that it cannot keep, and what each may become.
     becomes: ClassVar[Mapping[str, tuple[str, ...]]]
+    # Subtypes that it does not keep.
+    forgets: ClassVar[tuple[str, ...]]
     # Pages and buffers of its own, as far as a plan that writes nothing must know them; a job measures them.
     own_bytes: ClassVar[int]
     # What it holds of a large feature while it is written, as multiples of that.
@@ -96,7 +107,19 @@ class VectorSink(ABC):
             promotes=promotes,
             keeps_fids=keeps_fids,
             layer_options=layer_options,
+            metadata={key: text for key, text in facts.metadata.items() if key not in provenance.KEYS},
+            # Of a GeoJSON OGR names a field of numbers that it takes for ids.
+            has_fids=(bool(facts.fid_column) and facts.fid_column not in facts.fields) or facts.has_ids,
+            changes=tuple(cls._changes(facts)),
         )
+
+    @classmethod
+    def _changes(cls, facts: LayerFacts) -> Iterator[str]:
+        for name, typed in zip(facts.fields, facts.field_types, strict=True):
+            kind, _, subtype = typed.partition(":")
+            new = cls.becomes.get(kind, (kind,))[0]
+            if new != kind or subtype in cls.forgets:
+                yield f"{name} ({typed.replace('OFT', '').replace('OFST', '').replace(':', ' ')} to {new.removeprefix('OFT')})"
 
     @abstractmethod
     def index(self, facts: LayerFacts, share: float) -> Index:
@@ -131,6 +154,18 @@ class VectorSink(ABC):
             return batch
         return batch.set_column(at, batch.schema.field(at), promote_to_multi(batch.column(at)))
 
+    def lost(self, schema: Any) -> list[str]:
+        """What is to be said of fields of an Arrow schema that lose something here."""
+        fields, notes = ogr.domains(schema), []
+        if fields:
+            words = f"{self.label}: values of {', '.join(fields)} are kept, the domains that list or bound them are not"
+            notes.append(words)
+        if self.changes:
+            notes.append(f"{self.label}: fields change their type in {self.driver}: {', '.join(self.changes)}")
+        if self.has_fids and not self.keeps_fids:
+            notes.append(f"{self.label}: feature ids are not kept, {self.driver} numbers features anew")
+        return notes
+
     def write(self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str]) -> None:
         """Write the batches, as they come, into a new file."""
         geometry = (
@@ -143,7 +178,10 @@ class VectorSink(ABC):
             driver=self.driver,
             crs=self.crs,
             layer_options=self.layer_options,
-            layer_metadata=metadata,  # of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml
+            layer_metadata={
+                **self.metadata,
+                **metadata,
+            },  # of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml
             **geometry,
         )
 
@@ -158,4 +196,5 @@ def _declared(geometry_type: str | None) -> str | None:
 def unused(names: tuple[str, ...], facts: LayerFacts) -> str:
     """The first name that no field of the layer has, whatever its case."""
     fields = {name.lower() for name in facts.fields}
-    return next((name for name in names if name not in fields), names[-1] + "_")
+    numbered = (f"{names[-1]}{number}" for number in count(2))
+    return next(name for name in chain(names, numbered) if name not in fields)

@@ -26,6 +26,7 @@ class FlatGeobuf(VectorSink):
         "OFTDate": ("OFTDateTime", "OFTString"),
         "OFTTime": ("OFTString", "OFTDateTime"),
     } | TEXT_LISTS
+    forgets: ClassVar[tuple[str, ...]] = ("OFSTJSON", "OFSTUUID")
     own_bytes: ClassVar[int] = 3 * MIB
     feature_copies: ClassVar[float] = 3.0
     disk_factor: ClassVar[int] = 2

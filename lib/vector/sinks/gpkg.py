@@ -19,6 +19,7 @@ class GeoPackage(VectorSink):
 
     driver: ClassVar[str] = "GPKG"
     becomes: ClassVar[Mapping[str, tuple[str, ...]]] = {"OFTTime": ("OFTString",)} | TEXT_LISTS
+    forgets: ClassVar[tuple[str, ...]] = ("OFSTUUID",)
     own_bytes: ClassVar[int] = 10 * MIB
     feature_copies: ClassVar[float] = 3.5
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from lib.vector.sources.facts import LayerFacts, Place, Sizes
+from lib.jobs import VectorJob
+from lib.vector.sources.facts import Given, LayerFacts, Place, Sizes
 
-__all__ = ["LayerFacts", "Place", "Sizes", "VectorSource", "open_source"]
+__all__ = ["Given", "LayerFacts", "Place", "Sizes", "VectorSource", "given_by", "open_source"]
 
 
 class VectorSource(Protocol):
@@ -32,12 +33,17 @@ class VectorSource(Protocol):
         """The batches about a place, which are read to their end."""
 
 
-def open_source(source: str, layer: str | None, label: str, rows: int) -> VectorSource:
+def open_source(source: str, layer: str | None, label: str, rows: int, given: Given | None = None) -> VectorSource:
     """The layer, to be read in batches of at most so many rows.
 
     Raises:
-        SourceError: it is missing, or no layer that can be streamed.
+        SourceError: it is missing, or no layer that can be streamed, or not what is given.
     """
     from lib.vector.sources.ogr import OgrSource
 
-    return OgrSource.opened(source, layer, label, rows)
+    return OgrSource.opened(source, layer, label, rows, given or Given())
+
+
+def given_by(job: VectorJob) -> Given:
+    """What a job says of its source."""
+    return Given(job.encoding, job.assume_crs)

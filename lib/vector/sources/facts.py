@@ -1,7 +1,7 @@
 """What is known of a layer before it is read: header facts, and sizes of its features. Pure."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,21 @@ class Place:
 
     row: int = 0
     fid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a job says of its source beyond what the file says.
+
+    Attributes:
+        encoding: of text that it does not declare.
+        crs: of a layer that has none.
+        checks_text: whether text has to be UTF-8 in the end.
+    """
+
+    encoding: str | None = None
+    crs: str | None = None
+    checks_text: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,9 @@ class LayerFacts:
         source_bytes: size of the dataset's files.
         sizes: what is known of the features' sizes.
         notes: what OGR warned of.
+        metadata: what the layer says of itself, by key.
+        has_ids: features have numbers that are no field, in a text.
+        is_crs_assumed: the CRS is the job's word, not the file's.
     """
 
     source: str
@@ -79,6 +97,9 @@ class LayerFacts:
     source_bytes: int
     sizes: Sizes
     notes: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    has_ids: bool = False
+    is_crs_assumed: bool = False
 
     @property
     def is_multi_unsure(self) -> bool:
@@ -115,6 +136,7 @@ class LayerFacts:
             "features": self.features,
             "geometry_type": self.geometry_type,
             "crs": self.crs,
+            "crs_assumed": self.is_crs_assumed,
             "fields": len(self.fields),
             "source_bytes": self.source_bytes,
             "largest_feature_bytes": self.sizes.largest_bytes,

@@ -12,16 +12,20 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from lib.diagnosis import one_line
-from lib.errors import DataError, SourceError
+from lib.errors import DataError, SourceError, UsageError
 from lib.publish import is_local
 from lib.vector import ogr
+from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
+from lib.vector.encoding import Texts
 from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
-from lib.vector.sources.facts import LayerFacts, Place, Sizes
+from lib.vector.sources.facts import Given, LayerFacts, Place, Sizes
+from lib.vector.wkb import SURFACES
 
 _CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECASE)
 _DECLARED_CURVES = frozenset(
     ("CURVE", "CURVEPOLYGON", "CIRCULARSTRING", "COMPOUNDCURVE", "MULTICURVE", "MULTISURFACE", "SURFACE")
 )
+_SHOWN = 20  # of names, in one line
 _LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
 # What OGR's interleaved or unordered readers do not give through one layer's Arrow stream.
 _NOT_STREAMED = ("OSM",)
@@ -62,13 +66,17 @@ class OgrSource:
     Attributes:
         facts: of the layer.
         path: the file that the layer is in.
+        encoding: of text that the file does not declare; None where nobody says.
+        checks_text: whether text has to be UTF-8 in the end.
     """
 
     facts: LayerFacts
     path: Path
+    encoding: str | None = None
+    checks_text: bool = True
 
     @classmethod
-    def opened(cls, source: str, layer: str | None, label: str, rows: int) -> Self:
+    def opened(cls, source: str, layer: str | None, label: str, rows: int, given: Given) -> Self:
         """The layer, by its header; it is to be read in batches of at most `rows`.
 
         Raises:
@@ -81,14 +89,15 @@ class OgrSource:
                 hint="fetch it first, or unpack it",
             )
         _check_files(path, label)
-        info, notes = _info(source, layer, label)
+        info, notes = _info(source, layer, label, given.encoding)
         if layer is None:
             _check_single(notes, label)
         _check_streamed(info, label)
         path = _layer_path(path, info)
         _check_curves(path, info, label)
         sizes = _sizes(path, info, label, rows)
-        return cls(_facts(source, label, info, notes, path, sizes), path)
+        facts = _facts(source, label, info, notes, path, sizes)
+        return cls(_with_crs(facts, given.crs), path, given.encoding, given.checks_text)
 
     def count(self) -> int | None:
         """Features by another way than OGR's Arrow stream, which ends early without an error on a corrupt page.
@@ -127,9 +136,14 @@ class OgrSource:
     def _opened(self, rows: int, batch_bytes: int, **options: Any) -> Iterator[Any]:
         facts = self.facts
         limit_bytes = max(batch_bytes, facts.sizes.largest_bytes) + 2**20
+        if self.checks_text and "where" not in options:  # those about a place come again, with their row's number
+            options["texts"] = Texts(facts.label, facts.driver, self.encoding, int(options.get("skip", 0)))
         with (
             ogr.configured(**ogr.reading(facts.driver, limit_bytes)),
-            ogr.open_batches(facts.source, facts.layer, facts.at_most(rows), **options) as (_, reader),
+            ogr.open_batches(facts.source, facts.layer, facts.at_most(rows), encoding=self.encoding, **options) as (
+                _,
+                reader,
+            ),
         ):
             yield reader
 
@@ -141,7 +155,7 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
         label=label,
         driver=info["driver"],
         layer=info["layer_name"],
-        fields=tuple(map(str, info["fields"])),
+        fields=tuple(ogr.field_names(info)),
         field_types=tuple(kind + sub for kind, sub in zip(info["ogr_types"], subtypes, strict=True)),
         geometry_type=info["geometry_type"],
         geometry_name=ogr.geometry_column(info) if info["geometry_type"] else None,
@@ -150,8 +164,43 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
         features=sizes.count if sizes.count >= 0 else _features(source, path, info, label),
         source_bytes=_dataset_bytes(path),
         sizes=sizes,
-        notes=tuple(note for note in notes if "More than one layer" not in note),
+        metadata=info["layer_metadata"] or {},
+        has_ids=info["driver"] in ("GeoJSON", "GeoJSONSeq") and path.is_file() and texts.has_numbers(path),
+        notes=(*(note for note in notes if "More than one layer" not in note), *_renamed(info, label)),
     )
+
+
+def _with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
+    """The layer in the CRS that the job says it is in.
+
+    Raises:
+        SourceError: it has another one.
+        UsageError: there is no such CRS.
+    """
+    if crs is None or facts.geometry_name is None:
+        return facts
+    try:
+        crs = normal_crs(crs)
+    except ValueError as error:
+        raise UsageError(f"assume_crs: {error}") from error
+    if not facts.crs or is_undefined(facts.crs):
+        return replace(facts, crs=crs, is_crs_assumed=True)
+    if not same_crs(facts.crs, crs):
+        raise SourceError(
+            f"{facts.label} has a CRS, {crs_name(facts.crs)}, and not the assumed {crs_name(crs)}",
+            hint="leave --assume-crs out; where the file's own is wrong, correct it: ogr2ogr -a_srs",
+        )
+    return facts
+
+
+def _renamed(info: dict[str, Any], label: str) -> list[str]:
+    """What is to be said of fields that have other names here."""
+    pairs = [(old, new) for old, new in zip(ogr.raw_names(info), ogr.field_names(info), strict=True) if old != new]
+    if not pairs:
+        return []
+    words = ", ".join(f"{old!r} is {new!r}" for old, new in pairs[:_SHOWN])
+    more = f" and {len(pairs) - _SHOWN} more" if len(pairs) > _SHOWN else ""
+    return [f"{label}: fields whose names are taken, whatever their case, are renamed: {words}{more}"]
 
 
 def _features(source: str, path: Path, info: dict[str, Any], label: str) -> int:
@@ -249,13 +298,19 @@ def _packed(path: Path) -> str:
     return next((name for magic, name in _PACKED.items() if start.startswith(magic)), "")
 
 
-def _info(source: str, layer: str | None, label: str) -> tuple[dict[str, Any], list[str]]:
+def _info(source: str, layer: str | None, label: str, encoding: str | None) -> tuple[dict[str, Any], list[str]]:
     try:
-        return ogr.read_info(source, layer)
+        info, notes = ogr.read_info(source, layer, encoding=encoding)
+        ogr.raw_names(info)
     except MemoryError:
         raise
     except Exception as error:
         words = one_line(error)
+        if isinstance(error, UnicodeError):
+            raise SourceError(
+                f"{label}: names of its fields are no UTF-8, and it does not declare what else",
+                hint="say how its text is encoded with --encoding, such as ISO-8859-1 or CP1252",
+            ) from error
         if layer is not None and "could not be opened" in words:
             names = _layer_names(source)
             raise SourceError(
@@ -263,9 +318,15 @@ def _info(source: str, layer: str | None, label: str) -> tuple[dict[str, Any], l
                 hint="choose one with --layer",
                 layers=names,
             ) from error
+        if (found := re.search(r"Geometry type is not supported: -?(\d+)", words)) and int(found[1]) % 1000 in SURFACES:
+            raise SourceError(
+                f"{label}: the layer is declared {SURFACES[int(found[1]) % 1000]}, a surface, which is not read",
+                hint="make polygons of it: ogr2ogr -nlt MULTIPOLYGON polygons.gpkg SOURCE",
+            ) from error
         if "malformed" in words or "corrupt" in words.lower():
             raise SourceError(f"{label} is damaged: {words}", hint="fetch or export it again") from error
         raise _not_vector(source, label, words) from error
+    return info, notes
 
 
 def _not_vector(source: str, label: str, words: str) -> SourceError:

@@ -19,6 +19,11 @@ _RECORD_SEPARATOR = b"\x1e"
 _FEATURE = re.compile(rb'"Feature"')
 _OVERLAP = len('"Feature"') - 1  # a word may lie across two blocks
 
+# A feature's number, beside its properties; a text of that name OGR makes a field.
+_NUMBER = re.compile(
+    rb'"type"\s*:\s*"Feature"\s*,\s*"id"\s*:\s*-?\d|\{\s*"id"\s*:\s*-?\d+\s*,\s*"type"\s*:\s*"Feature"'
+)
+
 _Ends = Callable[[bytes, bytes], NDArray[np.intp]]
 
 
@@ -28,6 +33,12 @@ def sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
     ends: dict[str, _Ends] = {"GeoJSON": _words, "CSV": _LinesOutsideQuotes()}
     found = sizes_of(_lengths(path, ends.get(info["driver"])), rows, 8 * (len(info["fields"]) + 1))
     return replace(found, count=-1, total_bytes=0)
+
+
+def has_numbers(path: Path) -> bool:
+    """Whether the first features of a GeoJSON have numbers as ids."""
+    with path.open("rb") as file:
+        return _NUMBER.search(file.read(_BLOCK_BYTES)) is not None
 
 
 def count(path: Path, layer: str, label: str) -> int:

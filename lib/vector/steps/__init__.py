@@ -33,6 +33,7 @@ class Tally:
         batches: batches read.
         counts: what steps count, by the result's key.
         dropped: features dropped, by step.
+        row: the source's rows before what is worked on; None where that is not known.
         error: what went wrong in the stream; the sink's library would hide it.
     """
 
@@ -41,6 +42,7 @@ class Tally:
     batches: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    row: int | None = None
     error: Exception | None = None
 
 
@@ -57,6 +59,10 @@ class Step(Protocol):
 
     def apply(self, batch: Any, tally: Tally) -> Any:
         """What becomes of a batch; raises DataError, FunctionError."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a reader of the plan wants to know of it."""
 
     def reference(self, geometry: Any) -> bool | None:
         """By the plain path: whether a feature stays, by its geometry (shapely's); None where that does not decide."""

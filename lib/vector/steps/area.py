@@ -7,14 +7,17 @@ from lib.errors import DataError, SourceError
 from lib.jobs import VectorJob
 from lib.units import MIB
 from lib.vector.area import decide
+from lib.vector.exact import NotReadError
 from lib.vector.method import AreaMethod, Bounds, area_method
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Tally, keep
-from lib.vector.wkb import CURVES, column_of, is_any_of
+from lib.vector.wkb import NOT_LINEAR, SURFACES, column_of, is_any_of
 
 # Temporaries of `_VERTICES_AT_ONCE` vertices; offsets, types, rings and sums of each row.
 _BLOCK_BYTES = 4 * MIB
-_ROW_BYTES = 220
+_ROW_BYTES = 400
+_LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
+_SURFACE_HINT = "make polygons of it: ogr2ogr -nlt MULTIPOLYGON polygons.gpkg SOURCE"
 
 
 def prepare(job: VectorJob, facts: LayerFacts) -> "AreaStep":
@@ -60,23 +63,40 @@ class AreaStep:
         """The rows whose area is within the bounds.
 
         Raises:
-            DataError: a curve, or bytes that are no geometry.
+            DataError: a curve or a surface, or bytes that are no geometry.
         """
         column = column_of(batch.column(batch.schema.get_field_index(self.column)))
-        if is_any_of(column.types, CURVES).any():
-            raise DataError(
-                f"{self.label} has curve geometries",
-                hint="make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE",
-            )
-        decision = decide(column, self.method, self.bounds)
+        is_other = is_any_of(column.types, tuple(NOT_LINEAR | SURFACES))
+        if is_other.any():
+            at = int(is_other.argmax())
+            raise self._refused((NOT_LINEAR | SURFACES)[int(column.types[at])], at, tally)
+        try:
+            decision = decide(column, self.method, self.bounds)
+        except NotReadError as error:
+            raise self._refused("GeometryCollection with curves or surfaces", error.row, tally) from error
         if decision.damaged:
             raise DataError(
                 f"{self.label}: {decision.damaged} geometries of batch {tally.batches} end before their rings do"
             )
         tally.counts.update(
-            features_null_area=decision.without_area, arbitrated=decision.arbitrated, wide=decision.wide
+            features_null_area=decision.without_area,
+            arbitrated=decision.arbitrated,
+            wide=decision.wide,
+            outside=decision.outside,
         )
         return keep(batch, decision.keep)
+
+    def _refused(self, kind: str, at: int, tally: Tally) -> DataError:
+        """What has no area here: its type, and its row where that is known."""
+        row = None if tally.row is None else tally.row + at + 1
+        place = "one of its features" if row is None else f"row {row}"
+        hint = _LINEAR_HINT if kind in NOT_LINEAR.values() else _SURFACE_HINT
+        return DataError(f"{self.label}: {place} is a {kind}, whose area is not measured", hint=hint, row=row)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How areas are measured."""
+        return {"area": self.method.words}
 
     def reference(self, geometry: Any) -> bool | None:
         """Whether the area by the plain path is within the bounds; None where the order of a sum would decide."""
@@ -91,11 +111,16 @@ class AreaStep:
         return counted | {"area_mode": self.method.mode}
 
     def notes(self, tally: Tally) -> list[str]:
-        """Of edges that a geodesic takes the other way around."""
-        if not tally.counts["wide"]:
-            return []
-        words = (
-            f"{self.label}: edges of {tally.counts['wide']} features span 180° or more of longitude: "
-            "their geodesic area is that of the other side, the short way around"
-        )
-        return [words]
+        """Of areas that are others than may be thought, and of features that have none."""
+        notes = [self.method.note] if self.method.note else []
+        if tally.counts["wide"]:
+            notes.append(
+                f"{self.label}: edges of {tally.counts['wide']} features span 180° or more of longitude: "
+                "their geodesic area is that of the other side, the short way around"
+            )
+        if tally.counts["outside"]:
+            notes.append(
+                f"{self.label}: {tally.counts['outside']} features lie where their CRS knows no longitude and latitude: "
+                "they have no area, and were dropped"
+            )
+        return notes

@@ -82,6 +82,11 @@ class CustomStep:
             )
         return mask
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Its name."""
+        return {"function": self.function_name}
+
     def reference(self, geometry: Any) -> bool | None:
         """Not known here."""
         del geometry
