@@ -153,6 +153,8 @@ def polygonise(raster: Path, destination: Path) -> int:
     import pyogrio.raw
     import rasterio
 
+    from lib.vector import ogr
+
     with rasterio.open(raster) as dataset:
         classes = dataset.read(1)
         crs, transform = dataset.crs.to_wkt(), dataset.transform
@@ -161,7 +163,7 @@ def polygonise(raster: Path, destination: Path) -> int:
         staged = Path(scratch, destination.name)
         reader = pa.RecordBatchReader.from_batches(schema, _patches(classes, transform, schema))
         layer = {"layer": destination.stem, "geometry_name": "geometry", "geometry_type": "Polygon", "crs": crs}
-        pyogrio.raw.write_arrow(reader, staged, driver="GPKG", **layer)
+        pyogrio.raw.write_arrow(reader, ogr.literal(staged), driver="GPKG", **layer)
         count = _count(staged)
         if count != PATCH_COUNT:
             problem = f"{raster} gave {count} patches, expected {PATCH_COUNT}"

@@ -33,6 +33,7 @@ class Record:
         error: what ended the job, where it did not end well.
         done: whether the child has said its last word of it.
         patient: whether it is in a phase without heartbeats.
+        noted: what libraries said beside their results.
         ended_processes: how many processes a user's function had left behind.
     """
 
@@ -51,6 +52,7 @@ class Record:
     error: SwathError | None = None
     done: bool = False
     patient: bool = False
+    noted: list[str] = field(default_factory=list)
     ended_processes: int = 0
     _held_by: tuple[str, ...] = ("watchdog",)
     _result: dict[str, Any] = field(default_factory=dict)
@@ -150,6 +152,6 @@ class Record:
             memory=memory,
             result=self._result,
             verification=Verification(level=level, passed=passed, checks=self.checks) if self.checks else None,
-            warnings=self._warnings,
+            warnings=list(dict.fromkeys([*self._warnings, *self.noted])),
             seconds=Seconds(startup=round(self.planned_after or 0.0, 3), work=round(self._work_seconds, 3)),
         )

@@ -34,7 +34,9 @@ class Attempt:
         self._opened = process_memory().resident_bytes
         growth = Growth()
         self._writer = gtiff.create(staged, task.job, task.source, task.operation.outputs, layout.block_size)
-        self._writer_bytes = max(growth.bytes(), task.writer_guess())  # no less than what a refusal beforehand counts with
+        self._writer_bytes = max(
+            growth.bytes(), task.writer_guess()
+        )  # no less than what a refusal beforehand counts with
         self._workers = task.workers(layout._replace(threads=1, readers=1))
         self._chunks = task.chunks(layout)
         self._done = self._pixels = self._nodata_pixels = 0

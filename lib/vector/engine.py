@@ -115,6 +115,8 @@ class VectorWork(LayerWork):
         facts, tally, notes = self._source.facts, Tally(), list(self._source.facts.notes)
         if facts.geometry_name and not facts.crs:
             notes.append(f"{facts.label} has no CRS; the output has none either")
+        if self._sink.layer != facts.layer:
+            notes.append(f"{facts.label}: layer {facts.layer!r} is called {self._sink.layer!r} in the output")
         counting = _Counting(self._source)
         with ogr.collected(notes):
             if self.calls_function:  # only now: before the first plan nothing held it

@@ -4,16 +4,18 @@
 and only there, they are hidden from it while it is imported (a user's function may still import them afterwards).
 """
 
+import functools
 import importlib.abc
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from lib.diagnosis import FULL, diagnose, one_line
 from lib.errors import DataError, JobFailed, MemoryExceeded, OutputError, SwathError
+from lib.paths import DESCRIPTORS, for_gdal, is_local, without_escapes
 
 _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 # Sources are only read: no statistics, locks or templates beside them.
@@ -72,6 +74,34 @@ import pyogrio.core  # noqa: E402
 import pyogrio.raw  # noqa: E402
 
 
+class Literal(str):
+    """A name that is GDAL's: pyogrio takes it as it is, where it would split another at `!`, `;` and `?`."""
+
+    __slots__ = ()
+
+
+def _unless_literal(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(parse)
+    def parsed(path: Any) -> Any:
+        return str.__str__(path) if isinstance(path, Literal) else parse(path)
+
+    return parsed
+
+
+# pyogrio has no way to be given a name that it does not parse. What a user's function gives it is parsed as ever.
+for _module, _name in (
+    (pyogrio.core, "get_vsi_path_or_buffer"),
+    (pyogrio.raw, "get_vsi_path_or_buffer"),
+    (pyogrio.raw, "vsi_path"),
+):
+    setattr(_module, _name, _unless_literal(getattr(_module, _name)))
+
+
+def literal(path: str | Path) -> Literal:
+    """The name of a local file, as pyogrio takes it literally, to read or to create it."""
+    return Literal(for_gdal(path))
+
+
 @contextmanager
 def configured(**options: str | None) -> Iterator[None]:
     """GDAL configuration options for a while; the previous ones come back."""
@@ -112,6 +142,24 @@ def _open_options(source: str) -> dict[str, str]:
     if _start(path)[_APPLICATION:] in _GEOPACKAGES and is_immutable(path):
         return {"IMMUTABLE": "YES"}
     return {}
+
+
+@contextmanager
+def opening(source: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The name and the open options for a source; in what is raised meanwhile it has its own name again."""
+    options = _open_options(source)
+    if not is_local(source):
+        yield source, options
+        return
+    own = for_gdal(source)
+    with without_escapes(own) if "IMMUTABLE" in options else nullcontext(own) as name, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f"File {DESCRIPTORS}/")  # which has no extension, GDAL says
+        try:
+            yield Literal(name or own), options if name else {}
+        except Exception as error:
+            if name not in (own, None):
+                error.args = tuple(str(each).replace(str(name), source) for each in error.args)
+            raise
 
 
 def is_immutable(path: Path) -> bool:
@@ -160,8 +208,8 @@ def read_info(source: str, layer: str | None = None, *, count: bool = False) -> 
         count: walk all features where the format does not keep their number.
     """
     notes: list[str] = []
-    with configured(), collected(notes):
-        info = pyogrio.core.read_info(source, layer=layer, force_feature_count=count, **_open_options(source))
+    with configured(), collected(notes), opening(source) as (name, options):
+        info = pyogrio.core.read_info(name, layer=layer, force_feature_count=count, **options)
     return info, notes
 
 
@@ -183,18 +231,21 @@ def open_batches(
     Dates with times come as text, which OGR marks as such and writes back as they were: Arrow's own type would give a
     time zone to those without one.
     """
-    with pyogrio.raw.open_arrow(
-        source,
-        layer=layer,
-        batch_size=rows,
-        use_pyarrow=True,
-        return_fids=fids,
-        columns=columns,
-        skip_features=skip,
-        where=where,
-        datetime_as_string=True,
-        **_open_options(source),
-    ) as (meta, reader):
+    with (
+        opening(source) as (name, options),
+        pyogrio.raw.open_arrow(
+            name,
+            layer=layer,
+            batch_size=rows,
+            use_pyarrow=True,
+            return_fids=fids,
+            columns=columns,
+            skip_features=skip,
+            where=where,
+            datetime_as_string=True,
+            **options,
+        ) as (meta, reader),
+    ):
         yield meta, _distinct(meta, reader)
 
 

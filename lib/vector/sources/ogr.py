@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from lib.diagnosis import one_line
 from lib.errors import DataError, SourceError
-from lib.publish import is_local
+from lib.paths import for_gdal, is_local
 from lib.vector import ogr
 from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
 from lib.vector.sources.facts import LayerFacts, Place, Sizes
@@ -289,7 +289,7 @@ def _is_raster(source: str) -> bool:
         try:
             import rasterio
 
-            with rasterio.open(source):
+            with rasterio.open(for_gdal(source)):
                 return True
         except MemoryError:
             raise
