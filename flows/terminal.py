@@ -105,7 +105,8 @@ def show_error(report: Report, *, debug: bool) -> None:
     if error is None:
         return
     smallest = f" (smallest limit that would do: {error.smallest_limit_mb} MiB)" if error.smallest_limit_mb else ""
-    tell(f"swath: {report.status}: {error.message.rstrip('.')}{smallest}; {error.hint}")
+    hint = f"; {error.hint}" if error.hint else ""
+    tell(f"swath: {report.status}: {error.message.rstrip('.')}{smallest}{hint}")
     if debug and error.traceback:
         tell(shown_lines(error.traceback))
 

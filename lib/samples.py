@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lib.diagnosis import FULL_HINT
 from lib.errors import DataError, OutputError, SourceError, SwathError
 
 
@@ -92,7 +93,7 @@ def prepare(folder: Path) -> dict[str, Path]:
         if _count(patches) != PATCH_COUNT:
             polygonise(land_cover, patches)
     except OSError as error:
-        raise OutputError(f"sample folder {folder}: {error.strerror or error}") from error
+        raise OutputError(f"sample folder {folder}: {error.strerror or error}", hint=FULL_HINT) from error
     return {"climate": climate, "land_cover": land_cover, "patches": patches}
 
 

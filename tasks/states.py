@@ -36,7 +36,9 @@ def ended(report: Report) -> Ended:
 def failed(error: SwathError) -> State[Any]:
     """`Failed` under the error's name; its data is the error, so that a plain call of the flow raises it."""
     return Failed(
-        name=type(error).__name__, message=f"exit {error.exit_code}: {error.message} ({error.hint})", data=error
+        name=type(error).__name__,
+        message=f"exit {error.exit_code}: {error.message}{f' ({error.hint})' if error.hint else ''}",
+        data=error,
     )
 
 

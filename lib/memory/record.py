@@ -10,6 +10,7 @@ from typing import Any
 from lib.errors import MemoryExceeded, MemoryRefused, SwathError, from_record
 from lib.jobs import Job
 from lib.memory.leaks import Sizes
+from lib.memory.noise import note
 from lib.reports import Allocator, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
 from lib.units import MIB, format_bytes, mib
 
@@ -130,6 +131,13 @@ class Record:
             reached_bytes=reached,
         )
 
+    def _told(self) -> list[str]:
+        """The child's warnings, and what its libraries said besides."""
+        warnings = list(self._warnings)
+        for text in self.noted:
+            note(text, warnings)
+        return [each for each in warnings if self.error is None or each.partition(": ")[2] not in self.error.message]
+
     def report(self, *, plan_only: bool = False) -> Report:
         """What is known by now, as a report."""
         error, job = self.error, self.job
@@ -152,6 +160,6 @@ class Record:
             memory=memory,
             result=self._result,
             verification=Verification(level=level, passed=passed, checks=self.checks) if self.checks else None,
-            warnings=list(dict.fromkeys([*self._warnings, *self.noted])),
+            warnings=self._told(),
             seconds=Seconds(startup=round(self.planned_after or 0.0, 3), work=round(self._work_seconds, 3)),
         )

@@ -17,6 +17,7 @@ from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.raster import verify
 from lib.raster.attempt import Attempt
 from lib.raster.carried import check_points, not_carried
+from lib.raster.faults import header
 from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
 from lib.raster.layout import Layout
 from lib.raster.operations import make
@@ -47,6 +48,7 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
         )
     with ExitStack() as stack:
         stack.enter_context(environment())
+        stack.enter_context(header(job.source))
         set_cache(TINY_CACHE_BYTES)
         source = open_raster(job.source, job.bands)
         stack.callback(source.close)

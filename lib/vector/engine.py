@@ -222,7 +222,6 @@ class VectorWork(LayerWork):
         if has is not None and has != tally.read:
             raise DataError(
                 f"{facts.label}: layer {facts.layer} has {has} features, but {tally.read} could be read",
-                hint="the source is damaged, or OGR cannot stream this format: try ogr2ogr copy.gpkg SOURCE",
                 features=has,
                 features_read=tally.read,
             )

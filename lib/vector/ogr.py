@@ -6,6 +6,7 @@ and only there, they are hidden from it while it is imported (a user's function 
 
 import functools
 import importlib.abc
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +14,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from lib.diagnosis import FULL, diagnose, one_line
+from lib.diagnosis import DAMAGED_HINT, FULL, FULL_HINT, diagnose, one_line, speaks_of_damage
 from lib.errors import DataError, JobFailed, MemoryExceeded, OutputError, SwathError
 from lib.paths import DESCRIPTORS, for_gdal, is_local, without_escapes
 
 _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 # Sources are only read: no statistics, locks or templates beside them.
-_NOT_WRITTEN_HINT = "try the other output format, or look for the feature with `ogrinfo -al`"
 # A CSV's line beyond 10 MB would end the layer without an error.
 _ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
 _SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -29,6 +29,9 @@ _APPLICATION, _GEOPACKAGES = (
 )  # the application id in its header (sqlite.org/fileformat.html)
 _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.wkb")
 _NO_CRS = "'crs' was not provided"
+# OGR's words of a GeoPackage's column whose declared type is none of SQLite's or its own: it takes it for a geometry.
+_NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
+_OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 
 
 class _Hider(importlib.abc.MetaPathFinder):
@@ -184,6 +187,19 @@ def wal_bytes(path: Path) -> int:
         return 0
 
 
+def _in_our_words(texts: list[str]) -> list[str]:
+    """Warnings without those of options that are ours; columns that are dropped named in one."""
+    columns = {each[1]: each[2] for text in texts if (each := _NOT_READ.fullmatch(text))}
+    dropped = {f"Field format '{kind}' not supported" for kind in columns.values()}
+    rest = [
+        each for each in texts if each not in dropped and not _NOT_READ.fullmatch(each) and not _OUR_OPTION.search(each)
+    ]
+    if not columns:
+        return rest
+    named = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
+    return [f"columns of types that OGR does not know are not read: {named}", *rest]
+
+
 @contextmanager
 def collected(into: list[str]) -> Iterator[None]:
     """Gather what GDAL and pyogrio warn of, once each, instead of printing it."""
@@ -192,8 +208,7 @@ def collected(into: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            for warning in caught:
-                text = " ".join(str(warning.message).split())
+            for text in _in_our_words([" ".join(str(warning.message).split()) for warning in caught]):
                 # Of a missing CRS the engine says itself, with the source's name.
                 if text not in into and not text.startswith(_NO_CRS):
                     into.append(text)
@@ -327,8 +342,12 @@ def translated(error: Exception, source: str, *, writing: bool, space_is_short: 
     return (
         _of_writing(error, words, source, space_is_short)
         if writing
-        else DataError(f"{source} cannot be read to its end: {words}")
+        else DataError(f"{source} cannot be read to its end: {words}", hint=_damage_hint(words))
     )
+
+
+def _damage_hint(words: str) -> str:
+    return DAMAGED_HINT if speaks_of_damage(words) else ""
 
 
 def _of_writing(error: Exception, words: str, source: str, space_is_short: bool) -> SwathError:
@@ -337,10 +356,10 @@ def _of_writing(error: Exception, words: str, source: str, space_is_short: bool)
         hint = "write a .gpkg, or ask for --min-area-sqm, which drops them"
         return OutputError(f"FlatGeobuf cannot hold the null or empty geometries of {source}", hint=hint)
     if isinstance(error, (pyogrio.errors.FieldError, pyogrio.errors.GeometryError, pyogrio.errors.CRSError)):
-        return OutputError(failed, hint="the output format cannot hold this layer: choose another one")
+        return OutputError(failed)
     if isinstance(error, (OSError, RuntimeError)):  # pyogrio's errors of datasets and layers are of the latter
         kind = diagnose(error)
         if kind == "disk full" or (space_is_short and kind != "other"):
-            return OutputError(f"writing the output of {source} failed: {FULL} ({words})")
-        return OutputError(failed, hint=_NOT_WRITTEN_HINT if kind == "other" else None)
+            return OutputError(f"writing the output of {source} failed: {FULL} ({words})", hint=FULL_HINT)
+        return OutputError(failed)
     return JobFailed(f"{source}: unexpected {type(error).__name__}: {words}")
