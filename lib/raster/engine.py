@@ -32,6 +32,8 @@ from lib.units import MIB, format_bytes
 # Before the probe: what a reader holds beside a block, and what it may hold where a layout is chosen.
 _GUESS_BYTES, _CAUTIOUS_BYTES = 4 * MIB, 16 * MIB
 _TRIES = 3
+# Codecs of TIFF that decode into the place where a block is wanted.
+_IN_PLACE = frozenset({"", "LZW", "DEFLATE", "ZSTD", "LZMA", "PACKBITS"})
 
 
 def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "RasterWork":
@@ -95,9 +97,30 @@ class RasterWork:
                 choices = self._planner.choices(self._held)  # the guess may have been too high
                 smallest = self._planner.smallest(choices)
             if smallest.projected_bytes > self.room.limit_bytes:
-                raise self._planner.refused(choices, self._held)
+                return self._untried(choices)
         self._check_disk(smallest.layout)
         return self._plan_of(self._cautious(choices))
+
+    def _untried(self, choices: list[Choice]) -> Plan:
+        """The plan to probe with under the cap, where a cautious guess is above the limit and blocks are too large to look at.
+
+        Raises:
+            MemoryRefused: what is surely held does not fit either, or what was measured does not.
+        """
+        if self._is_measured:
+            raise self._planner.refused(choices, self._held)
+        source, found = self.task.source, []
+        # A block is decoded into the cache, which keeps it even where it is the smaller; else beside it, and copied.
+        copied = 0 if source.compression in _IN_PLACE and not source.pixel_interleaved else source.block_bytes
+        for beside, least_cache in ((copied, source.block_bytes), (copied + source.block_bytes, 0)):
+            held = self._held._replace(reader_bytes=_GUESS_BYTES + beside)
+            found += [(each, held) for each in self._planner.choices(held) if each.own["gdal cache"] >= least_cache]
+        fitting = [each for each in found if each[0].projected_bytes <= self.room.limit_bytes]
+        if not fitting:
+            raise self._planner.refused([each for each, _ in found], self._held)
+        chosen, self._held = min(fitting, key=lambda each: each[0].preference)
+        self._check_disk(chosen.layout)
+        return self._plan_of(chosen)
 
     def look(self) -> Plan:
         """The final plan, by reading where it is heaviest and the first windows; nothing is written.
