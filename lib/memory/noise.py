@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _MOST = 20
-_GDAL = "GDAL says: "
+GDAL = "GDAL says: "
 _ROOT = Path(__file__).resolve().parents[2]
 # GDAL's own handler prints so in threads and callbacks that no binding listens to.
 _OF_GDAL = re.compile(r"(?:ERROR|FAILURE|Warning) \d+: (.*)")
@@ -35,7 +35,7 @@ def note(text: str, into: list[str]) -> None:
 
 
 def _kind(text: str) -> str:
-    return re.sub(r"\d+", "0", text.removeprefix(_GDAL))
+    return re.sub(r"\d+", "0", text.removeprefix(GDAL))
 
 
 def sift(text: str, noted: list[str], *, calls_function: bool) -> str:
@@ -49,7 +49,7 @@ def sift(text: str, noted: list[str], *, calls_function: bool) -> str:
     shown = []
     for line in text.splitlines():
         if said := _OF_GDAL.match(line):
-            note(_GDAL + said[1].strip(), noted)
+            note(GDAL + said[1].strip(), noted)
         elif calls_function:
             shown.append(line)
     return "\n".join(shown)
@@ -91,4 +91,4 @@ class _Log(logging.Handler):
         """Take one message; others than GDAL's are rasterio's own business."""
         said = _LOGGED.fullmatch(record.getMessage())
         if said and not said[0].rstrip("\"'").endswith(_LOOKED_FOR):
-            note(_GDAL + " ".join((said[1] or said[2]).split()), self._noted)
+            note(GDAL + " ".join((said[1] or said[2]).split()), self._noted)

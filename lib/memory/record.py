@@ -10,7 +10,7 @@ from typing import Any
 from lib.errors import MemoryExceeded, MemoryRefused, SwathError, from_record
 from lib.jobs import Job
 from lib.memory.leaks import Sizes
-from lib.memory.noise import note
+from lib.memory.noise import GDAL, note
 from lib.reports import Allocator, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
 from lib.units import MIB, format_bytes, mib
 
@@ -136,7 +136,8 @@ class Record:
         warnings = list(self._warnings)
         for text in self.noted:
             note(text, warnings)
-        return [each for each in warnings if self.error is None or each.partition(": ")[2] not in self.error.message]
+        said = "" if self.error is None else self.error.message
+        return [each for each in warnings if not (each.startswith(GDAL) and each.removeprefix(GDAL) in said)]
 
     def report(self, *, plan_only: bool = False) -> Report:
         """What is known by now, as a report."""

@@ -107,18 +107,16 @@ class RasterWork:
         Raises:
             MemoryRefused: what is surely held does not fit either, or what was measured does not.
         """
-        if self._is_measured:
+        if not self._is_measured:
+            source = self.task.source
+            # A block is decoded into the cache where that is for whole ones, else beside it; some codecs copy it.
+            copied = 0 if source.compression in _IN_PLACE and not source.pixel_interleaved else source.block_bytes
+            beside = max(0, source.block_bytes - min(each.own["gdal cache"] for each in choices))
+            self._held = self._held._replace(reader_bytes=_GUESS_BYTES + copied + beside)
+            choices = self._planner.choices(self._held)
+        chosen = self._planner.choose(choices, most_bytes=self.room.limit_bytes)
+        if chosen is None or self._is_measured:
             raise self._planner.refused(choices, self._held)
-        source, found = self.task.source, []
-        # A block is decoded into the cache, which keeps it even where it is the smaller; else beside it, and copied.
-        copied = 0 if source.compression in _IN_PLACE and not source.pixel_interleaved else source.block_bytes
-        for beside, least_cache in ((copied, source.block_bytes), (copied + source.block_bytes, 0)):
-            held = self._held._replace(reader_bytes=_GUESS_BYTES + beside)
-            found += [(each, held) for each in self._planner.choices(held) if each.own["gdal cache"] >= least_cache]
-        fitting = [each for each in found if each[0].projected_bytes <= self.room.limit_bytes]
-        if not fitting:
-            raise self._planner.refused([each for each, _ in found], self._held)
-        chosen, self._held = min(fitting, key=lambda each: each[0].preference)
         self._check_disk(chosen.layout)
         return self._plan_of(chosen)
 

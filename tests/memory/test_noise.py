@@ -67,7 +67,8 @@ def test_what_was_heard_beside_the_child_is_in_the_report_unless_its_error_says_
     record.noted += ["GDAL says: tag ignored", "GDAL says: no such tile"]
     assert record.report().warnings == ["GDAL says: tag ignored", "GDAL says: no such tile"]
     record.error = JobFailed("a.tif: no such tile")
-    assert record.report().warnings == ["GDAL says: tag ignored"]
+    record.noted += ["a leak"]
+    assert record.report().warnings == ["GDAL says: tag ignored", "a leak"]
 
 
 def test_a_successful_job_writes_nothing_on_stderr(tmp_path: Path) -> None:
