@@ -56,7 +56,12 @@ def progress(label: str, *, quiet: bool) -> Iterator[OnEvent]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         bar.add_task(label, total=None, detail="starting")
 
@@ -100,7 +105,8 @@ def show_error(report: Report, *, debug: bool) -> None:
     if error is None:
         return
     smallest = f" (smallest limit that would do: {error.smallest_limit_mb} MiB)" if error.smallest_limit_mb else ""
-    tell(f"swath: {report.status}: {error.message.rstrip('.')}{smallest}; {error.hint}")
+    hint = f"; {error.hint}" if error.hint else ""
+    tell(f"swath: {report.status}: {error.message.rstrip('.')}{smallest}{hint}")
     if debug and error.traceback:
         tell(shown_lines(error.traceback))
 

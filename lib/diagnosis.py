@@ -35,8 +35,17 @@ _FULL = re.compile(r"[Nn]o space left|[Ff]ile too large|[Dd]isk quota|database o
 # (sqlite.org/lang_transaction.html).
 _SHORT = re.compile(r"[Ww]rite (failed|error)|disk I/O error|cannot rollback - no transaction is active")
 _IO = re.compile(r"quota|disk|I/O|failed to write|[Cc]annot write|fwrite|Read-only file system|Permission denied")
+# Of decoders, libtiff, SQLite and text formats: the bytes are not what they should be.
+_DAMAGE = re.compile(
+    r"[Cc]orrupt|[Mm]alformed|[Tt]runcat|[Dd]amaged|[Pp]remature|CRC|[Cc]hecksum|[Uu]nexpected end|[Nn]ot enough data|"
+    r"TIFFFillTile|TIFFFillStrip|TIFFReadEncoded|_TIFFPartialRead|[Dd]ecod\w* (error|fail)|[Dd]ecoding error|"
+    r"inflate|Using code not yet in table|Bad code|[Ii]nvalid (code|data|stream|block|compressed)|[Rr]ead error|not a database|"
+    r"LZW|ZSTD_decompress|[Zz]lib|libpng|libjpeg"
+)
+DAMAGED_HINT = "the source is damaged: fetch or export it again"
+FULL_HINT = "check free space, quota and file-size limits at the destination"
 _FULL_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-_LIBRARIES = {"rasterio", "pyogrio", "pyarrow", "osgeo"}
+LIBRARIES = {"rasterio", "pyogrio", "pyarrow", "osgeo"}
 _SCANNED_CHARACTERS = 16 * 1024
 _POINTS_ELSEWHERE = "See previous exception"
 
@@ -80,6 +89,11 @@ def _of_words(text: str) -> Kind:
     return next((kind for kind, table in tables if table.search(text)), "other")
 
 
+def speaks_of_damage(text: str) -> bool:
+    """Whether words about a file that cannot be read tell of damaged bytes; a missing codec, or a right, does not."""
+    return _DAMAGE.search(text[:_SCANNED_CHARACTERS]) is not None
+
+
 def _has_errno(error: BaseException, numbers: set[int]) -> bool:
     return isinstance(error, OSError) and error.errno in numbers  # GDAL's own errors have an `errno` of another meaning
 
@@ -88,7 +102,7 @@ def _is_of_library(error: BaseException) -> bool:
     """Of a library whose allocators speak through it; of CPython: a thread that cannot start, a library not mapped."""
     if type(error) is RuntimeError:
         return str(error) == "can't start new thread"
-    return type(error) is ImportError or type(error).__module__.split(".")[0] in _LIBRARIES
+    return type(error) is ImportError or type(error).__module__.split(".")[0] in LIBRARIES
 
 
 def asked_bytes(error: BaseException) -> int:

@@ -61,7 +61,7 @@ class SwathError(Exception):
 
     Args:
         message: what is wrong and with which file or setting, one line.
-        hint: what to do about it, one line.
+        hint: what to do about it, one line; empty where nobody knows.
         traceback: for `--debug`: no fact, so in neither record nor pickle.
         **facts: JSON-able values, each an attribute of the error.
     """
@@ -74,7 +74,7 @@ class SwathError(Exception):
 
     def __init__(self, message: str, *, hint: str | None = None, traceback: str | None = None, **facts: Any) -> None:
         self.message = shown(message)
-        self.hint = shown(hint or self.default_hint)
+        self.hint = shown(self.default_hint if hint is None else hint)
         self.traceback = traceback
         self.facts = facts
         super().__init__(self.message)
@@ -180,15 +180,15 @@ class JobFailed(SwathError):
 
 
 class DataError(JobFailed):
-    """A block, a row or a page of the source does not decode."""
+    """A block, a row or a page of the source does not decode; the hint is whoever's saw why."""
 
-    default_hint = "the source is damaged: fetch or export it again"
+    default_hint = ""
 
 
 class OutputError(JobFailed):
-    """Writing the output failed."""
+    """Writing the output failed; the hint is whoever's saw why."""
 
-    default_hint = "check free space, quota and file-size limits at the destination"
+    default_hint = ""
 
 
 class FunctionError(JobFailed):

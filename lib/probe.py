@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Literal, NamedTuple
 
 from lib.errors import SourceError
-from lib.publish import check_exists, is_local
+from lib.paths import check_exists, is_local
 
 # Vectors by name: asked of OGR first, anything else of the raster library first.
 _OF_VECTORS = (

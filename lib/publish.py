@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputError, SourceError
+from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputError
+from lib.paths import check_exists, is_local, is_local_output, is_text
 
 _OWNER = "owner"
 _ASIDE = "replaced"
@@ -156,21 +156,6 @@ def _check_not_live(destination: Path) -> None:
             )
 
 
-def is_local(name: str) -> bool:
-    """True for a plain path; False for a URL or one of GDAL's virtual file systems."""
-    return not name.startswith("/vsi") and len(urlsplit(name).scheme) < 2  # noqa: PLR2004 - a drive letter is one
-
-
-def check_exists(name: str, path: str) -> None:
-    """A source or an output that is a local path is there.
-
-    Raises:
-        SourceError: it is not; `name` is what it is called in errors.
-    """
-    if is_local(path) and not Path(path).exists():
-        raise SourceError(f"{name} {path} does not exist", hint="check the path")
-
-
 def check_destination(destination: str, source: str | None, *, overwrite: bool) -> Path:
     """The destination as an absolute path, known to be usable.
 
@@ -178,9 +163,14 @@ def check_destination(destination: str, source: str | None, *, overwrite: bool) 
         SourceError: the source is a local path that does not exist.
         DestinationError: it exists without `overwrite`, is a folder, equals the source, or its folder is missing or not writable.
     """
-    if not is_local(destination):
+    if not is_local_output(destination):
         raise DestinationError(
             f"destination {destination} is not a local path", hint="write to a local path, then copy it"
+        )
+    if not is_text(os.path.abspath(destination)):  # noqa: PTH100 - see below
+        raise DestinationError(
+            f"destination {destination} has a path that is not UTF-8, which GDAL cannot be given",
+            hint="name it otherwise",
         )
     try:
         path = Path(os.path.abspath(destination))  # noqa: PTH100 - resolve() would follow a link that is to be replaced
@@ -227,7 +217,9 @@ def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
         said = f"cannot stage in {folder}: {error.strerror}"
         if error.errno in _DISK_FULL:
             raise DiskRefused(said) from error
-        raise DestinationError(said, hint="choose a folder in which one can be made") from error
+        is_long = error.errno == errno.ENAMETOOLONG
+        hint = "choose a shorter name" if is_long else "choose a folder in which one can be made"
+        raise DestinationError(said, hint=hint) from error
     try:
         yield Staging(folder, folder / destination.name, destination, overwrite)
     finally:

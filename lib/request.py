@@ -28,7 +28,8 @@ from lib.jobs import (
 )
 from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
-from lib.publish import check_destination, check_exists, is_local
+from lib.paths import absolute, check_exists
+from lib.publish import check_destination
 from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
 from lib.units import MIB
 
@@ -88,7 +89,7 @@ def raster_job(
     return _made(
         RasterJob,
         lambda: RasterJob(
-            source=_source(source),
+            source=absolute(source),
             destination=str(path),
             driver=_driver(path, RASTER_DRIVERS),
             operation=_operation(operation, own, word),
@@ -104,7 +105,7 @@ def vector_job(source: str, destination: str, *, word: str = "flag", **given: An
     return _made(
         VectorJob,
         lambda: VectorJob(
-            source=_source(source), destination=str(path), driver=_driver(path, VECTOR_DRIVERS), **_rest(given, word)
+            source=absolute(source), destination=str(path), driver=_driver(path, VECTOR_DRIVERS), **_rest(given, word)
         ),
         word,
     )
@@ -123,7 +124,7 @@ def verify_job(source: str, output: str, *, report: str | None = None, word: str
     return _made(
         VerifyJob,
         lambda: VerifyJob(
-            source=_source(source),
+            source=absolute(source),
             output=str(Path(output).absolute()),
             work=work,
             expected=(plan or {}).get("expected"),
@@ -137,7 +138,7 @@ def verify_job(source: str, output: str, *, report: str | None = None, word: str
 def profile_job(source: str, *, word: str = "flag", **given: Any) -> ProfileJob:
     """A profile of reading a source."""
     check_exists("source", source)
-    return _made(ProfileJob, lambda: ProfileJob(source=_source(source), **_rest(given, word)), word)
+    return _made(ProfileJob, lambda: ProfileJob(source=absolute(source), **_rest(given, word)), word)
 
 
 def drivers_job(names: Sequence[str] = (), **given: Any) -> DriversJob:
@@ -155,11 +156,6 @@ def _read_report(path: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UsageError(f"report {path} is not a JSON object", hint=hint)
     return record
-
-
-def _source(source: str) -> str:
-    """Local sources by absolute path: the child and a worker may stand elsewhere."""
-    return str(Path(source).absolute()) if is_local(source) else source
 
 
 def _driver(path: Path, drivers: Mapping[str, str]) -> str:

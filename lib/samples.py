@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lib.diagnosis import FULL_HINT
 from lib.errors import DataError, OutputError, SourceError, SwathError
 
 
@@ -92,7 +93,7 @@ def prepare(folder: Path) -> dict[str, Path]:
         if _count(patches) != PATCH_COUNT:
             polygonise(land_cover, patches)
     except OSError as error:
-        raise OutputError(f"sample folder {folder}: {error.strerror or error}") from error
+        raise OutputError(f"sample folder {folder}: {error.strerror or error}", hint=FULL_HINT) from error
     return {"climate": climate, "land_cover": land_cover, "patches": patches}
 
 
@@ -153,6 +154,8 @@ def polygonise(raster: Path, destination: Path) -> int:
     import pyogrio.raw
     import rasterio
 
+    from lib.vector import ogr
+
     with rasterio.open(raster) as dataset:
         classes = dataset.read(1)
         crs, transform = dataset.crs.to_wkt(), dataset.transform
@@ -161,7 +164,7 @@ def polygonise(raster: Path, destination: Path) -> int:
         staged = Path(scratch, destination.name)
         reader = pa.RecordBatchReader.from_batches(schema, _patches(classes, transform, schema))
         layer = {"layer": destination.stem, "geometry_name": "geometry", "geometry_type": "Polygon", "crs": crs}
-        pyogrio.raw.write_arrow(reader, staged, driver="GPKG", **layer)
+        pyogrio.raw.write_arrow(reader, ogr.literal(staged), driver="GPKG", **layer)
         count = _count(staged)
         if count != PATCH_COUNT:
             problem = f"{raster} gave {count} patches, expected {PATCH_COUNT}"

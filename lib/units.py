@@ -15,8 +15,9 @@ _GDAL_BYTES_FROM = 100_000
 
 
 def file_label(source: str) -> str:
-    """A source's base name, for `ps` and messages: no folders, no URLs, no query strings."""
-    return source.split("?", maxsplit=1)[0].rstrip("/").rpartition("/")[2] or "source"
+    """A source's base name, for `ps` and messages: no folders, no URLs, no query strings (a path has none)."""
+    path = source.split("?", maxsplit=1)[0] if "://" in source else source
+    return path.rstrip("/").rpartition("/")[2] or "source"
 
 
 def mib(size_bytes: int) -> int:

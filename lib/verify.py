@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from lib.jobs import RasterJob, VectorJob, VerifyJob
 from lib.memory.proc import process_memory
 from lib.memory.work import ENGINES, Bench, Room, Work, load_engine
+from lib.paths import check_exists
 from lib.probe import load, probe
-from lib.publish import check_exists
 from lib.reports import Outcome, Plan
 
 # For a plan that is made for what it expects of the output only, not to be run.

@@ -89,9 +89,9 @@ def _error(report: Report) -> str:
         return ""
     lines = [
         f"> **{report.error.type}** (exit {report.exit_code}): {_cell(as_parameters(report.error.message))}",
-        ">",
-        f"> **What to do:** {_cell(as_parameters(report.error.hint or ''))}",
     ]
+    if report.error.hint:
+        lines += [">", f"> **What to do:** {_cell(as_parameters(report.error.hint))}"]
     if report.error.smallest_limit_mb:
         lines += [">", f"> **Smallest limit for this job:** {report.error.smallest_limit_mb} MiB"]
     return "\n".join(lines)

@@ -38,7 +38,7 @@ def failed(error: SwathError) -> State[Any]:
     """`Failed` under the error's name; its data is the error, so that a plain call of the flow raises it."""
     return Failed(
         name=type(error).__name__,
-        message=as_parameters(f"exit {error.exit_code}: {error.message} ({error.hint})"),
+        message=as_parameters(f"exit {error.exit_code}: {error.message}{f' ({error.hint})' if error.hint else ''}"),
         data=error,
     )
 

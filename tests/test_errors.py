@@ -11,6 +11,7 @@ from lib import errors
 from lib.errors import (
     MOST_CHARACTERS,
     MOST_LINES,
+    JobFailed,
     MemoryRefused,
     SettingsError,
     SwathError,
@@ -89,12 +90,13 @@ def test_lines_are_cut_and_keep_their_indent() -> None:
     assert shown_lines("\n".join(lines)) == "\n".join(lines)
 
 
-def test_every_error_has_a_hint() -> None:
-    """Where a message gives no hint, the kind does; one line."""
+def test_every_error_has_a_hint_unless_its_cause_must_be_seen() -> None:
+    """Where a message gives no hint, the kind does; one line. What cannot be read or written says nothing that nobody saw."""
     for kind in ALL:
         hint = kind("x").hint
-        assert hint
+        assert bool(hint) is (kind.__name__ not in {"DataError", "OutputError"})
         assert "\n" not in hint
+    assert JobFailed("x", hint="").hint == ""
 
 
 def test_a_fact_that_is_not_there_is_an_attribute_error() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lib.errors import DestinationBusy, DestinationError, OutputError, SourceError
-from lib.publish import check_destination, find_leftovers, is_local, remove_leftover, staging
+from lib.publish import check_destination, find_leftovers, remove_leftover, staging
 
 ROOT = Path(__file__).resolve().parents[1]
 OWNER = """
@@ -379,22 +379,6 @@ def test_the_source_by_another_name_is_still_the_source(tmp_path: Path) -> None:
     for destination in (link, hard):
         with pytest.raises(DestinationError, match="is the source itself"):
             check_destination(str(destination), str(source), overwrite=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "local"),
-    [
-        ("scene.tif", True),
-        ("/data/scene.tif", True),
-        ("a:b.tif", True),
-        ("https://example.org/scene.tif", False),
-        ("s3://bucket/scene.tif", False),
-        ("/vsizip/scene.zip/scene.tif", False),
-    ],
-)
-def test_what_is_local(name: str, local: bool) -> None:
-    """URLs and GDAL's virtual files are not local; a plain path is, a colon in it or not."""
-    assert is_local(name) is local
 
 
 def test_a_missing_staged_file_is_an_error_not_an_empty_output(destination: Path) -> None:

@@ -41,6 +41,10 @@ class Attributor:
         self._imports_bytes = max(0, resident - file_backed - self._heap.free_bytes())
         self._gdal = _loaded_gdal(maps)
 
+    def cached_bytes(self) -> int:
+        """What GDAL's block caches hold: given back when another block needs room, or its dataset is closed."""
+        return sum(library.GDALGetCacheUsed64() for library in self._gdal)
+
     def split(self, look: Callable[[], Lines | None]) -> dict[str, int]:
         """Bytes by origin; all but `resident_bytes` sum up to it exactly.
 
@@ -55,7 +59,7 @@ class Attributor:
         parts = {
             "file_backed_bytes": file_backed,
             "imports_bytes": self._imports_bytes,
-            "gdal_cache_bytes": sum(library.GDALGetCacheUsed64() for library in self._gdal),
+            "gdal_cache_bytes": self.cached_bytes(),
             "arrow_pool_bytes": _arrow_bytes(),
             "malloc_free_bytes": self._heap.free_bytes(),
         }

@@ -32,6 +32,7 @@ from lib.jobs import parse_job, user_function
 from lib.memory import refusal
 from lib.memory.evidence import explain_exception
 from lib.memory.meter import Meter
+from lib.memory.noise import heard
 from lib.memory.proc import peak_bytes, process_memory, restart_peak
 from lib.memory.traces import FUNCTION_FRAMES
 from lib.memory.work import Bench, Engine, Room, Work, load_engine
@@ -87,7 +88,8 @@ def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None
         residual_tolerance_bytes=resources.residual_tolerance_bytes,
     )
     try:
-        last = _Sitting(request, job, meter, send, leaf).work(engine)
+        with heard(meter.warnings):
+            last = _Sitting(request, job, meter, send, leaf).work(engine)
     except BaseException as error:  # noqa: BLE001 - the job's boundary
         cap.lift_address_space_cap()
         last = _error_event(error, job.label, meter)
@@ -154,7 +156,7 @@ class _Sitting:
         outcome = work.run(bench)
         output = getattr(self.job, "output", None)
         bench.conclude(file_label(output) if output else self.job.label)
-        warnings = [*outcome.warnings, *self.meter.warnings]
+        warnings = list(dict.fromkeys([*outcome.warnings, *self.meter.warnings]))
         return {
             "event": "done",
             "outcome": {"result": outcome.result, "warnings": warnings},

@@ -8,7 +8,7 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
-from lib.diagnosis import asked_bytes, diagnose, named, words
+from lib.diagnosis import FULL_HINT, LIBRARIES, asked_bytes, chain, diagnose, named, words
 from lib.errors import (
     ChildDied,
     ChildStalled,
@@ -110,5 +110,7 @@ def explain_exception(error: BaseException, label: str) -> SwathError:
     if kind == "memory":
         return MemoryExceeded(f"{label}: an allocator was refused: {words(error)}", asked_bytes=asked_bytes(error))
     if kind in {"disk full", "short"}:
-        return OutputError(f"{label}: writing failed: {words(error)}")
+        return OutputError(f"{label}: writing failed: {words(error)}", hint=FULL_HINT)
+    if any(type(each).__module__.split(".")[0] in LIBRARIES for each in chain(error)):
+        return DataError(f"{label}: GDAL cannot go on: {words(error)}")  # not translated where it was raised
     return JobFailed(f"{label}: unexpected {named(error)}")

@@ -59,7 +59,7 @@ def growing(points: Sequence[Point]) -> Slope | None:
     """The slope since growth began, where it is surely above 0; None where it is not.
 
     It began where memory was last within a tenth of the way up. A line that explains less than half of the growth is none: of a
-    few large steps it is that of the treads.
+    few large steps it is that of the treads. Nor is one that has levelled off: of a cache that is full by now.
     """
     if not points:
         return None
@@ -67,7 +67,8 @@ def growing(points: Sequence[Point]) -> Slope | None:
     few = lowest + _BEGUN * (points[-1][1] - lowest)
     begun = max((i for i, (_, size) in enumerate(points) if size <= few), default=0)
     slope = fit(points[begun:])
-    if slope is None or not slope.is_sure:
+    late = fit(points[begun + (len(points) - begun) // 2 :])
+    if slope is None or not slope.is_sure or (late is not None and not late.is_sure):
         return None
     (first, least), (last, most) = points[begun], points[-1]
     return slope if slope.bytes_per_chunk * (last - first) >= _EXPLAINED * (most - least) else None

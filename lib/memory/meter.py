@@ -51,6 +51,7 @@ class Meter:
         self._beat = time.monotonic()
         self._rested_at = 0.0
         self._noted_bytes = 0
+        self._cached_before = 0
         self._chunks = self._of_chunks = self._released_chunk = 0
         self._attributor: Attributor | None = None
         self._tracer = Tracer()
@@ -83,6 +84,7 @@ class Meter:
         gc.collect()
         self._of_chunks = chunks
         self.baseline_bytes = process_memory().resident_bytes
+        self._cached_before = self._attributor.cached_bytes() if self._attributor else 0
         self._residues.begin(self.baseline_bytes)
         self._send({"event": "baseline", "resident_bytes": self.baseline_bytes, "chunks": chunks})
         self._note_if_higher()
@@ -108,7 +110,7 @@ class Meter:
         if now - self._beat > _HEARTBEAT_EVERY_SECONDS or self._chunks == self._of_chunks:
             self._beat = now
             self._send({"event": "chunk", "done": self._chunks, "of": self._of_chunks, "resident_bytes": resident})
-        if self._residues.asks(resident) or self._is_time_to_release(now):
+        if self._residues.asks(resident - self._cached()) or self._is_time_to_release(now):
             self._released_chunk = self._chunks
             self._release(resident)
             self._judge_leak()
@@ -131,7 +133,7 @@ class Meter:
         self.final_bytes = process_memory().resident_bytes
         self.attribution_end = self._split()
         self._tracer.stop()
-        self.residual_bytes = self._drift(self.final_bytes)
+        self.residual_bytes = self._drift(self.final_bytes) - self._cached()
         if self.residual_bytes > held_bytes + self._residual_tolerance_bytes:
             self.warnings.append(
                 f"{format_bytes(self.residual_bytes)} more than the baseline of "
@@ -170,6 +172,10 @@ class Meter:
     def _drift(self, resident: int) -> int:
         return resident - (self.baseline_bytes or resident)
 
+    def _cached(self) -> int:
+        """What GDAL's block cache has come to hold since the baseline: no residue, it goes when the dataset is closed."""
+        return max(0, self._attributor.cached_bytes() - self._cached_before) if self._attributor else 0
+
     def _has_drifted(self, resident: int) -> bool:
         return self._drift(resident) > self._drift_threshold_bytes and resident > self._projected_bytes
 
@@ -183,7 +189,8 @@ class Meter:
         gc.collect()
         trim()
         resident = process_memory().resident_bytes
-        self._residues.add(self._chunks, before, resident)
+        cached = self._cached()
+        self._residues.add(self._chunks, before - cached, resident - cached)
         if len(self._residues.points) == _EARLY_RELEASES:
             self._early = self._tracer.look(self._chunks) or self._early
         return resident

@@ -10,6 +10,7 @@ from typing import Any
 from lib.errors import MemoryExceeded, MemoryRefused, SwathError, from_record
 from lib.jobs import Job
 from lib.memory.leaks import Sizes
+from lib.memory.noise import GDAL, note
 from lib.reports import Allocator, Cap, Check, ErrorRecord, MemoryRecord, Report, Seconds, Verification
 from lib.units import MIB, format_bytes, mib
 
@@ -33,6 +34,7 @@ class Record:
         error: what ended the job, where it did not end well.
         done: whether the child has said its last word of it.
         patient: whether it is in a phase without heartbeats.
+        noted: what libraries said beside their results.
         ended_processes: how many processes a user's function had left behind.
     """
 
@@ -51,6 +53,7 @@ class Record:
     error: SwathError | None = None
     done: bool = False
     patient: bool = False
+    noted: list[str] = field(default_factory=list)
     ended_processes: int = 0
     _held_by: tuple[str, ...] = ("watchdog",)
     _result: dict[str, Any] = field(default_factory=dict)
@@ -130,6 +133,14 @@ class Record:
             reached_bytes=reached,
         )
 
+    def _told(self) -> list[str]:
+        """The child's warnings, and what its libraries said besides."""
+        warnings = list(self._warnings)
+        for text in self.noted:
+            note(text, warnings)
+        said = "" if self.error is None else self.error.message
+        return [each for each in warnings if not (each.startswith(GDAL) and each.removeprefix(GDAL) in said)]
+
     def report(self, *, plan_only: bool = False) -> Report:
         """What is known by now, as a report."""
         error, job = self.error, self.job
@@ -152,6 +163,6 @@ class Record:
             memory=memory,
             result=self._result,
             verification=Verification(level=level, passed=passed, checks=self.checks) if self.checks else None,
-            warnings=self._warnings,
+            warnings=self._told(),
             seconds=Seconds(startup=round(self.planned_after or 0.0, 3), work=round(self._work_seconds, 3)),
         )

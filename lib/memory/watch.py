@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import ChildStalled, MemoryExceeded, SwathError, TimedOut
+from lib.jobs import user_function
 from lib.memory.cap import STARTUP_CEILING_BYTES
 from lib.memory.evidence import Death, classify
 from lib.memory.launch import Child
+from lib.memory.noise import sift
 from lib.memory.proc import cpu_seconds, tree_memory
 from lib.memory.record import Record
 from lib.units import format_bytes, format_seconds
@@ -37,11 +39,16 @@ class Watch:
     deadline: float | None = None
     died: bool = False
     _over: threading.Event = field(default_factory=threading.Event)
+    _calls_function: bool = field(init=False)
     _in_callback: bool = False
     _virtual_bytes: int = 0
     _stalled_seconds: float | None = None
     _progress_at: float = field(default_factory=time.monotonic)
     _cpu_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Whose words come."""
+        self._calls_function = user_function(self.record.job) is not None
 
     def until_done(self, hear: OnEvent) -> None:
         """Hear the child until the job is done, failed or dead, while a thread looks at its memory.
@@ -60,7 +67,11 @@ class Watch:
         while not self.record.done:
             events, speaks = self.child.hear(_HEAR_SECONDS)
             for event in events:
-                if event["event"] != "stderr":  # words are no progress: a hang may log for ever
+                if event["event"] == "stderr":
+                    event["text"] = sift(event["text"], self.record.noted, calls_function=self._calls_function)
+                    if not event["text"]:
+                        continue
+                else:  # words are no progress: a hang may log for ever
                     self._progress_at = time.monotonic()
                 self.record.take(event)
                 self._in_callback, began = True, time.monotonic()

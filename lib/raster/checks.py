@@ -12,6 +12,7 @@ import numpy as np
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from lib.diagnosis import FULL_HINT
 from lib.errors import DataError, OutputError
 from lib.jobs import RasterJob
 from lib.memory.work import Bench
@@ -161,6 +162,7 @@ def tile_table(subject: Subject, bench: Bench) -> None:
     if not bench.check("tile table", passed, detail).passed:
         raise OutputError(
             f"the disk or a file-size limit cut the output: {detail} ({format_bytes(size)})",
+            hint=FULL_HINT,
             check="tile table",
             path=path,
         )

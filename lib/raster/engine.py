@@ -17,6 +17,7 @@ from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
 from lib.raster import verify
 from lib.raster.attempt import Attempt
 from lib.raster.carried import check_points, in_sidecar, not_carried
+from lib.raster.faults import header
 from lib.raster.formats import TINY_CACHE_BYTES, environment, set_cache
 from lib.raster.layout import Layout
 from lib.raster.operations import make
@@ -31,6 +32,8 @@ from lib.units import MIB, format_bytes
 # Before the probe: what a reader holds beside a block, and what it may hold where a layout is chosen.
 _GUESS_BYTES, _CAUTIOUS_BYTES = 4 * MIB, 16 * MIB
 _TRIES = 3
+# Codecs of TIFF that decode into the place where a block is wanted.
+_IN_PLACE = frozenset({"", "LZW", "DEFLATE", "ZSTD", "LZMA", "PACKBITS"})
 
 
 def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "RasterWork":
@@ -47,6 +50,7 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
         )
     with ExitStack() as stack:
         stack.enter_context(environment())
+        stack.enter_context(header(job.source))
         set_cache(TINY_CACHE_BYTES)
         source = open_raster(job.source, job.bands)
         stack.callback(source.close)
@@ -97,9 +101,28 @@ class RasterWork:
                 choices = self._planner.choices(self._held)  # the guess may have been too high
                 smallest = self._planner.smallest(choices)
             if smallest.projected_bytes > self.room.limit_bytes:
-                raise self._planner.refused(choices, self._held)
+                return self._untried(choices)
         self._check_disk(smallest.layout)
         return self._plan_of(self._cautious(choices))
+
+    def _untried(self, choices: list[Choice]) -> Plan:
+        """The plan to probe with under the cap, where a cautious guess is above the limit and blocks are too large to look at.
+
+        Raises:
+            MemoryRefused: what is surely held does not fit either, or what was measured does not.
+        """
+        if not self._is_measured:
+            source = self.task.source
+            # A block is decoded into the cache where that is for whole ones, else beside it; some codecs copy it.
+            copied = 0 if source.compression in _IN_PLACE and not source.pixel_interleaved else source.block_bytes
+            beside = max(0, source.block_bytes - min(each.own["gdal cache"] for each in choices))
+            self._held = self._held._replace(reader_bytes=_GUESS_BYTES + copied + beside)
+            choices = self._planner.choices(self._held)
+        chosen = self._planner.choose(choices, most_bytes=self.room.limit_bytes)
+        if chosen is None or self._is_measured:
+            raise self._planner.refused(choices, self._held)
+        self._check_disk(chosen.layout)
+        return self._plan_of(chosen)
 
     def look(self) -> Plan:
         """The final plan, by reading where it is heaviest and the first windows; nothing is written.

@@ -5,19 +5,22 @@ What the words mean is in `lib/diagnosis.py`.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError, RasterioIOError
 
-from lib.diagnosis import FULL, diagnose, words
-from lib.errors import DataError, MemoryExceeded, OutputError, SwathError
+from lib.diagnosis import FULL, FULL_HINT, diagnose, words
+from lib.errors import DataError, MemoryExceeded, OutputError, SourceError, SwathError
 from lib.memory import cap
 from lib.memory.evidence import NEAR_ADDRESS_SPACE_BYTES
+from lib.raster.culprit import culprit
 from lib.raster.windows import Window
 
 _Read = TypeVar("_Read")
+_Work = TypeVar("_Work", bound=Callable[..., Any])
 
 # CPLE_AppDefinedError and its siblings are no RasterioError; RuntimeError is a thread that could not start.
 RASTERIO_ERRORS = (RasterioError, RasterioIOError, CPLE_BaseError, RuntimeError, ValueError, OSError)
@@ -46,7 +49,39 @@ def read(fetch: Callable[[], _Read], path: str, window: Window | None = None) ->
                 f"no memory while reading {path}: it decodes without RLIMIT_AS: {words(error)}"
             ) from error
         where = f" in the window {window}" if window else ""
-        raise DataError(f"{path}: a block{where} does not decode: {words(error)}", path=path) from error
+        said = words(error)
+        cause, hint = culprit(path, said)
+        what = f"{path}: {cause}" if cause else f"{path}: a block{where} does not decode"
+        raise DataError(f"{what}: {said}", hint=hint, path=path) from error
+
+
+@contextlib.contextmanager
+def header(path: str) -> Iterator[None]:
+    """Translate what is raised while something else than pixels is asked of `path`: tags, tables, overviews, its CRS.
+
+    Raises:
+        SourceError: it is damaged.
+        MemoryExceeded: an allocator's words.
+    """
+    try:
+        yield
+    except (RasterioError, CPLE_BaseError) as error:
+        if diagnose(error) == "memory":
+            raise MemoryExceeded(f"no memory while reading the header of {path}: {words(error)}") from error
+        raise SourceError(
+            f"{path}: its header cannot be read: {words(error)}", hint="look at it with `gdalinfo`", path=path
+        ) from error
+
+
+def in_header(work: _Work) -> _Work:
+    """A function whose first argument is a path, with `header` around it."""
+
+    @functools.wraps(work)
+    def within(path: str, *arguments: Any, **named: Any) -> Any:
+        with header(path):
+            return work(path, *arguments, **named)
+
+    return cast("_Work", within)
 
 
 def _succeeds(fetch: Callable[[], Any]) -> bool:
@@ -73,5 +108,5 @@ def writing(path: str) -> Iterator[None]:
         kind = diagnose(error, at_cap=cap.is_near_address_space_cap(NEAR_ADDRESS_SPACE_BYTES))
         if kind == "memory":
             raise MemoryExceeded(f"no memory while writing {path}: {words(error)}") from error
-        why = FULL if kind in {"disk full", "short"} else "GDAL could not write"
-        raise OutputError(f"{path}: {why}: {words(error)}", path=path) from error
+        why, hint = (FULL, FULL_HINT) if kind in {"disk full", "short"} else ("GDAL could not write", "")
+        raise OutputError(f"{path}: {why}: {words(error)}", hint=hint, path=path) from error

@@ -17,6 +17,7 @@ from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning
 
 from lib.diagnosis import diagnose, words
 from lib.errors import SourceError
+from lib.paths import for_gdal, is_local
 from lib.probe import VECTOR_SUFFIXES
 from lib.raster.faults import RASTERIO_ERRORS, writing
 from lib.units import KIB
@@ -73,7 +74,7 @@ def open_dataset(path: str) -> Any:
         SourceError: missing, a folder, a vector or text file, or no raster that this GDAL reads.
     """
     try:
-        return rasterio.open(path)
+        return rasterio.open(for_gdal(path))
     except RASTERIO_ERRORS as error:
         if diagnose(error) == "memory":
             raise MemoryError(words(error)) from error
@@ -98,7 +99,7 @@ def open_output(path: Path, profile: dict[str, Any], options: dict[str, Any]) ->
         # GDAL would first open what a former attempt left there, to find its sidecars: 7 MiB where it has a CRS.
         for former in (path, path.with_name(f"{path.name}.aux.xml")):
             former.unlink(missing_ok=True)
-        dataset = rasterio.open(path, "w", driver="GTiff", **profile, **options)
+        dataset = rasterio.open(for_gdal(path), "w", driver="GTiff", **profile, **options)
     try:
         yield dataset
     except BaseException:
@@ -132,7 +133,7 @@ def _not_a_raster(path: str, error: BaseException) -> SourceError:
         return SourceError(
             f"{path} is a vector file: use `swath vector`", hint="`swath vector SRC DST` filters features", path=path
         )
-    if not exists and "://" not in path and ":" not in path and not path.startswith("/vsi"):
+    if not exists and is_local(path):
         return SourceError(f"{path} does not exist", hint="check the path", path=path)
     return SourceError(f"{path} is not a raster that GDAL can read: {words(error)}", path=path)
 

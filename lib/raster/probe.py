@@ -36,7 +36,7 @@ class Growth:
         bound, cached = cache_bytes()
         touched = peak_bytes(since_restart=True) - self._before.resident_bytes
         mapped = process_memory().virtual_bytes - self._before.virtual_bytes - _UNTOUCHED_BYTES
-        return max(0, touched - min(max(0, cached - self._cached), max(bound, self._block_bytes)), mapped)
+        return max(0, max(touched, mapped) - min(max(0, cached - self._cached), max(bound, self._block_bytes)))
 
 
 class Quiet:

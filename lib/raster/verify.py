@@ -4,6 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from lib.diagnosis import FULL_HINT
 from lib.errors import DataError, OutputError, SourceError, VerificationFailed
 from lib.jobs import Custom, RasterJob, VerifyJob
 from lib.memory.proc import process_memory
@@ -50,7 +51,10 @@ def basic(
     except SourceError as error:
         bench.check("opens", passed=False, detail=error.message)
         raise OutputError(
-            f"the disk or a file-size limit cut the output: {_OPENS}{error.message}", check="opens", path=output_path
+            f"the disk or a file-size limit cut the output: {_OPENS}{error.message}",
+            hint=FULL_HINT,
+            check="opens",
+            path=output_path,
         ) from error
     try:
         subject = Subject(output, source, job, operation, expected, result)
@@ -94,7 +98,7 @@ def _open_output(path: str) -> RasterSource:
         return open_raster(path)
     except DataError as error:
         raise OutputError(
-            f"the disk or a file-size limit cut the output: {error.message}", check="opens", path=path
+            f"the disk or a file-size limit cut the output: {error.message}", hint=FULL_HINT, check="opens", path=path
         ) from error
 
 

@@ -133,6 +133,8 @@ class VectorWork(LayerWork):
             notes.append(f"{facts.label} has no CRS; the output has none either")
         if facts.is_crs_assumed:
             notes.append(f"{facts.label} has no CRS: it is assumed to be in {crs_name(facts.crs)}")
+        if self._sink.layer != facts.layer:
+            notes.append(f"{facts.label}: layer {facts.layer!r} is called {self._sink.layer!r} in the output")
         counting = _Counting(self._source)
         with ogr.collected(notes):
             if self.calls_function:  # only now: before the first plan nothing held it
@@ -157,7 +159,7 @@ class VectorWork(LayerWork):
         return Outcome(
             result=result,
             checks=tuple(bench.checks),
-            warnings=tuple(ogr.reworded(notes, facts.label)),
+            warnings=tuple(dict.fromkeys(notes)),
             driver=self._sink.driver,
         )
 
@@ -245,7 +247,6 @@ class VectorWork(LayerWork):
         if has is not None and has != tally.read:
             raise DataError(
                 f"{facts.label}: layer {facts.layer} has {has} features, but {tally.read} could be read",
-                hint="the source is damaged, or OGR cannot stream this format: try ogr2ogr copy.gpkg SOURCE",
                 features=has,
                 features_read=tally.read,
             )

@@ -4,26 +4,25 @@
 and only there, they are hidden from it while it is imported (a user's function may still import them afterwards).
 """
 
+import functools
 import importlib.abc
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from lib.diagnosis import FULL, diagnose, one_line
+from lib.diagnosis import DAMAGED_HINT, FULL, FULL_HINT, diagnose, one_line, speaks_of_damage
 from lib.errors import DataError, JobFailed, MemoryExceeded, OutputError, SwathError
+from lib.paths import DESCRIPTORS, for_gdal, is_local, without_escapes
 
 _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 # Sources are only read: no statistics, locks or templates beside them.
-_NOT_WRITTEN_HINT = "try the other output format, or look for the feature with `ogrinfo -al`"
 # A CSV's line beyond 10 MB would end the layer without an error.
 _ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
 _SHAPEFILE = (".shp", ".shx", ".dbf")
-_IGNORED = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
-_UNSUPPORTED = re.compile(r"Field format '.*' not supported")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _APPLICATION, _GEOPACKAGES = (
     68,
@@ -33,6 +32,9 @@ _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.w
 # What OGR's Arrow writers take for a feature's id, whatever it is in the source (ogr_core.h, DEFAULT_ARROW_FID_NAME).
 _FID_NAME = "ogc_fid"
 _NO_CRS = "'crs' was not provided"
+# OGR's words of a GeoPackage's column whose declared type is none of SQLite's or its own: it takes it for a geometry.
+_NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
+_OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 
 
 class _Hider(importlib.abc.MetaPathFinder):
@@ -80,6 +82,34 @@ import pyogrio.raw  # noqa: E402
 from lib.vector.encoding import Texts, ogr_name  # noqa: E402 - it imports Arrow
 
 
+class Literal(str):
+    """A name that is GDAL's: pyogrio takes it as it is, where it would split another at `!`, `;` and `?`."""
+
+    __slots__ = ()
+
+
+def _unless_literal(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(parse)
+    def parsed(path: Any) -> Any:
+        return str.__str__(path) if isinstance(path, Literal) else parse(path)
+
+    return parsed
+
+
+# pyogrio has no way to be given a name that it does not parse. What a user's function gives it is parsed as ever.
+for _module, _name in (
+    (pyogrio.core, "get_vsi_path_or_buffer"),
+    (pyogrio.raw, "get_vsi_path_or_buffer"),
+    (pyogrio.raw, "vsi_path"),
+):
+    setattr(_module, _name, _unless_literal(getattr(_module, _name)))
+
+
+def literal(path: str | Path) -> Literal:
+    """The name of a local file, as pyogrio takes it literally, to read or to create it."""
+    return Literal(for_gdal(path))
+
+
 @contextmanager
 def configured(**options: str | None) -> Iterator[None]:
     """GDAL configuration options for a while; the previous ones come back."""
@@ -124,6 +154,27 @@ def _open_options(source: str, encoding: str | None = None) -> dict[str, str]:
     return {}
 
 
+@contextmanager
+def opening(source: str, encoding: str | None = None) -> Iterator[tuple[str, dict[str, str]]]:
+    """The name and the open options for a source, a Shapefile's `encoding` among them.
+
+    In what is raised meanwhile the source has its own name again.
+    """
+    options = _open_options(source, encoding)
+    if not is_local(source):
+        yield source, options
+        return
+    own = for_gdal(source)
+    with without_escapes(own) if "IMMUTABLE" in options else nullcontext(own) as name, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", f"File {DESCRIPTORS}/")  # which has no extension, GDAL says
+        try:
+            yield Literal(name or own), options if name else {}
+        except Exception as error:
+            if name not in (own, None):
+                error.args = tuple(str(each).replace(str(name), source) for each in error.args)
+            raise
+
+
 def is_immutable(path: Path) -> bool:
     """Whether a file is an SQLite database that no program has open with changes beside it."""
     has_live_wal = wal_bytes(path) > 0 and path.with_name(path.name + "-shm").exists()
@@ -146,6 +197,19 @@ def wal_bytes(path: Path) -> int:
         return 0
 
 
+def _in_our_words(texts: list[str]) -> list[str]:
+    """Warnings without those of options that are ours; columns that are dropped named in one."""
+    columns = {each[1]: each[2] for text in texts if (each := _NOT_READ.fullmatch(text))}
+    dropped = {f"Field format '{kind}' not supported" for kind in columns.values()}
+    rest = [
+        each for each in texts if each not in dropped and not _NOT_READ.fullmatch(each) and not _OUR_OPTION.search(each)
+    ]
+    if not columns:
+        return rest
+    named = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
+    return [f"columns of types that OGR does not know are not read: {named}", *rest]
+
+
 @contextmanager
 def collected(into: list[str]) -> Iterator[None]:
     """Gather what GDAL and pyogrio warn of, once each, instead of printing it."""
@@ -154,21 +218,10 @@ def collected(into: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            for warning in caught:
-                text = " ".join(str(warning.message).split())
+            for text in _in_our_words([" ".join(str(warning.message).split()) for warning in caught]):
                 # Of a missing CRS the engine says itself, with the source's name.
                 if text not in into and not text.startswith(_NO_CRS):
                     into.append(text)
-
-
-def reworded(notes: list[str], label: str) -> list[str]:
-    """Warnings, once each, with one of ours for what OGR says of columns whose types GeoPackage has not."""
-    columns = {name: kind for note in notes for name, kind in _IGNORED.findall(note)}
-    left = [note for note in notes if not _IGNORED.search(note) and not _UNSUPPORTED.search(note)]
-    if columns:
-        words = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
-        left.append(f"{label}: columns of types that a GeoPackage does not have are not read, and left out: {words}")
-    return list(dict.fromkeys(left))
 
 
 def read_info(
@@ -183,8 +236,8 @@ def read_info(
         encoding: of a Shapefile's text, whatever it declares.
     """
     notes: list[str] = []
-    with configured(), collected(notes):
-        info = pyogrio.core.read_info(source, layer=layer, force_feature_count=count, **_open_options(source, encoding))
+    with configured(), collected(notes), opening(source, encoding) as (name, options):
+        info = pyogrio.core.read_info(name, layer=layer, force_feature_count=count, **options)
     return info, notes
 
 
@@ -209,18 +262,21 @@ def open_batches(
     Dates with times come as text, which OGR marks as such and writes back as they were: Arrow's own type would give a
     time zone to those without one.
     """
-    with pyogrio.raw.open_arrow(
-        source,
-        layer=layer,
-        batch_size=rows,
-        use_pyarrow=True,
-        return_fids=fids,
-        columns=columns,
-        skip_features=skip,
-        where=where,
-        datetime_as_string=True,
-        **_open_options(source, encoding),
-    ) as (meta, reader):
+    with (
+        opening(source, encoding) as (name, options),
+        pyogrio.raw.open_arrow(
+            name,
+            layer=layer,
+            batch_size=rows,
+            use_pyarrow=True,
+            return_fids=fids,
+            columns=columns,
+            skip_features=skip,
+            where=where,
+            datetime_as_string=True,
+            **options,
+        ) as (meta, reader),
+    ):
         yield meta, _plain(meta, reader, texts)
 
 
@@ -361,8 +417,12 @@ def translated(error: Exception, source: str, *, writing: bool, space_is_short: 
     return (
         _of_writing(error, words, source, space_is_short)
         if writing
-        else DataError(f"{source} cannot be read to its end: {words}")
+        else DataError(f"{source} cannot be read to its end: {words}", hint=_damage_hint(words))
     )
+
+
+def _damage_hint(words: str) -> str:
+    return DAMAGED_HINT if speaks_of_damage(words) else ""
 
 
 def _of_writing(error: Exception, words: str, source: str, space_is_short: bool) -> SwathError:
@@ -371,10 +431,10 @@ def _of_writing(error: Exception, words: str, source: str, space_is_short: bool)
         hint = "write a .gpkg, or ask for --min-area-sqm, which drops them"
         return OutputError(f"FlatGeobuf cannot hold the null or empty geometries of {source}", hint=hint)
     if isinstance(error, (pyogrio.errors.FieldError, pyogrio.errors.GeometryError, pyogrio.errors.CRSError)):
-        return OutputError(failed, hint="the output format cannot hold this layer: choose another one")
+        return OutputError(failed)
     if isinstance(error, (OSError, RuntimeError)):  # pyogrio's errors of datasets and layers are of the latter
         kind = diagnose(error)
         if kind == "disk full" or (space_is_short and kind != "other"):
-            return OutputError(f"writing the output of {source} failed: {FULL} ({words})")
-        return OutputError(failed, hint=_NOT_WRITTEN_HINT if kind == "other" else None)
+            return OutputError(f"writing the output of {source} failed: {FULL} ({words})", hint=FULL_HINT)
+        return OutputError(failed)
     return JobFailed(f"{source}: unexpected {type(error).__name__}: {words}")

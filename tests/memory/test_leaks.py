@@ -165,3 +165,10 @@ def test_sizes_are_thinned_evenly() -> None:
     assert chunks[0] == 0
     assert chunks[-1] > 9_800
     assert len({later - earlier for earlier, later in pairwise(chunks)}) == 1
+
+
+def test_growth_that_has_levelled_off_is_no_leak() -> None:
+    """A cache that fills over half of the job and is full then grows no more, however surely it did."""
+    filling = [(n, 100 * MIB + min(n, 60) * MIB) for n in range(120)]
+    assert growing(filling[:60]) is not None
+    assert growing(filling) is None

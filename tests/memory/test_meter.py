@@ -127,3 +127,23 @@ def test_a_failure_after_the_end_leaves_the_end_as_it_was(sizes: Callable[..., N
     end = meter.attribution_end
     meter.note_failure()
     assert meter.attribution_end is end
+
+
+def test_what_gdals_cache_holds_is_neither_residue_nor_a_leak(
+    sizes: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source's one large block, or a cache that fills with its rows, goes when its dataset is closed."""
+    cached = [5 * MIB]
+    monkeypatch.setattr(lib.memory.meter.Attributor, "cached_bytes", lambda _: cached[0])
+    meter = Meter(lambda _: None, drift_threshold_bytes=32 * MIB, residual_tolerance_bytes=MIB)
+    meter.expect(500 * MIB)
+    meter.start(24)
+    for chunk in range(1, 25):
+        cached[0] = (5 + 3 * chunk) * MIB
+        sizes((100 + 3 * chunk) * MIB)
+        meter.chunk()
+    meter.finish()
+    assert meter.max_drift_bytes == 72 * MIB
+    assert meter.residual_bytes == 0
+    assert meter.leak is None
+    assert meter.warnings == []

@@ -20,6 +20,7 @@ from lib.raster import engine, windows
 from lib.raster.layout import Facts, chunk_bytes
 from lib.raster.plan import Choice, Held, Planner
 from lib.raster.sinks.encode import Encoding
+from lib.reports import Plan
 from lib.units import MIB, format_bytes, mib
 from tests.raster.conftest import Workshop
 
@@ -303,3 +304,29 @@ def test_no_worker_is_planned_without_a_chunk() -> None:
         facts_of(shape=(1, 5000), block=(1, 5000), block_size=4096), resources_of(threads=5), 2048 * MIB
     )
     assert {each.layout.threads for each in planner.choices(HELD)} <= {1, 2}
+
+
+@pytest.mark.parametrize("beside_mb", [60, 120])
+def test_one_huge_block_is_tried_under_the_cap_where_it_may_fit(
+    beside_mb: int, shop: Workshop, write: Callable[..., Path]
+) -> None:
+    """It is decoded into the cache, and counts once; the limit that a refusal names is one that the next try takes."""
+    source = write(
+        np.zeros((1, 8_000, 8_000), np.uint8), compress="zstd", tiled=True, blockxsize=8_000, blockysize=8_000
+    )
+    block_bytes = 8_000**2
+
+    def first(limit_bytes: int) -> Plan:
+        room = Room(limit_bytes, limit_bytes, 60 * MIB, None)  # as in a child: what pytest holds is no part of it
+        with closing(engine.prepare(shop.job(source), room)) as work:
+            work._held = work._held._replace(opened_bytes=60 * MIB)
+            return work.first()
+
+    limit_bytes = block_bytes + beside_mb * MIB
+    if beside_mb == 60:
+        with pytest.raises(MemoryRefused) as raised:
+            first(limit_bytes)
+        limit_bytes = mib(raised.value.smallest_limit_bytes) * MIB
+        assert limit_bytes < 1.25 * (block_bytes + 80 * MIB)
+    plan = first(limit_bytes)
+    assert block_bytes + 60 * MIB < plan.projected_bytes <= limit_bytes

@@ -166,3 +166,15 @@ def test_a_container_names_what_it_holds_as_a_shell_takes_it(tmp_path: Path) -> 
     with environment():
         for name in names:
             open_raster(name).close()
+
+
+def test_an_odd_name_is_taken_literally(shop: Workshop, write: Callable[..., Path], tmp_path: Path) -> None:
+    """What rasterio and GDAL would read into a name of an existing file, they do not; nothing comes beside it."""
+    folder = tmp_path / "zip:!x?y#z"
+    folder.mkdir()
+    odd = folder / "GTIFF_DIR:1:zip+s3:a!b%41c;d?e#f|g&h'i\"j\nlü[bold]{m}.tif"
+    write(np.full((1, 16, 16), 7, np.uint8)).rename(odd)
+    _, outcome = shop.transform(odd)
+    assert all(check.passed for check in outcome.checks)
+    assert (shop.output == 7).all()
+    assert list(folder.iterdir()) == [odd]

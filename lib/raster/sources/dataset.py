@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from lib.diagnosis import DAMAGED_HINT
 from lib.errors import DataError, SourceError
 from lib.raster.block import Block
-from lib.raster.faults import read
+from lib.raster.faults import in_header, read
 from lib.raster.formats import compression_of, is_pixel_interleaved, open_dataset
 from lib.raster.grid import Grid
 from lib.raster.sources.tables import Table, table_of
@@ -191,6 +192,7 @@ def _within(window: Window, overlap: int, shape: tuple[int, int]) -> tuple[Any, 
     return inside, place
 
 
+@in_header
 def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
     """Open a raster and check its header.
 
@@ -292,5 +294,7 @@ def _check_table(dataset: Any, path: str, source_bytes: int, table: Table) -> No
         )
     if table.end > source_bytes:
         raise DataError(
-            f"{path} is truncated: its blocks reach to byte {table.end}, the file ends at {source_bytes}", path=path
+            f"{path} is truncated: its blocks reach to byte {table.end}, the file ends at {source_bytes}",
+            hint=DAMAGED_HINT,
+            path=path,
         )

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyogrio
 
 from lib import provenance
+from lib.paths import while_written
 from lib.units import MIB
 from lib.vector import ogr
 from lib.vector.sources import LayerFacts
@@ -171,19 +172,18 @@ class VectorSink(ABC):
         geometry = (
             {"geometry_name": self.geometry_column, "geometry_type": self.geometry_type} if self.geometry_type else {}
         )
-        pyogrio.raw.write_arrow(
-            pa.RecordBatchReader.from_batches(schema, batches),
-            path,
-            layer=self.layer,
-            driver=self.driver,
-            crs=self.crs,
-            layer_options=self.layer_options,
-            layer_metadata={
-                **self.metadata,
-                **metadata,
-            },  # of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml
-            **geometry,
-        )
+        with while_written(path) as written:
+            pyogrio.raw.write_arrow(
+                pa.RecordBatchReader.from_batches(schema, batches),
+                ogr.literal(written),
+                layer=self.layer,
+                driver=self.driver,
+                crs=self.crs,
+                layer_options=self.layer_options,
+                # Of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml.
+                layer_metadata={**self.metadata, **metadata},
+                **geometry,
+            )
 
 
 def _declared(geometry_type: str | None) -> str | None:

@@ -1,7 +1,7 @@
 """GeoPackage: keeps feature ids from one to the next, as `ogr2ogr` does; its R-tree is built in bounded memory at the end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from lib.units import MIB
@@ -10,6 +10,7 @@ from lib.vector.sources import LayerFacts
 
 # lib/MEASURED.md, "GeoPackage's R-tree": bytes an entry; more memory than the most makes it no faster.
 _ENTRY_BYTES = 36
+_NOT_FIRST = "`~!@#$%^&*()+-={}|[]\\:\";'<>?,./"  # of a layer's name, by ogrgeopackagedatasource.cpp
 _LEAST_BYTES, _MOST_BYTES = 5 * MIB, 48 * MIB
 
 
@@ -33,7 +34,9 @@ class GeoPackage(VectorSink):
         if facts.geometry_type:
             own_name = facts.geometry_name if is_own else None
             options["GEOMETRY_NAME"] = own_name or unused(("geom", "geometry", "wkb_geometry"), facts)
-        return cls._of(facts, options, keeps_fids=keeps_fids)
+        # GDAL refuses a name that begins so, which a Shapefile's may.
+        layer = facts.layer.lstrip(_NOT_FIRST) or "layer"
+        return replace(cls._of(facts, options, keeps_fids=keeps_fids), layer=layer)
 
     def index(self, facts: LayerFacts, share: float) -> Index:
         """The R-tree, which GDAL builds in no more memory than it is told; none where there are no geometries."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 
 from lib.diagnosis import one_line
 from lib.errors import DataError, SourceError, UsageError
-from lib.publish import is_local
+from lib.paths import for_gdal, is_local
 from lib.vector import ogr
 from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
 from lib.vector.encoding import Texts
@@ -350,7 +350,7 @@ def _is_raster(source: str) -> bool:
         try:
             import rasterio
 
-            with rasterio.open(source):
+            with rasterio.open(for_gdal(source)):
                 return True
         except MemoryError:
             raise

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lib.diagnosis import one_line
+from lib.diagnosis import DAMAGED_HINT, one_line
 from lib.errors import DataError
 from lib.units import MIB
 from lib.vector import ogr
@@ -50,7 +50,9 @@ def sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
             shapes = _look(database, name, geometry, _GEOMETRY_ROWS, _GEOMETRY_SECONDS)
             others = _look(database, name, texts, _TEXT_ROWS, _TEXT_SECONDS)
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{label}: layer {info['layer_name']} is damaged: {one_line(error)}") from error
+        raise DataError(
+            f"{label}: layer {info['layer_name']} is damaged: {one_line(error)}", hint=DAMAGED_HINT
+        ) from error
     mean = sum(each.total_bytes // each.rows for each in (shapes, others) if each.rows)
     rowid = max(shapes, others, key=lambda each: each.largest_bytes).rowid
     return Sizes(
@@ -118,7 +120,7 @@ def count(path: Path, layer: str, label: str) -> int:
         with _database(path) as database:
             return int(database.execute(f"SELECT COUNT(*) FROM {_quoted(layer)}").fetchone()[0])  # noqa: S608 - quoted
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{label}: layer {layer} is damaged: {one_line(error)}") from error
+        raise DataError(f"{label}: layer {layer} is damaged: {one_line(error)}", hint=DAMAGED_HINT) from error
 
 
 def most_rows(path: Path, layer: str) -> int:
