@@ -113,10 +113,12 @@ class RasterWork:
         """
         if not self._is_measured:
             source = self.task.source
-            # A block is decoded into the cache where that is for whole ones, else beside it; some codecs copy it.
-            copied = 0 if source.compression in _IN_PLACE and not source.pixel_interleaved else source.block_bytes
-            beside = max(0, source.block_bytes - min(each.own["gdal cache"] for each in choices))
-            self._held = self._held._replace(reader_bytes=_GUESS_BYTES + copied + beside)
+            # A block is decoded into the cache; some codecs copy it, and of several bands two may be there at once.
+            copied = source.compression not in _IN_PLACE or source.pixel_interleaved or len(source.bands) > 1
+            height, width = source.grid.shape
+            whole = height * width * source.itemsize * source.dataset.count
+            packed = source.source_bytes * source.block_bytes // whole if source.compression else 0
+            self._held = self._held._replace(reader_bytes=_GUESS_BYTES + copied * source.block_bytes + packed)
             choices = self._planner.choices(self._held)
         chosen = self._planner.choose(choices, most_bytes=self.room.limit_bytes)
         if chosen is None or self._is_measured:
