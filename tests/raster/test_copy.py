@@ -11,7 +11,7 @@ import rasterio.shutil
 from rasterio.enums import ColorInterp, MaskFlags
 
 from lib.errors import SourceError, UsageError
-from lib.jobs import Normalise
+from lib.jobs import Copy, Normalise
 from lib.raster.formats import environment
 from tests.raster.conftest import Workshop
 
@@ -185,6 +185,21 @@ def test_alpha_stays(shop: Workshop, write: Write, bands: int, dtype: str) -> No
         assert dataset.colorinterp[-1] == ColorInterp.alpha
     found = copied(shop, source)
     assert (MaskFlags.alpha in found["flags"]) == (bands in {2, 4} and dtype != "float32")
+
+
+@pytest.mark.parametrize("operation", [Copy(), Normalise(scale=100)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_nodata_value_is_not_filled_into_alpha(shop: Workshop, write: Write, dtype: str, operation: Any) -> None:
+    """What alpha hides becomes nodata in the other bands; alpha is opacity and stays, and is counted as GDAL will mask it."""
+    raw = np.random.default_rng(4).integers(1, 200, (4, 70, 90), dtype=dtype)
+    raw[3, :40] = 0
+    source = write(raw, photometric="RGB", alpha="YES")
+    _, outcome = shop.transform(source, operation=operation, nodata=0.0)
+    assert (shop.output[3] == raw[3]).all()
+    assert (shop.output[:3, :40] == 0).all()
+    assert (shop.output[:3, 40:] != 0).all()
+    with environment(), rasterio.open(shop.folder / "out.tif") as dataset:
+        assert outcome.result["nodata_pixels"] == np.count_nonzero(dataset.read_masks() == 0)
 
 
 def test_a_selection_without_alpha_gets_its_mask(shop: Workshop, write: Write) -> None:

@@ -178,3 +178,10 @@ def test_an_odd_name_is_taken_literally(shop: Workshop, write: Callable[..., Pat
     assert all(check.passed for check in outcome.checks)
     assert (shop.output == 7).all()
     assert list(folder.iterdir()) == [odd]
+
+
+def test_rows_in_one_uncompressed_strip_are_no_forgery(shop: Workshop, write: Callable[..., Path]) -> None:
+    """GDAL shows them as blocks of one row each, of which the file lists one."""
+    column = np.random.default_rng(3).integers(0, 255, (1, 5000, 1), dtype="uint8")
+    shop.transform(write(column, blockysize=5000))
+    assert (shop.output == column).all()

@@ -95,6 +95,14 @@ def test_layers_are_listed(layer: Path) -> None:
     assert _plan(layer, layer="second").expected["layer"] == "second"
 
 
+def test_a_layer_with_quotes_in_its_name_is_listed_whole(layer: Path) -> None:
+    """Names are as they are typed back."""
+    parcels(3).to_file(layer, layer="two x'\"y", geometry_type="Unknown")
+    with pytest.raises(SourceError, match="has 2 layers") as refused:
+        _plan(layer)
+    assert refused.value.layers == ["p", "two x'\"y"]
+
+
 def test_no_crs(tmp_path: Path) -> None:
     """Without a CRS an area is refused with a hint; a copy is not."""
     table = pa.table({"n": [1], "geom": pa.array([shapely.to_wkb(shapely.box(0, 0, 1, 1))], pa.binary())})

@@ -360,12 +360,16 @@ def _is_raster(source: str) -> bool:
 
 def _check_single(notes: list[str], label: str) -> None:
     """Several layers and none named: pyogrio warns and takes the first, we do not."""
-    for note in notes:
-        if note.startswith("More than one layer"):
-            names = re.findall(r"'([^']*)'", note.partition("':")[2])
-            raise SourceError(
-                f"{label} has {len(names)} layers: {', '.join(names)}", hint="choose one with --layer", layers=names
-            )
+    if names := _names_in(notes):
+        raise SourceError(
+            f"{label} has {len(names)} layers: {', '.join(names)}", hint="choose one with --layer", layers=names
+        )
+
+
+def _names_in(notes: list[str]) -> list[str]:
+    """The layers' names in pyogrio's warning that there are several; none where it does not warn."""
+    said = next((note for note in notes if note.startswith("More than one layer")), "")
+    return re.findall(r"'(.*?)'(?= \(default\)|, '|\. Specify)", said.partition("':")[2])
 
 
 def _layer_names(source: str) -> list[str]:
@@ -373,7 +377,4 @@ def _layer_names(source: str) -> list[str]:
         info, notes = ogr.read_info(source)
     except Exception:  # noqa: BLE001 - it only words an error
         return []
-    for note in notes:
-        if note.startswith("More than one layer"):
-            return re.findall(r"'([^']*)'", note.partition("':")[2])
-    return [info["layer_name"]]
+    return _names_in(notes) or [info["layer_name"]]
