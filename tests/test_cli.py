@@ -421,6 +421,7 @@ def test_a_full_disk_is_refused_and_leaves_nothing(run: Run, scene: Path, tmp_pa
 
 
 @pytest.mark.flow
+@pytest.mark.slow
 def test_the_same_words_run_as_a_flow(run: Run, scene: Path, parcels: Path, tmp_path: Path, prefect_api: None) -> None:
     """`--flow` takes every command's defaults, verifies fully, and prints the same report."""
     code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--flow")
@@ -436,6 +437,7 @@ def test_the_same_words_run_as_a_flow(run: Run, scene: Path, parcels: Path, tmp_
 
 
 @pytest.mark.flow
+@pytest.mark.slow
 def test_a_flow_that_is_interrupted_is_cancelled(
     run: Run, scene: Path, prefect_api: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

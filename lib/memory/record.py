@@ -124,10 +124,10 @@ class Record:
         reached = max(self.peak_bytes, self.memory.peak_bytes or 0)
         asked = error.facts.get("asked_bytes", 0)
         smallest = max(reached + asked, self.job.resources.limit_bytes + MIB)
-        more = f" and {format_bytes(asked)} more asked for" if asked else ""
+        more = f", and {format_bytes(asked)} more asked for" if asked else ""
         return MemoryRefused(
-            f"{self.job.label}: needs a limit of at least {mib(smallest)} MiB: {format_bytes(reached)} were reached{more} "
-            f"while its first chunks were measured ({error.message})",
+            f"{self.job.label}: needs a limit of at least {mib(smallest)} MiB: {format_bytes(reached)} were reached "
+            f"while its first chunks were measured{more} ({error.message})",
             hint=f"raise the memory limit to {mib(smallest)} MiB or more: `swath plan` under an ample one tells what is enough",
             smallest_limit_bytes=smallest,
             reached_bytes=reached,

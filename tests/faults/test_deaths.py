@@ -95,6 +95,7 @@ def test_a_crash_is_a_failure_named_by_its_signal_and_not_retried(
     _nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_job_that_passes_its_projection_says_so(job: Job, tmp_path: Path) -> None:
     """What a user's function takes later than in its first chunks is not planned: the report says how much that was."""
     report = run_published(job("late_hold_128_mib", limit_mb=512))

@@ -180,8 +180,9 @@ def test_file_backed_pages_are_told(tmp_path: Path) -> None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         assert sum(mapped[at] for at in range(0, SIZE, mmap.PAGESIZE)) > 0
         after, mapped_after = split(), _smaps("Rss") - _smaps("Anonymous")
-    assert _grown(before, after)["file_backed_bytes"] == pytest.approx(SIZE, abs=MIB)
-    assert mapped_after - mapped_before == pytest.approx(SIZE, abs=MIB)
+    grown = _grown(before, after)["file_backed_bytes"]
+    assert grown > SIZE - MIB  # pages of libraries may come along, in both
+    assert grown == pytest.approx(mapped_after - mapped_before, abs=MIB)
 
 
 @_alone

@@ -46,7 +46,7 @@ def test_odd_names_are_taken_literally(odd: Path, run_job: Callable[..., Any], s
     copy = shutil.copy(done.output, odd.parent.parent / f"copy{suffix}")
     assert len(pyogrio.read_dataframe(copy)) == len(solid(parcels(30)))
     assert {path.name: path.read_bytes() for path in odd.parent.iterdir()} == before
-    assert done.outcome.warnings == ()
+    assert all("feature ids are not kept" in warning for warning in done.outcome.warnings)
 
 
 def test_a_name_with_per_cents_and_wal_leaves_nothing_beside_it(odd: Path) -> None:
