@@ -19,6 +19,7 @@ from lib.units import MIB
 from lib.vector import ogr
 from lib.vector.crs import crs_name, same_crs
 from lib.vector.layer import LayerWork
+from lib.vector.names import geometry_column
 from lib.vector.plan import Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import SINKS
@@ -122,7 +123,7 @@ def _first_geometries(output: str, info: dict[str, Any], largest_bytes: int) -> 
 
 
 def _geometry_index(batch: Any, info: dict[str, Any]) -> int:
-    return int(batch.schema.get_field_index(ogr.geometry_column(info)))
+    return int(batch.schema.get_field_index(geometry_column(info)))
 
 
 def _structure(
@@ -301,10 +302,10 @@ class VerifyWork(LayerWork):
                     rows += batch.num_rows
                     if info["geometry_type"]:
                         chosen: Any = np.flatnonzero(generator.random(batch.num_rows) < share) if measures else ()
-                        seen, wrong = self._judge_output(batch, ogr.geometry_column(info), chosen)
+                        seen, wrong = self._judge_output(batch, geometry_column(info), chosen)
                         sample.rows, sample.wrong = sample.rows + seen, sample.wrong + wrong
                     if members is not None:
-                        members.see(row_digests(batch, ogr.geometry_column(info), fields, promotes=False))
+                        members.see(row_digests(batch, geometry_column(info), fields, promotes=False))
                     bench.meter.chunk()
         except MemoryError:
             raise

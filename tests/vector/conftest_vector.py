@@ -64,6 +64,14 @@ def verified(job: VerifyJob) -> dict[str, bool]:
     return {check.name: check.passed for check in bench.checks}
 
 
+def verified_again(source: Path, done: Done, work: VectorJob) -> dict[str, bool]:
+    """Likewise of what a job made of a source; `work` is that job."""
+    output, expected = str(done.output), done.plan.expected
+    return verified(
+        VerifyJob(source=str(source), output=output, work=work, expected=expected, resources=work.resources)
+    )
+
+
 @pytest.fixture
 def run_job(tmp_path: Path) -> Callable[..., Done]:
     """Plan and run a vector job in this process."""

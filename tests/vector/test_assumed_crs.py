@@ -9,11 +9,10 @@ from typing import Any
 import geopandas
 import pyogrio
 import pytest
-from conftest_vector import make_job, prepared, verified
+from conftest_vector import make_job, prepared, verified_again
 from shapely.geometry import box
 
 from lib.errors import SourceError, UsageError
-from lib.jobs import VerifyJob
 from lib.vector.verify import read_provenance
 
 
@@ -44,15 +43,7 @@ def test_it_has_areas_and_the_output_has_it(
     assert record is not None
     assert record["assume_crs"] == "epsg:32633"
     work = make_job(source, tmp_path / name, min_area_sqm=1000.0, assume_crs="epsg:32633")
-    checks = verified(
-        VerifyJob(
-            source=str(source),
-            output=str(done.output),
-            work=work,
-            expected=done.plan.expected,
-            resources=work.resources,
-        )
-    )
+    checks = verified_again(source, done, work)
     assert all(checks.values()), checks
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import pyogrio
 import pytest
-from conftest_vector import make_job, verified
+from conftest_vector import make_job, verified_again
 
-from lib.jobs import VerifyJob
-from lib.vector.ogr import field_names
+from lib.vector.names import field_names
 
 _RING = [[10, 50], [10.01, 50], [10.01, 50.01], [10, 50]]
 
@@ -50,15 +49,7 @@ def test_every_value_comes_out_under_a_name_of_its_own(
     for old, new in zip(properties, names, strict=True):
         assert (f"{old!r} is {new!r}" in told) == (old != new)
     work = make_job(source, tmp_path / name, min_area_sqm=1.0)
-    checks = verified(
-        VerifyJob(
-            source=str(source),
-            output=str(done.output),
-            work=work,
-            expected=done.plan.expected,
-            resources=work.resources,
-        )
-    )
+    checks = verified_again(source, done, work)
     assert checks["membership"]
     assert all(checks.values()), checks
 

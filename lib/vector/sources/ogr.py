@@ -17,6 +17,7 @@ from lib.paths import for_gdal, is_local
 from lib.vector import ogr
 from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
 from lib.vector.encoding import Texts
+from lib.vector.names import field_names, geometry_column, raw_names
 from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
 from lib.vector.sources.facts import Given, LayerFacts, Place, Sizes
 from lib.vector.wkb import SURFACES
@@ -155,10 +156,10 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
         label=label,
         driver=info["driver"],
         layer=info["layer_name"],
-        fields=tuple(ogr.field_names(info)),
+        fields=tuple(field_names(info)),
         field_types=tuple(kind + sub for kind, sub in zip(info["ogr_types"], subtypes, strict=True)),
         geometry_type=info["geometry_type"],
-        geometry_name=ogr.geometry_column(info) if info["geometry_type"] else None,
+        geometry_name=geometry_column(info) if info["geometry_type"] else None,
         fid_column=info["fid_column"],
         crs=info["crs"],
         features=sizes.count if sizes.count >= 0 else _features(source, path, info, label),
@@ -195,7 +196,7 @@ def _with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
 
 def _renamed(info: dict[str, Any], label: str) -> list[str]:
     """What is to be said of fields that have other names here."""
-    pairs = [(old, new) for old, new in zip(ogr.raw_names(info), ogr.field_names(info), strict=True) if old != new]
+    pairs = [(old, new) for old, new in zip(raw_names(info), field_names(info), strict=True) if old != new]
     if not pairs:
         return []
     words = ", ".join(f"{old!r} is {new!r}" for old, new in pairs[:_SHOWN])
@@ -301,7 +302,7 @@ def _packed(path: Path) -> str:
 def _info(source: str, layer: str | None, label: str, encoding: str | None) -> tuple[dict[str, Any], list[str]]:
     try:
         info, notes = ogr.read_info(source, layer, encoding=encoding)
-        ogr.raw_names(info)
+        raw_names(info)
     except MemoryError:
         raise
     except Exception as error:
