@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib.errors import shown_lines
+from lib.errors import shown, shown_lines
 from lib.memory.watch import OnEvent
 from lib.reports import Report, chunk_words
 from lib.units import format_bytes, format_seconds, mib
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _LOG_COLUMNS = 130
+_NAMES_WIDE = 10
 
 
 def tell(text: str) -> None:
@@ -113,12 +114,9 @@ def show_error(report: Report, *, debug: bool) -> None:
 
 def show_report(report: Report) -> None:
     """The summary of a report that ended well."""
-    from rich.table import Table
-
-    lines = Table.grid(padding=(0, 2))
     for name, words in _summary(report):
-        lines.add_row(name, words)
-    show(lines)
+        sys.stdout.write(f"{name:<{_NAMES_WIDE}}{shown(words)}\n")  # rich would be imported for this alone
+    sys.stdout.flush()
     for warning in report.warnings:
         tell(f"swath: warning: {warning}")
 
