@@ -19,7 +19,7 @@ from lib.memory.proc import peak_bytes, process_memory
 from lib.memory.traces import Lines, Tracer, growth
 from lib.units import MIB, format_bytes
 
-_RELEASES = 60
+_RELEASES, _FEWEST_RELEASES, _MANY_CHUNKS = 60, 12, 512
 _LOOK_EVERY_SECONDS = 0.05
 # A user's function may make a million objects a second: what tracing takes is looked at more often there.
 _CHECK_EVERY_SECONDS = 0.01
@@ -180,9 +180,10 @@ class Meter:
         return self._drift(resident) > self._drift_threshold_bytes and resident > self._projected_bytes
 
     def _is_time_to_release(self, now: float) -> bool:
-        if now < self._rested_at:
-            return False
-        return not self._of_chunks or self._chunks - self._released_chunk >= self._of_chunks // _RELEASES
+        since = self._chunks - self._released_chunk
+        if now < self._rested_at:  # on a slow machine rests are long: a slope needs some points all the same
+            return self._of_chunks >= _MANY_CHUNKS and since >= self._of_chunks // _FEWEST_RELEASES
+        return not self._of_chunks or since >= self._of_chunks // _RELEASES
 
     def _release(self, before: int) -> int:
         """Collect and trim, remember what stayed; its size in bytes."""
