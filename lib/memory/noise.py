@@ -23,12 +23,20 @@ _LOGS = ("rasterio._env", "rasterio._err")
 _LOGGED = re.compile(r"GDAL signalled an error: err_no=\d+, msg=[\"'](.*)[\"']|CPLE_\w+ in (.*)", re.DOTALL)
 # A file that GDAL looks for before it is made, or beside another; where one is missed, rasterio raises.
 _LOOKED_FOR = "No such file or directory"
-# NumPy's, of coordinates that are no numbers: what becomes of such geometries the steps say.
-_NO_TROUBLE = "invalid value encountered in "
+# NumPy's, of coordinates that are no numbers: what becomes of such geometries the steps say. GDAL's, of what is asked otherwise
+# (nodata of 64 bits), of a surface that is passed on, and of a file that no driver knows, which is an error of ours by then.
+_NO_TROUBLE = (
+    "invalid value encountered in ",
+    "GetNoDataValue() returns an approximate value",
+    "Registering non-standard gpkg_geom_",
+)
+_NOT_KNOWN = "not recognized as being in a supported file format"
 
 
 def note(text: str, into: list[str]) -> None:
     """One more text, as far as they are not too many; of those that differ in numbers or a file's name before them, the first."""
+    if text.removeprefix(GDAL).startswith(_NO_TROUBLE) or _NOT_KNOWN in text:
+        return
     kind, kinds = _kind(text), [_kind(each) for each in into]
     if text and len(into) < _MOST and not any(kind.endswith(each) or each.endswith(kind) for each in kinds):
         into.append(text)
@@ -63,7 +71,7 @@ def heard(noted: list[str]) -> Iterator[None]:
         text = " ".join(str(message).split())
         if not any(each in filename for each in ("site-packages", sys.prefix, str(_ROOT))):
             note(f"{Path(filename).name}:{lineno}: {category.__name__}: {text}", noted)
-        elif not text.startswith(_NO_TROUBLE):
+        else:
             note(text, noted)
 
     before, log = warnings.showwarning, _Log(noted)

@@ -40,7 +40,7 @@ class Attempt:
         self._workers = task.workers(layout._replace(threads=1, readers=1))
         self._chunks, self._count = task.chunks(layout), task.count(layout)
         self._space = Space(staged, task.job.label)
-        self._done = self._pixels = self._nodata_pixels = 0
+        self._done = self._pixels = self._nodata_pixels = self._moved_pixels = 0
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +103,7 @@ class Attempt:
             "valid_pixels": self._pixels - self._nodata_pixels,
             "nodata_pixels": self._nodata_pixels,
             "decoded_bytes": source.decoded_bytes,
-        }
+        } | ({"moved_pixels": self._moved_pixels} if self._moved_pixels else {})
 
     def _take(self, done: Encoded) -> None:
         """Append a chunk's tiles, in order."""
@@ -113,6 +113,7 @@ class Attempt:
             self._writer.append_mask(*mask_tile)
         self._pixels += done.pixels
         self._nodata_pixels += done.nodata_pixels
+        self._moved_pixels += done.moved_pixels
         self._done += 1
         self._bench.meter.chunk()
         self._space.look(self._done, self._count)

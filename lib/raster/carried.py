@@ -25,6 +25,7 @@ EXACT_DTYPES = frozenset({"int64", "uint64"})  # whose nodata rasterio would wri
 _MOST_POINTS = 65_535 // 6
 _PALETTE_DTYPES = frozenset({"uint8", "uint16"})  # which a TIFF's colour table is of
 _NAMED_TAGS = 4
+_LOCAL_CRS = ("LOCAL_CS", "ENGCRS", "ENGINEERINGCRS")
 _ROW_BYTES = 100  # of an attribute table as XML, a guess: the probe measures it
 WINDOW_TAG = "SWATH_WINDOW"
 
@@ -97,6 +98,8 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
         lost = [what for what, is_there in _of_values(source).items() if is_there]
         if lost:
             said.append(f"{name}: its {', '.join(lost)} would be wrong of the values written: not kept")
+    if dataset.crs and dataset.crs.to_wkt().startswith(_LOCAL_CRS):
+        said.append(f"{name}: of a local CRS a GeoTIFF keeps name and unit alone")
     if source.grid.points and not dataset.transform.is_identity:
         said.append(
             f"{name}: a GeoTIFF has ground control points or a transform: its transform is not kept beside its points"

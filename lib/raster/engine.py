@@ -26,6 +26,7 @@ from lib.raster.plan import Choice, Held, Planner
 from lib.raster.sinks import gtiff
 from lib.raster.sources.dataset import open_raster
 from lib.raster.task import Task
+from lib.raster.validity import in_words
 from lib.reports import Outcome, Plan
 from lib.units import MIB, format_bytes
 
@@ -74,6 +75,7 @@ class RasterWork:
     _planner: Planner = field(init=False)
     _held: Held = field(init=False)
     _least: Held | None = None
+    _looked: set[tuple[Layout, bool]] = field(default_factory=set)
     _is_measured: bool = False
 
     def __post_init__(self) -> None:
@@ -132,12 +134,16 @@ class RasterWork:
         As the plan would and as the smallest: a decoder may hold more where a chunk has fewer bands or is smaller.
         """
         choices = self._planner.choices(self._held)
-        chosen = self._cautious(choices)
-        self.look_in(self._planner.smallest(choices).layout)
+        chosen, smallest = self._cautious(choices), self._planner.smallest(choices)
+        self.look_in(smallest.layout)
         self._least = self._held
-        self.look_in(chosen.layout)
+        if chosen.layout != smallest.layout:
+            self.look_in(chosen.layout)
         self.measured(Held(*map(max, self._least, self._held)))
-        return self._plan_of(self._final(chosen.layout) or self._tightest())
+        if final := self._final(chosen.layout):
+            return self._plan_of(final)
+        self.measured(self._least)
+        return self._plan_of(self._tightest())
 
     def smallest(self, **without: Any) -> int:
         """The smallest limit with other resources, bytes."""
@@ -168,6 +174,11 @@ class RasterWork:
             *in_sidecar(bench.staged, source, outputs),
             *self.task.rounding(),
         ]
+        if moved := result.get("moved_pixels"):
+            warnings.append(
+                f"{moved:,} valid pixels equal the nodata value {in_words(outputs.nodata or 0)}: "
+                "they are written as the value next to it, so that they stay valid"
+            )
         return Outcome(result=result, checks=tuple(bench.checks), warnings=tuple(warnings), driver="GTiff")
 
     def _transform(self, bench: Bench, staged: Path) -> tuple[dict[str, Any], Plan]:
@@ -205,7 +216,13 @@ class RasterWork:
         return self._cautious(self._planner.choices(self._held)).layout._replace(threads=1, readers=1)
 
     def look_in(self, layout: Layout, *, calls: bool = True) -> None:
-        """Measure what libraries hold by reading alone, and a user's function by calling it once."""
+        """Measure what libraries hold by reading alone, and a user's function by calling it once.
+
+        Not twice in one layout: what stayed from the first time would count as opening the source, and again.
+        """
+        if (layout, calls) in self._looked:
+            return
+        self._looked |= {(layout, True), (layout, calls)} if not self.task.operation.one_at_a_time else {(layout, calls)}
         self.measured(self.task.measure_by_reading(layout, calls=calls))
 
     def measured(self, held: Held) -> None:

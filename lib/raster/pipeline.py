@@ -39,12 +39,14 @@ class Encoded:
         mask_tiles: `(row, column, bytes)`, of a dataset's mask.
         nodata_pixels: pixels of all its bands but alpha that are not valid.
         pixels: pixels of all its bands.
+        moved_pixels: valid ones of them that equalled the nodata value, and are beside it now.
     """
 
     tiles: list[tuple[int, int, int, bytes]]
     mask_tiles: list[tuple[int, int, bytes]]
     nodata_pixels: int
     pixels: int
+    moved_pixels: int
 
     @property
     def bytes(self) -> int:
@@ -99,6 +101,7 @@ class Worker:
         room = height * width * layout.bands_at_once if operation.needs_room else 0
         self._out = Buffer(room, operation.outputs.dtype)
         self._scratch = np.zeros(height * width, np.bool_)
+        self._moved = 0
 
     def look(self, window: Window, bands: tuple[int, ...]) -> None:
         """Read as the work would, and do nothing with it."""
@@ -129,7 +132,8 @@ class Worker:
             for row, column, tile in self._tiles(window, pixels)
         ]
         nodata = 0 if done.all_valid else done.valid.size - int(np.count_nonzero(done.valid))
-        return Encoded(tiles, mask_tiles, nodata, window.pixels * len(bands))
+        moved, self._moved = self._moved, 0
+        return Encoded(tiles, mask_tiles, nodata, window.pixels * len(bands), moved)
 
     def _compute(self, block: Block) -> Block:
         out = self._out.block(block.window, block.bands) if self._operation.needs_room else block
@@ -168,7 +172,8 @@ class Worker:
             return
         for pixels, valid in zip(done.pixels, done.valid, strict=True):
             scratch = self._scratch[: pixels.size].reshape(pixels.shape)
-            nudge_off_nodata(pixels, outputs.nodata, outputs.highest, scratch)
+            if nudge_off_nodata(pixels, outputs.nodata, outputs.highest, scratch):
+                self._moved += int(np.count_nonzero(scratch if done.all_valid else np.logical_and(scratch, valid)))
             if not done.all_valid:
                 np.copyto(pixels, pixels.dtype.type(outputs.nodata), where=np.logical_not(valid, out=scratch))
 

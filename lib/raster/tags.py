@@ -20,8 +20,10 @@ _COLOURS = frozenset({"COLOR_PROFILE"})
 # NODATA_VALUES would mask the output by the source's values: what it hides is in the output's mask.
 _NEVER = ("NODATA_VALUES", "SWATH_", "SourceColorInterp")
 _STATISTICS = ("STATISTICS_", "TIFFTAG_MINSAMPLEVALUE", "TIFFTAG_MAXSAMPLEVALUE")
-_RANGES = frozenset({"valid_range", "valid_min", "valid_max", "actual_range", "_Unsigned", "NBITS"})
-_FILLS = frozenset({"_FillValue", "missing_value", "fill_value"})
+_RANGES = frozenset(
+    {"valid_range", "valid_min", "valid_max", "actual_range", "_Unsigned", "NBITS", "flag_values", "flag_masks", "flag_meanings"}
+)
+_FILLS = frozenset({"_FillValue", "missing_value", "fill_value", "GRIB_NODATA"})
 _SCALES = frozenset({"scale_factor", "add_offset"})
 _UNITS = frozenset({"units", "GRIB_UNIT"})
 
@@ -89,11 +91,12 @@ def _key(line: bytes) -> str:
 def _is_stale(key: str, number: int, variables: dict[str | None, int], truths: Truths) -> bool:
     """Whether a tag of the default domain is no longer true: of a band, or of the variable that its name begins with."""
     variable, _, attribute = key.rpartition("#")
-    if number == 0 and variable not in variables:
-        return key.startswith(_STATISTICS) and not truths.values
-    at = number - 1 if number else variables[variable]
+    # Of the dataset, or of a variable whose band is not known, it is true only if it is of all bands.
+    at = slice(number - 1, number) if number else slice(None)
+    if number == 0 and variable in variables:
+        at = slice(variables[variable], variables[variable] + 1)
     return (
-        (attribute in _UNITS and not truths.units[at])
+        (attribute in _UNITS and not all(truths.units[at]))
         or (attribute in _SCALES and not truths.scales)
         or ((attribute in _RANGES | _FILLS or attribute.startswith(_STATISTICS)) and not truths.values)
     )

@@ -106,24 +106,28 @@ def is_beyond(block: Block, most: int) -> bool:
     return int(highest) > most or int(lowest) < -most
 
 
-def nudge_off_nodata(pixels: NDArray[Any], nodata: float, highest: float | None, hits: NDArray[np.bool_]) -> None:
+def nudge_off_nodata(pixels: NDArray[Any], nodata: float, highest: float | None, hits: NDArray[np.bool_]) -> bool:
     """Move valid results that would be read as nodata beside it, as GDAL's warper does, so that they stay valid.
 
     Args:
         pixels: results of one band; those of invalid pixels are overwritten later.
         nodata: the output's nodata.
         highest: upper bound of results: one there moves down, all others up.
-        hits: scratch of the same shape.
+        hits: scratch of the same shape: where that was.
+
+    Returns:
+        Whether there were any.
     """
     dtype = pixels.dtype
     if dtype.kind == "f" and math.isnan(nodata):
-        return
+        return False
     value = dtype.type(nodata)
     if not is_near(pixels, value, hits).any():
-        return
+        return False
     largest = np.finfo(dtype).max if dtype.kind == "f" else np.iinfo(dtype).max
     down = value == largest or (highest is not None and value >= dtype.type(highest))
     np.copyto(pixels, _beside(value, dtype, down=bool(down)), where=hits)
+    return True
 
 
 def _beside(value: Any, dtype: np.dtype[Any], *, down: bool) -> Any:

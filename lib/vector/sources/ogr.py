@@ -183,7 +183,7 @@ def _with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
     try:
         crs = normal_crs(crs)
     except ValueError as error:
-        raise UsageError(f"assume_crs: {error}") from error
+        raise UsageError(f"--assume-crs: {error}", hint="name one that PROJ knows, such as EPSG:32633") from error
     if not facts.crs or is_undefined(facts.crs):
         return replace(facts, crs=crs, is_crs_assumed=True)
     if not same_crs(facts.crs, crs):
@@ -308,10 +308,10 @@ def _info(source: str, layer: str | None, label: str, encoding: str | None) -> t
     except Exception as error:
         words = one_line(error)
         if isinstance(error, UnicodeError):
-            raise SourceError(
-                f"{label}: names of its fields are no UTF-8, and it does not declare what else",
-                hint="say how its text is encoded with --encoding, such as ISO-8859-1 or CP1252",
-            ) from error
+            hint = "say how its text is encoded with --encoding, such as ISO-8859-1 or CP1252"
+            if encoding:  # which OGR takes for values only
+                hint = f"convert the file: iconv -f {encoding} -t UTF-8 SOURCE > COPY"
+            raise SourceError(f"{label}: names of its fields are no UTF-8", hint=hint) from error
         if layer is not None and "could not be opened" in words:
             names = _layer_names(source)
             raise SourceError(
