@@ -222,7 +222,9 @@ class RasterWork:
         """
         if (layout, calls) in self._looked:
             return
-        self._looked |= {(layout, True), (layout, calls)} if not self.task.operation.one_at_a_time else {(layout, calls)}
+        self._looked |= (
+            {(layout, True), (layout, calls)} if not self.task.operation.one_at_a_time else {(layout, calls)}
+        )
         self.measured(self.task.measure_by_reading(layout, calls=calls))
 
     def measured(self, held: Held) -> None:

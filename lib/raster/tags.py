@@ -21,7 +21,17 @@ _COLOURS = frozenset({"COLOR_PROFILE"})
 _NEVER = ("NODATA_VALUES", "SWATH_", "SourceColorInterp")
 _STATISTICS = ("STATISTICS_", "TIFFTAG_MINSAMPLEVALUE", "TIFFTAG_MAXSAMPLEVALUE")
 _RANGES = frozenset(
-    {"valid_range", "valid_min", "valid_max", "actual_range", "_Unsigned", "NBITS", "flag_values", "flag_masks", "flag_meanings"}
+    {
+        "valid_range",
+        "valid_min",
+        "valid_max",
+        "actual_range",
+        "_Unsigned",
+        "NBITS",
+        "flag_values",
+        "flag_masks",
+        "flag_meanings",
+    }
 )
 _FILLS = frozenset({"_FillValue", "missing_value", "fill_value", "GRIB_NODATA"})
 _SCALES = frozenset({"scale_factor", "add_offset"})

@@ -142,7 +142,7 @@ class VectorWork(LayerWork):
             self.probe.heaviest(self._source, self.layouts[0], self._see)
             self._write(bench, tally, notes)
         ogr.release()
-        self._reconcile(tally, counting.count())
+        self._reconcile(tally, *counting.count())
         for step in self._steps:
             notes += step.notes(tally)
         result = {
@@ -179,6 +179,7 @@ class VectorWork(LayerWork):
                     tally,
                     bench.meter,
                     label=facts.label,
+                    geometry_name=facts.geometry_name,
                     batch_bytes=layout.batch_bytes,
                     chunks=self.chunks(),
                     after=self._settler(bench, tally),
@@ -241,7 +242,7 @@ class VectorWork(LayerWork):
             "largest_feature_bytes": facts.sizes.largest_bytes,
         }
 
-    def _reconcile(self, tally: Tally, has: int | None) -> None:
+    def _reconcile(self, tally: Tally, has: int | None, geometries: int | None) -> None:
         """Features read against what the source has by another count; a partial read must not pass as a whole one."""
         facts = self._source.facts
         if has is not None and has != tally.read:
@@ -250,6 +251,11 @@ class VectorWork(LayerWork):
                 features=has,
                 features_read=tally.read,
             )
+        if geometries is not None and geometries > tally.geometries:
+            raise DataError(
+                f"{facts.label}: {geometries - tally.geometries} geometries of layer {facts.layer} do not decode",
+                hint="`ogrinfo -al` shows their rows without one: mend or remove them",
+            )
 
 
 class _Counting:
@@ -257,9 +263,9 @@ class _Counting:
 
     def __init__(self, source: VectorSource) -> None:
         self._pool = ThreadPoolExecutor(1, "swath-count")
-        self._count = self._pool.submit(source.count)
+        self._count, self._geometries = self._pool.submit(source.count), self._pool.submit(source.geometries)
 
-    def count(self) -> int | None:
-        """The count; raises what counting raised."""
+    def count(self) -> tuple[int | None, int | None]:
+        """Features, and those of them that have a geometry; raises what counting raised."""
         self._pool.shutdown(wait=False)
-        return self._count.result()
+        return self._count.result(), self._geometries.result()

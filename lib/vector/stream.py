@@ -73,6 +73,7 @@ def stream(
     meter: Meter,
     *,
     label: str,
+    geometry_name: str | None,
     batch_bytes: int,
     chunks: int,
     after: Callable[[Any], None],
@@ -88,6 +89,7 @@ def stream(
         tally: counts.
         meter: is ticked by batch.
         label: the source's name, for errors.
+        geometry_name: of the column; None where there is none.
         batch_bytes: what a batch was planned to have.
         chunks: how many batches there will be; 0 where not known.
         after: is called when a batch has been written, with the batch's size in bytes; with None behind the last.
@@ -98,6 +100,8 @@ def stream(
         while (batch := take()) is not None:
             tally.batches += 1
             tally.read += batch.num_rows
+            if geometry_name:
+                tally.geometries += batch.num_rows - batch.column(geometry_name).null_count
             size = batch.nbytes
             for piece in _pieces(batch, batch_bytes):
                 kept = apply(piece, steps, tally)

@@ -202,6 +202,20 @@ def test_a_nodata_value_is_not_filled_into_alpha(shop: Workshop, write: Write, d
         assert outcome.result["nodata_pixels"] == np.count_nonzero(dataset.read_masks() == 0)
 
 
+@pytest.mark.parametrize(("operation", "moved"), [(Copy(), 12), (Normalise(scale=1, clip=(0, 255)), 12)])
+def test_valid_pixels_that_equal_the_nodata_value_are_told(
+    shop: Workshop, write: Write, operation: Any, moved: int
+) -> None:
+    """They would be lost as nodata: they become the next value, and the report says of how many."""
+    raw = np.random.default_rng(6).integers(10, 200, (1, 60, 60), dtype="uint8")
+    raw[0, 5, 7:19] = 3
+    _, outcome = shop.transform(write(raw), operation=operation, nodata=3.0)
+    assert (shop.output[raw == 3] > 3).all()
+    assert (shop.output[raw == 3] < 4.1).all()
+    assert outcome.result["moved_pixels"] == moved
+    assert any(f"{moved} valid pixels equal the nodata value 3" in each for each in outcome.warnings)
+
+
 def test_a_selection_without_alpha_gets_its_mask(shop: Workshop, write: Write) -> None:
     """What alpha hid stays hidden where the alpha band is not selected."""
     raw = noise("uint8", 4).copy()

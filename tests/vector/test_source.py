@@ -24,7 +24,7 @@ from conftest_vector import make_job, parcels, prepared, room, solid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.errors import DestinationError, DiskRefused, SourceError
+from lib.errors import DataError, DestinationError, DiskRefused, SourceError
 from lib.memory.proc import process_memory
 from lib.units import KIB, MIB
 from lib.vector.sources import LayerFacts, open_source, shapefile
@@ -413,3 +413,16 @@ def test_columns_that_ogr_leaves_out_are_named(layer: Path, run_job: Callable[..
     (note,) = (note for note in notes if "owner" in note)
     assert "owner (character varying(256)), price (numeric(10,2))" in note
     assert not any("geometry column" in each or "Field format" in each for each in notes)
+
+
+def test_a_geometry_that_does_not_decode_is_not_passed_over(layer: Path, run_job: Callable[..., Any]) -> None:
+    """OGR reads such a blob as no geometry, without a word; rows that have none pass."""
+    with closing(sqlite3.connect(layer)) as database, database:
+        for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f'DROP TRIGGER "{trigger}"')  # they call functions of OGR's
+        database.execute("UPDATE p SET geom = NULL WHERE fid = 3")
+    run_job(layer)
+    with closing(sqlite3.connect(layer)) as database, database:
+        database.execute("UPDATE p SET geom = x'4750000100000000' WHERE fid IN (5, 7)")
+    with pytest.raises(DataError, match="2 geometries of layer p do not decode"):
+        run_job(layer)

@@ -24,6 +24,9 @@ class VectorSource(Protocol):
     def count(self) -> int | None:
         """Features by another way than the stream's, after the pass or beside it; None where there is none; raises DataError."""
 
+    def geometries(self) -> int | None:
+        """Features that have a geometry, whether it decodes or not, likewise."""
+
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
     ) -> AbstractContextManager[Any]:

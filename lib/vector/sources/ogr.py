@@ -113,6 +113,13 @@ class OgrSource:
             return form.count(self.path, facts.layer, facts.label)
         return facts.features if facts.features >= 0 else None
 
+    def geometries(self) -> int | None:
+        """Features that have a geometry, by the table of a GeoPackage: OGR reads one that does not decode as none."""
+        facts = self.facts
+        if facts.driver != "GPKG" or facts.geometry_name is None:
+            return None
+        return sqlite.geometries(self.path, facts.layer, facts.geometry_name)
+
     @contextmanager
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None

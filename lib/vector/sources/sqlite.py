@@ -123,6 +123,16 @@ def count(path: Path, layer: str, label: str) -> int:
         raise DataError(f"{label}: layer {layer} is damaged: {one_line(error)}", hint=DAMAGED_HINT) from error
 
 
+def geometries(path: Path, layer: str, column: str) -> int | None:
+    """The rows of a layer whose geometry is not NULL, whatever stands there; None where that cannot be asked."""
+    query = f"SELECT COUNT({_quoted(layer)}.{_quoted(column)}) FROM {_quoted(layer)}"  # noqa: S608 - quoted
+    try:
+        with _database(path) as database:
+            return int(database.execute(query).fetchone()[0])
+    except sqlite3.DatabaseError:  # damage is for `count` to tell
+        return None
+
+
 def most_rows(path: Path, layer: str) -> int:
     """What bounds the rows of a layer that keeps no count of them, without reading it; -1 where nothing does."""
     try:

@@ -29,6 +29,7 @@ class Tally:
 
     Attributes:
         read: features that came from the source.
+        geometries: those of them that had a geometry.
         kept: features given to the sink.
         batches: batches read.
         counts: what steps count, by the result's key.
@@ -38,6 +39,7 @@ class Tally:
     """
 
     read: int = 0
+    geometries: int = 0
     kept: int = 0
     batches: int = 0
     counts: Counter[str] = field(default_factory=Counter)
