@@ -147,7 +147,7 @@ class RasterWork:
 
     def smallest(self, **without: Any) -> int:
         """The smallest limit with other resources, bytes."""
-        choices = self._planner.choices(self._least or self._held, without=without)
+        choices = self._planner.choices(self._held, without=without)
         return self._planner.smallest(choices).projected_bytes + BASELINE_SPREAD_BYTES
 
     def run(self, bench: Bench) -> Outcome:

@@ -62,6 +62,10 @@ class ProfileWork(ReadingWork):
             facts=work.task.source.describe(),
         )
 
+    def largest_bytes(self) -> int:
+        """A block of the source."""
+        return self._work.task.source.block_bytes
+
     def look(self) -> Plan:
         """The final plan, by reading where the source is heaviest."""
         self._work.look_in(self._work.reading_layout())

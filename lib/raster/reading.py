@@ -31,8 +31,15 @@ class ReadingWork(ABC):
         return self._plan().smallest_limit_bytes - self._margin_bytes + margin
 
     def first(self) -> Plan:
-        """The plan by headers."""
-        return self._plan()
+        """The plan by headers; where it does not fit and no block is a danger, measured, so that the limit named is right."""
+        plan = self._plan()
+        if plan.projected_bytes > self.room.budget_bytes and self.largest_bytes() <= self.room.limit_bytes // 4:
+            return self.look()
+        return plan
+
+    @abstractmethod
+    def largest_bytes(self) -> int:
+        """The largest block that is read, decoded."""
 
     @abstractmethod
     def _plan(self) -> Plan:

@@ -119,13 +119,9 @@ class VerifyWork(ReadingWork):
         # A guess, before it is measured.
         self._held_bytes = _GUESS_BYTES + 2 * (subject.source.block_bytes + subject.output.block_bytes)
 
-    def first(self) -> Plan:
-        """The plan by headers; where it does not fit and no block is a danger, measured, so that the limit named is right."""
-        plan = self._plan()
-        largest = max(self.subject.source.block_bytes, self.subject.output.block_bytes)
-        if plan.projected_bytes > self.room.budget_bytes and largest <= self.room.limit_bytes // 4:
-            return self.look()
-        return plan
+    def largest_bytes(self) -> int:
+        """The largest block of both."""
+        return max(self.subject.source.block_bytes, self.subject.output.block_bytes)
 
     def look(self) -> Plan:
         """The final plan, by reading where both are heaviest."""
