@@ -27,6 +27,7 @@ from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import VectorSink, sink_for
 from lib.vector.sources import VectorSource, given_by, open_source
+from lib.vector.sources.facts import InTable
 from lib.vector.steps import Step, Tally, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
 
@@ -142,7 +143,12 @@ class VectorWork(LayerWork):
             self.probe.heaviest(self._source, self.layouts[0], self._see)
             self._write(bench, tally, notes)
         ogr.release()
-        self._reconcile(tally, *counting.count())
+        has, table = counting.count()
+        self._reconcile(tally, has, table)
+        notes += [
+            f"{facts.label}: field {name!r} has text among its numbers, in row {row} first: OGR reads it as 0"
+            for name, row in (table.texts if table else {}).items()
+        ]
         for step in self._steps:
             notes += step.notes(tally)
         result = {
@@ -242,7 +248,7 @@ class VectorWork(LayerWork):
             "largest_feature_bytes": facts.sizes.largest_bytes,
         }
 
-    def _reconcile(self, tally: Tally, has: int | None, geometries: int | None) -> None:
+    def _reconcile(self, tally: Tally, has: int | None, table: InTable | None) -> None:
         """Features read against what the source has by another count; a partial read must not pass as a whole one."""
         facts = self._source.facts
         if has is not None and has != tally.read:
@@ -251,9 +257,9 @@ class VectorWork(LayerWork):
                 features=has,
                 features_read=tally.read,
             )
-        if geometries is not None and geometries > tally.geometries:
+        if table is not None and table.geometries > tally.geometries:
             raise DataError(
-                f"{facts.label}: {geometries - tally.geometries} geometries of layer {facts.layer} do not decode",
+                f"{facts.label}: {table.geometries - tally.geometries} geometries of layer {facts.layer} do not decode",
                 hint="`ogrinfo -al` shows their rows without one: mend or remove them",
             )
 
@@ -263,9 +269,9 @@ class _Counting:
 
     def __init__(self, source: VectorSource) -> None:
         self._pool = ThreadPoolExecutor(1, "swath-count")
-        self._count, self._geometries = self._pool.submit(source.count), self._pool.submit(source.geometries)
+        self._count, self._table = self._pool.submit(source.count), self._pool.submit(source.in_table)
 
-    def count(self) -> tuple[int | None, int | None]:
-        """Features, and those of them that have a geometry; raises what counting raised."""
+    def count(self) -> tuple[int | None, InTable | None]:
+        """Features, and what else is in the table; raises what counting raised."""
         self._pool.shutdown(wait=False)
-        return self._count.result(), self._geometries.result()
+        return self._count.result(), self._table.result()

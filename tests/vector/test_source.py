@@ -8,8 +8,8 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -380,7 +380,7 @@ def test_a_geopackage_in_wal_mode(layer: Path, run_job: Callable[..., Any]) -> N
 
 def test_a_text_in_a_column_of_numbers_is_seen(layer: Path) -> None:
     """SQLite keeps what it is given whatever a column is declared to hold: 20 MB in an INTEGER count as attributes."""
-    with closing(sqlite3.connect(layer)) as database, database:
+    with _plain(layer) as database:
         database.execute("ALTER TABLE p ADD COLUMN whole INTEGER")
         for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
             database.execute(f'DROP TRIGGER "{trigger}"')
@@ -415,14 +415,33 @@ def test_columns_that_ogr_leaves_out_are_named(layer: Path, run_job: Callable[..
     assert not any("geometry column" in each or "Field format" in each for each in notes)
 
 
-def test_a_geometry_that_does_not_decode_is_not_passed_over(layer: Path, run_job: Callable[..., Any]) -> None:
-    """OGR reads such a blob as no geometry, without a word; rows that have none pass."""
+@contextmanager
+def _plain(layer: Path) -> Iterator[sqlite3.Connection]:
+    """A GeoPackage for SQLite alone: its triggers, which call functions of OGR's, are gone."""
     with closing(sqlite3.connect(layer)) as database, database:
         for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            database.execute(f'DROP TRIGGER "{trigger}"')  # they call functions of OGR's
+            database.execute(f'DROP TRIGGER "{trigger}"')
+        yield database
+
+
+def test_a_geometry_that_does_not_decode_is_not_passed_over(layer: Path, run_job: Callable[..., Any]) -> None:
+    """OGR reads such a blob as no geometry, without a word; rows that have none pass."""
+    with _plain(layer) as database:
         database.execute("UPDATE p SET geom = NULL WHERE fid = 3")
     run_job(layer)
-    with closing(sqlite3.connect(layer)) as database, database:
+    with _plain(layer) as database:
         database.execute("UPDATE p SET geom = x'4750000100000000' WHERE fid IN (5, 7)")
     with pytest.raises(DataError, match="2 geometries of layer p do not decode"):
         run_job(layer)
+
+
+def test_text_among_numbers_is_told(layer: Path, run_job: Callable[..., Any]) -> None:
+    """SQLite keeps it in a column of integers, and OGR reads it as 0."""
+    with _plain(layer) as database:
+        database.execute("ALTER TABLE p ADD COLUMN height INTEGER")
+        database.execute("UPDATE p SET height = fid")
+        database.execute("UPDATE p SET height = 'unknown' WHERE fid IN (6, 9)")
+    told = [note for note in run_job(layer).outcome.warnings if "text among its numbers" in note]
+    assert len(told) == 1
+    assert "'height'" in told[0]
+    assert "row 6 first" in told[0]

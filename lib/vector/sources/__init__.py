@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from lib.jobs import VectorJob
-from lib.vector.sources.facts import Given, LayerFacts, Place, Sizes
+from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes
 
 __all__ = ["Given", "LayerFacts", "Place", "Sizes", "VectorSource", "given_by", "open_source"]
 
@@ -24,8 +24,8 @@ class VectorSource(Protocol):
     def count(self) -> int | None:
         """Features by another way than the stream's, after the pass or beside it; None where there is none; raises DataError."""
 
-    def geometries(self) -> int | None:
-        """Features that have a geometry, whether it decodes or not, likewise."""
+    def in_table(self) -> InTable | None:
+        """What the source has and the stream does not show, likewise."""
 
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,18 @@ _STEP = 4
 _UNKNOWN_MEAN_BYTES = 1024
 # Measured of 1.1 million: 46 to 52.
 _GEOJSON_ID_BYTES = 52
+
+
+class InTable(NamedTuple):
+    """What a table has that OGR does not show.
+
+    Attributes:
+        geometries: rows whose geometry is not NULL, whether it decodes or not.
+        texts: columns of numbers in which a row has text or a blob, which OGR reads as 0, and the first such row's id.
+    """
+
+    geometries: int
+    texts: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

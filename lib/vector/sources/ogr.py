@@ -19,7 +19,7 @@ from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
 from lib.vector.encoding import Texts
 from lib.vector.names import field_names, geometry_column, raw_names
 from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
-from lib.vector.sources.facts import Given, LayerFacts, Place, Sizes
+from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes
 from lib.vector.wkb import SURFACES
 
 _CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECASE)
@@ -57,6 +57,7 @@ FORMATS: dict[str, _Format] = {
     "CSV": texts,
 }
 # Of the others OGR's own count, which it made when it opened them, is as good.
+_MOST_NUMBERS = 500  # SQLite takes expressions in a query as it takes columns: 2,000
 _COUNTED_BESIDE = ("GPKG", "ESRI Shapefile", "FlatGeobuf", "GeoJSONSeq")
 
 
@@ -113,12 +114,14 @@ class OgrSource:
             return form.count(self.path, facts.layer, facts.label)
         return facts.features if facts.features >= 0 else None
 
-    def geometries(self) -> int | None:
-        """Features that have a geometry, by the table of a GeoPackage: OGR reads one that does not decode as none."""
+    def in_table(self) -> InTable | None:
+        """What a GeoPackage's table has and OGR does not show; None of other formats."""
         facts = self.facts
         if facts.driver != "GPKG" or facts.geometry_name is None:
             return None
-        return sqlite.geometries(self.path, facts.layer, facts.geometry_name)
+        fields = zip(facts.fields, facts.field_types, strict=True)
+        numbers = [name for name, typed in fields if typed.startswith(("OFTInteger", "OFTReal"))]
+        return sqlite.in_table(self.path, facts.layer, facts.geometry_name, numbers[:_MOST_NUMBERS])
 
     @contextmanager
     def batches(

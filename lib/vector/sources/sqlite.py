@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from lib.diagnosis import DAMAGED_HINT, one_line
 from lib.errors import DataError
 from lib.units import MIB
 from lib.vector import ogr
-from lib.vector.sources.facts import Place, Sizes
+from lib.vector.sources.facts import InTable, Place, Sizes
 
 # A look at all of a million parcels' geometries takes 0.23 s, at their texts twice as much; what is not seen in time is bounded
 # while it is read. Of the processor's time, so that a busy host sees as much.
@@ -123,14 +123,17 @@ def count(path: Path, layer: str, label: str) -> int:
         raise DataError(f"{label}: layer {layer} is damaged: {one_line(error)}", hint=DAMAGED_HINT) from error
 
 
-def geometries(path: Path, layer: str, column: str) -> int | None:
-    """The rows of a layer whose geometry is not NULL, whatever stands there; None where that cannot be asked."""
-    query = f"SELECT COUNT({_quoted(layer)}.{_quoted(column)}) FROM {_quoted(layer)}"  # noqa: S608 - quoted
+def in_table(path: Path, layer: str, geometry: str, numbers: Sequence[str]) -> InTable | None:
+    """What a layer's table has in its geometry column and in its columns of numbers; None where it cannot be asked."""
+    table = _quoted(layer)
+    asked = [f"MIN(CASE WHEN typeof({table}.{_quoted(name)}) IN ('text', 'blob') THEN rowid END)" for name in numbers]
+    query = f"SELECT {', '.join([f'COUNT({table}.{_quoted(geometry)})', *asked])} FROM {table}"  # noqa: S608 - quoted
     try:
         with _database(path) as database:
-            return int(database.execute(query).fetchone()[0])
+            found, *first = database.execute(query).fetchone()
     except sqlite3.DatabaseError:  # damage is for `count` to tell
         return None
+    return InTable(int(found), {name: row for name, row in zip(numbers, first, strict=True) if row is not None})
 
 
 def most_rows(path: Path, layer: str) -> int:
