@@ -46,7 +46,7 @@ class Encoded:
     mask_tiles: list[tuple[int, int, bytes]]
     nodata_pixels: int
     pixels: int
-    moved_pixels: int
+    moved_pixels: int = 0
 
     @property
     def bytes(self) -> int:
