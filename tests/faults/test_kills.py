@@ -1,5 +1,6 @@
 """kill -9 at any moment of a job's life, start-up, work, verification and publishing: the old file whole, or the new one."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -60,7 +61,8 @@ def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new(victim: str, raster
         threading.Event().wait(seconds * (moment + 0.5) / MOMENTS)
         family = _family(process)
         for each in family if victim == "child" else [process]:
-            each.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself just now
+                each.kill()
         process.communicate(timeout=60)
         _, alive = psutil.wait_procs(family, timeout=10)
         assert alive == []
