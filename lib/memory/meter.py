@@ -51,7 +51,7 @@ class Meter:
         self._beat = time.monotonic()
         self._rested_at = 0.0
         self._noted_bytes = 0
-        self._cached_before = 0
+        self._cached_before = self._unexplained_bytes = 0
         self._chunks = self._of_chunks = self._released_chunk = 0
         self._attributor: Attributor | None = None
         self._tracer = Tracer()
@@ -88,6 +88,7 @@ class Meter:
         self._residues.begin(self.baseline_bytes)
         self._send({"event": "baseline", "resident_bytes": self.baseline_bytes, "chunks": chunks})
         self._note_if_higher()
+        self._unexplained_bytes = self.attribution.get("unexplained_bytes", 0)
         self._early = self._tracer.last
         if self._watcher is None:
             self._watcher = threading.Thread(target=self._watch_peak, name="swath-meter", daemon=True)
@@ -205,6 +206,8 @@ class Meter:
             return
         chunk, resident = self._residues.points[-1]
         held = self._drift(resident)
+        if held <= self._unexplained_bytes:  # no more than what nothing explained before the first chunk
+            return
         if held >= self._drift_threshold_bytes // 2 and (slope := growing(self._residues.points)):
             self._name_leak(slope, chunk, held)
 

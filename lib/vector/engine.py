@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +88,16 @@ class VectorWork(LayerWork):
             self._looked = self._look()
         return self._looked
 
+    @property
+    def _sinks_bytes(self) -> int:
+        """What the sink holds by its facts, for who has not written yet."""
+        return int(self._sink.own_bytes + self._sink.feature_copies * planning.large(self._source.facts))
+
     def _look(self) -> Plan:
         least = planning.choose(self._task, 0)
         self.probe.heaviest(self._source, least, self._see)
         first_batches(self._source, least, self._see)
-        held = int(self._sink.own_bytes + self._sink.feature_copies * planning.large(self._source.facts))
+        held = self._sinks_bytes
         reached = self.probe.reached_bytes + held + _RUN_BYTES
         self.measured = reached, least.batch_bytes, [least]
 
@@ -233,8 +239,12 @@ class VectorWork(LayerWork):
             # Of several large ones, one after the other, one more is held (lib/MEASURED.md, "The probe of layers").
             is_new = self.probe.written_bytes < _NEARLY * large
             reached += int(sink.feature_copies * large) if is_new else large
-        self.measured = reached, self.probe.freed_bytes(), self.layouts
-        return self.plan_of(*self.measured[:2])
+        freed = self.probe.freed_bytes()
+        self.measured = reached, freed, self.layouts
+        plan = self.plan_of(reached, freed)
+        # The next job under a scarce limit looks before it writes: the limit that is named must do for that, too.
+        self.measured = max(reached, self.probe.reached_bytes + self._sinks_bytes + _RUN_BYTES), freed, self.layouts
+        return replace(plan, smallest_limit_bytes=max(plan.smallest_limit_bytes, self.smallest()))
 
     def _expected(self) -> dict[str, Any]:
         """What the output must be."""

@@ -103,6 +103,22 @@ def test_a_leak_within_the_projection_is_judged_at_the_end(sizes: Callable[..., 
     assert meter.leak["crosses_at_chunk"] == 40
 
 
+@pytest.mark.parametrize(("unexplained_mib", "is_named"), [(0, True), (41, False)])
+def test_growth_below_what_nothing_explained_before_is_no_leak(
+    sizes: Callable[..., None], unexplained_mib: int, is_named: bool
+) -> None:
+    """Growth of 40 MiB beside 41 that no holder explained at the baseline tells nothing; beside none it is a leak."""
+    meter = _meter([], 500 * MIB)
+    meter.start(1000)
+    meter._unexplained_bytes = unexplained_mib * MIB
+    meter._rested_at = 1.0
+    for chunk in range(1, 41):
+        sizes(100 * MIB + chunk * MIB)
+        meter.chunk()
+    meter.finish()
+    assert (meter.leak is not None) == is_named
+
+
 def test_attribution_stays_that_of_the_highest_size(sizes: Callable[..., None]) -> None:
     """What memory was made of at 160 MiB is kept where the end holds 101; the two are told apart."""
     events: list[dict[str, Any]] = []
