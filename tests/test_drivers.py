@@ -11,6 +11,7 @@ import rasterio
 import lib.drivers
 import lib.raster.drivers
 import lib.vector.drivers
+from lib.drivers import DriverFacts
 from lib.jobs import DriversJob, Resources
 from lib.memory.process import Runner
 from lib.reports import Report
@@ -150,3 +151,18 @@ def test_a_driver_that_fails_its_trial_does_not_create(monkeypatch: pytest.Monke
     assert (facts.reads, facts.creates, facts.tested) == (True, False, False)
     assert "vector: its trial failed: GPKG came back as something else" in facts.detail
     assert "raster: created, reopened, equal" in facts.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "creates", "writes"),
+    [
+        ("GTiff", True, True),
+        ("GPKG", True, True),
+        ("FlatGeobuf", True, True),
+        ("PNG", True, False),
+        ("GTiff", False, False),
+    ],
+)
+def test_what_the_build_creates_is_not_what_swath_writes(name: str, creates: bool, writes: bool) -> None:
+    """A PNG can be created by this build, and no job has one as its output."""
+    assert DriverFacts(name, name, kind="raster", reads=True, creates=creates).swath_writes is writes

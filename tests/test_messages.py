@@ -1,0 +1,85 @@
+"""What users are told where they are wrong: near suggestions only, the command they typed, words of their own door."""
+
+import pytest
+
+from flows import cli, terminal
+from lib.errors import DestinationError, SwathError
+from lib.jobs import Custom
+from lib.knobs import as_parameters
+from lib.reports import Report
+from lib.units import MIB
+from tasks.states import failed
+
+
+def _said(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr("sys.argv", ["swath", *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("raster a.tif b.tif --where x", "Unknown option: --where; see `swath raster --help`"),
+        ("raster a.tif b.tif --compres lzw", "Did you mean --compress?; see `swath raster --help`"),
+        ("plan vector a.gpkg --wher x", "Unknown option: --wher; see `swath plan vector --help`"),
+        ("vectr a.gpkg", 'Did you mean "vector"?; see `swath --help`'),
+        ("raster", "see `swath raster --help`"),
+    ],
+)
+def test_bad_words_name_the_command_and_what_is_near(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A suggestion that is not near is none; the hint is a command that can be typed."""
+    found = _said(words, monkeypatch, capsys)
+    assert found.rstrip().endswith(said)
+    assert "COMMAND" not in found
+
+
+@pytest.mark.parametrize("function", ["a", "a:b:c", "a b:c", ":f", "m:"])
+def test_a_function_that_is_no_name_is_told_what_one_is(function: str) -> None:
+    """In words, not as a pattern."""
+    with pytest.raises(ValueError, match="write module:name, such as filters:keep_large"):
+        Custom(function=function)
+
+
+@pytest.mark.parametrize(
+    ("flag", "parameter"),
+    [
+        ("replace it with --overwrite", "replace it with overwrite"),
+        ("raise --memory-limit-mb or lower --threads", "raise memory_limit_mb or lower threads"),
+        ("run `swath clean DIR --older-than 0`", "run `swath clean DIR --older-than 0`"),
+        ("a range 1--2 and an em -- dash", "a range 1--2 and an em -- dash"),
+    ],
+)
+def test_flows_name_parameters(flag: str, parameter: str) -> None:
+    """Commands to be typed stay as they are typed."""
+    assert as_parameters(flag) == parameter
+
+
+def test_a_flows_end_names_its_parameters() -> None:
+    """The state's message is read where there are no flags."""
+    message = failed(DestinationError("out.tif exists", hint="replace it with --overwrite")).message
+    assert message == "exit 2: out.tif exists (replace it with overwrite)"
+
+
+def test_a_plan_shows_limits_as_the_flag_takes_them_and_no_empty_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whole MiB, rounded up; what is 0 B is not there."""
+    plan = {
+        "terms": {"baseline": 70 * MIB}, "projected_bytes": 70 * MIB, "limit_bytes": 2048 * MIB, "chunks": 1, "threads": 1,
+        "smallest_limit_bytes": 101 * MIB + 1, "disk_bytes": 0, "disk_free_bytes": 0, "gdal_cache_bytes": 0,
+        "window": [16, 16], "batch_rows": None, "lower_by": "",
+    }  # fmt: skip
+    terminal.show_plan(Report(status="planned", exit_code=0, job={"source": "a.tif"}, plan=plan))
+    shown = capsys.readouterr().out
+    assert "2048 MiB" in shown
+    assert "102 MiB" in shown
+    assert " 0 B" not in shown
+    assert "disk" not in shown
+
+
+def test_an_error_without_a_hint_ends_with_its_message() -> None:
+    """Nothing is made up where the cause was not seen."""
+    assert failed(SwathError("it broke", hint="")).message.startswith("exit 1: it broke")
