@@ -64,17 +64,13 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
 
 @dataclass(slots=True)
 class RasterWork:
-    """A prepared raster job.
-
-    `_held` is what is held beside own terms, as far as is known, in the layout of the plan; `_least` in the smallest one.
-    """
+    """A prepared raster job; `_held` is what is held beside own terms, as far as is known."""
 
     task: Task
     room: Room
     _open: ExitStack
     _planner: Planner = field(init=False)
     _held: Held = field(init=False)
-    _least: Held | None = None
     _looked: set[tuple[Layout, bool]] = field(default_factory=set)
     _is_measured: bool = False
 
@@ -136,13 +132,13 @@ class RasterWork:
         choices = self._planner.choices(self._held)
         chosen, smallest = self._cautious(choices), self._planner.smallest(choices)
         self.look_in(smallest.layout)
-        self._least = self._held
+        least = self._held
         if chosen.layout != smallest.layout:
             self.look_in(chosen.layout)
-        self.measured(Held(*map(max, self._least, self._held)))
+        self.measured(Held(*map(max, least, self._held)))
         if final := self._final(chosen.layout):
             return self._plan_of(final)
-        self.measured(self._least)
+        self.measured(least)
         return self._plan_of(self._tightest())
 
     def smallest(self, **without: Any) -> int:
