@@ -25,6 +25,7 @@ class Resources(_Model):
     """What a job may use, and how it is watched. Sizes in bytes.
 
     `limit_origin` is the settings layer that chose the limit, or "host" where a default was lowered to what the host leaves.
+    Without a `ledger_path` jobs share nothing; without `host_budget_bytes` they share what the host leaves.
     """
 
     limit_bytes: int = Field(gt=0)
@@ -45,6 +46,7 @@ class Resources(_Model):
     timeout_seconds: float | None = Field(None, gt=0)
     cgroup_parent: Path | None = None
     host_budget_bytes: int | None = Field(None, gt=0)
+    host_reserve_fraction: float = Field(0.25, ge=0, lt=1)
     ledger_path: Path | None = None
     history_path: Path | None = None
 

@@ -236,8 +236,9 @@ def resources_of(layers: SettingsLayers) -> Resources:
         startup_seconds=settings.startup_seconds,
         timeout_seconds=settings.timeout_seconds,
         cgroup_parent=settings.cgroup_parent,
-        host_budget_bytes=_bytes(settings.host_budget_mb),
-        ledger_path=settings.ledger_path,
+        host_budget_bytes=None if settings.host_budget_mb == "off" else _bytes(settings.host_budget_mb),
+        host_reserve_fraction=settings.host_reserve_fraction,
+        ledger_path=None if settings.host_budget_mb == "off" else settings.ledger_path,
         history_path=None if settings.history_path == "off" else Path(settings.history_path),
     )
 

@@ -25,6 +25,7 @@ _GDAL_NAMES = {"GDAL_CACHEMAX": "gdal_cachemax", "GDAL_NUM_THREADS": "gdal_num_t
 _FOREIGN = ("BATCH_TASK_", "BATCH_JOB_", "BATCH_NODE_", "BATCH_HOSTS_", "BATCH_MAIN_NODE_", "BATCH_CONFIG")
 
 
+_MAY_BE_OFF = ("history_path", "host_budget_mb")
 _OFF = frozenset({"off", "none", "false", "no", "0"})
 
 
@@ -58,9 +59,17 @@ def _path(value: Any) -> Any:
         raise ValueError(f"{text!r}: {error}") from error
 
 
+def _is_off(value: Any) -> bool:
+    return str(value).strip().lower() in _OFF  # YAML 1.1 reads a bare `off` as false
+
+
 def _history(value: Any) -> Any:
-    # YAML 1.1 reads a bare `off` as false.
-    return "off" if str(value).strip().lower() in _OFF else _path(value)
+    return "off" if _is_off(value) else _path(value)
+
+
+def _budget(value: Any) -> Any:
+    # Left out is not off, and 0 is a number that is no budget.
+    return "off" if _is_off(value) and value is not None and str(value) != "0" else _whole_mib(value)
 
 
 def _state_folder() -> Path:
@@ -111,11 +120,14 @@ class Settings(BaseModel):
         "share of the host's memory that jobs leave alone, 256 MiB or more", 0.25, unit="a fraction", ge=0, lt=1
     )
 
-    host_budget_mb: MiB | None = knob(
-        "what all jobs on this host may hold together", None, unit="MiB", unset="no ledger is kept"
+    host_budget_mb: Annotated[MiB | Literal["off"] | None, BeforeValidator(_budget)] = knob(
+        "what all jobs on this host may hold together; off: they do not wait for each other",
+        None,
+        unit="MiB",
+        unset="what the host leaves, less the reserve",
     )
     ledger_path: AbsolutePath = knob(
-        "the folder of the ledger that jobs under host_budget_mb share",
+        "the folder of the ledger in which jobs on this host share its memory",
         default_factory=lambda: Path(tempfile.gettempdir()) / f"swath-ledger-{os.getuid()}",
     )
     history_path: Annotated[Path | Literal["off"], BeforeValidator(_history)] = knob(
@@ -127,7 +139,7 @@ class Settings(BaseModel):
     @classmethod
     def _no_boolean(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes YAML's `yes` for the number 1.
-        if isinstance(value, bool) and info.field_name != "history_path":
+        if isinstance(value, bool) and (value or info.field_name not in _MAY_BE_OFF):
             raise ValueError(f"{value!r} is yes or no, not a value of this setting")
         return value
 

@@ -215,6 +215,15 @@ def test_what_is_not_finite_is_told_with_its_layer(key: str, value: float) -> No
         load_settings(given={key: value}, environ={})
 
 
+def test_sharing_the_host_is_the_default_and_may_be_off(config: Path) -> None:
+    """Left out, jobs share what the host leaves; YAML's bare `off`, which is false, and the word switch that off."""
+    assert load_settings(environ={}).settings.host_budget_mb is None
+    config.write_text("host_budget_mb: off\n")
+    assert load_settings(config, environ={}).settings.host_budget_mb == "off"
+    assert load_settings(environ={"BATCH_HOST_BUDGET_MB": "OFF"}).settings.host_budget_mb == "off"
+    assert load_settings(environ={"BATCH_HOST_BUDGET_MB": "4096"}).settings.host_budget_mb == 4096
+
+
 @pytest.mark.parametrize("key", ["history_path", "ledger_path", "cgroup_parent"])
 def test_a_path_is_absolute_and_a_tilde_is_home(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative paths are taken from where the settings are read; an empty one is an error."""

@@ -1,14 +1,18 @@
 """What the host really leaves for jobs: physical memory, cgroup v1 or v2, less a reserve.
 
-Pure reading of `/proc` and `/sys`; both roots are parameters, so that tests read a fake tree.
+Pure reading of `/proc` and `/sys`; their root is a parameter, so that tests read a fake tree. What jobs share of it, and who
+waits for whom, is the ledger's.
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from lib.errors import HostLimitError
+from lib.memory import proc
+from lib.memory.ledger import Entry, entries
 from lib.settings import SettingsLayers
 from lib.units import MIB, format_bytes
 
@@ -34,9 +38,16 @@ class HostMemory:
     available_bytes: int
     bound: str
 
-    def budget_bytes(self, reserve_fraction: float) -> int:
-        """What jobs may use now: what is available, but never the reserve (at least 256 MiB)."""
-        return max(0, min(self.available_bytes, self.most_bytes(reserve_fraction)))
+    def budget_bytes(self, reserve_fraction: float, sharing: Sequence[Entry] = ()) -> int:
+        """What all jobs together may use now: what is available or held by them, but never the reserve (at least 256 MiB).
+
+        Of `sharing`, the ledger's tickets, the owners' own processes (a flow's takes some 200 MiB) go off, waiting or not.
+        """
+        owners = {entry.pid for entry in sharing}
+        asked = {pid: sum(each.bytes for each in sharing if each.admitted and each.pid == pid) for pid in owners}
+        held = sum(min(size, _held_below(pid)) for pid, size in asked.items() if size)
+        owned = sum(proc.process_memory(pid).resident_bytes for pid in owners)
+        return max(0, min(self.available_bytes + held, self.most_bytes(reserve_fraction) - owned))
 
     def most_bytes(self, reserve_fraction: float) -> int:
         """What jobs could use if nothing else ran: all but the reserve."""
@@ -60,8 +71,9 @@ def grant_limit(layers: SettingsLayers, host: HostMemory | None = None) -> Grant
     host = host or host_memory()
     settings, origin = layers.settings, layers.origins["memory_limit_mb"]
     limit = settings.memory_limit_mb * MIB
-    budget = host.budget_bytes(settings.host_reserve_fraction)
-    if settings.host_budget_mb is not None:
+    others = [] if settings.host_budget_mb == "off" else entries(settings.ledger_path)
+    budget = host.budget_bytes(settings.host_reserve_fraction, others)
+    if isinstance(settings.host_budget_mb, int):
         most = host.most_bytes(settings.host_reserve_fraction)
         if settings.host_budget_mb * MIB > most:
             raise HostLimitError(
@@ -74,7 +86,7 @@ def grant_limit(layers: SettingsLayers, host: HostMemory | None = None) -> Grant
         return Grant(limit, origin.layer, budget)
     if layers.is_default("memory_limit_mb"):
         return Grant(max(MIB, budget // MIB * MIB), "host", budget)
-    shared = "" if settings.host_budget_mb is None else f", host_budget_mb {settings.host_budget_mb} MiB"
+    shared = f", host_budget_mb {settings.host_budget_mb} MiB" if isinstance(settings.host_budget_mb, int) else ""
     raise HostLimitError(
         f"memory_limit_mb {settings.memory_limit_mb} MiB (from {origin}) is above the {format_bytes(budget)} that this host "
         f"leaves for jobs ({host.bound} memory {format_bytes(host.total_bytes)}, {format_bytes(host.available_bytes)} "
@@ -82,6 +94,11 @@ def grant_limit(layers: SettingsLayers, host: HostMemory | None = None) -> Grant
         budget_bytes=budget,
         limit_bytes=limit,
     )
+
+
+def _held_below(pid: int) -> int:
+    """Resident bytes of a process's descendants: the children of its jobs."""
+    return sum(proc.process_memory(each).resident_bytes for each in proc.tree(pid)[1:])
 
 
 def host_memory(root: Path = Path("/")) -> HostMemory:

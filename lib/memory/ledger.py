@@ -1,7 +1,7 @@
 """Many jobs, one budget: a ledger of tickets held by file locks, first come first served, for terminal and flows alike.
 
 A ticket is a file: its name is its place in the queue, its content what it asks for, its owner's lock its life. Whoever
-waits looks again every `_LOOK_SECONDS`; nobody needs to be told.
+waits looks again every `_LOOK_SECONDS`; nobody needs to be told. A budget that is measured (budget.py) is measured anew then.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -33,14 +33,20 @@ class Entry:
 
 @contextlib.contextmanager
 def admission(
-    folder: Path, size_bytes: int, budget_bytes: int, label: str, on_wait: Callable[[list[Entry]], None] | None = None
+    folder: Path,
+    size_bytes: int,
+    budget: int | Callable[[Sequence[Entry]], int],
+    label: str,
+    on_wait: Callable[[list[Entry]], None] | None = None,
 ) -> Iterator[None]:
     """Hold `size_bytes` of the budget; waits until all who came before are admitted and there is room.
+
+    Where no other job is admitted there is nobody to wait for: the job was granted what the host left.
 
     Args:
         folder: the ledger's folder; made where missing.
         size_bytes: what to hold.
-        budget_bytes: the host's budget, which all jobs share.
+        budget: the host's budget in bytes, which all jobs share, or what measures it from all tickets, ours among them.
         label: what an operator reads in the ledger.
         on_wait: called once with those who stand before us, where we have to wait.
 
@@ -48,28 +54,33 @@ def admission(
         HostLimitError: `size_bytes` is more than the whole budget: it would wait for ever.
         SettingsError: the folder cannot be used, or somebody holds a ticket in it that cannot be read.
     """
-    if size_bytes > budget_bytes:
+    if isinstance(budget, int) and size_bytes > budget:
         raise HostLimitError(
-            f"{label}: {format_bytes(size_bytes)} is above host_budget_mb ({format_bytes(budget_bytes)})",
-            budget_bytes=budget_bytes,
+            f"{label}: {format_bytes(size_bytes)} is above host_budget_mb ({format_bytes(budget)})",
+            budget_bytes=budget,
             limit_bytes=size_bytes,
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ticket = _draw(folder, size_bytes, label)
     except OSError as error:
-        raise SettingsError(f"ledger_path {folder} cannot be used: {error.strerror}", key="ledger_path") from error
+        raise SettingsError(
+            f"ledger_path {folder} cannot be used: {error.strerror}",
+            hint="name a folder that this user can write, or set host_budget_mb to off: jobs then do not wait for each other",
+            key="ledger_path",
+        ) from error
     with ticket:
         try:
             told = False
-            while not _admit(folder, ticket, size_bytes, budget_bytes, label):
+            while not _admit(folder, ticket, size_bytes, budget, label):
                 if on_wait and not told:
                     told = True
                     on_wait([entry for entry in entries(folder) if entry.number < _number(Path(ticket.name))])
                 time.sleep(_LOOK_SECONDS)
             yield
         finally:
-            Path(ticket.name).unlink(missing_ok=True)
+            with _locked(folder):  # or it would be gone between another's two looks at it
+                Path(ticket.name).unlink(missing_ok=True)
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -90,14 +101,18 @@ def _draw(folder: Path, size_bytes: int, label: str) -> IO[str]:
         return ticket
 
 
-def _admit(folder: Path, ticket: IO[str], size_bytes: int, budget_bytes: int, label: str) -> bool:
+def _admit(
+    folder: Path, ticket: IO[str], size_bytes: int, budget: int | Callable[[Sequence[Entry]], int], label: str
+) -> bool:
     with _locked(folder):
         mine = _number(Path(ticket.name))
         others = [_readable(path) for path in _tickets(folder) if _number(path) != mine and _is_held(path)]
         if any(not entry.admitted and entry.number < mine for entry in others):
             return False
-        if sum(entry.bytes for entry in others if entry.admitted) + size_bytes > budget_bytes:
-            return False
+        if taken := sum(entry.bytes for entry in others if entry.admitted):
+            ours = Entry(mine, size_bytes, admitted=False, pid=os.getpid(), label=label)
+            if taken + size_bytes > (budget if isinstance(budget, int) else budget([*others, ours])):
+                return False
         _write(ticket, size_bytes, admitted=True, label=label)
         return True
 

@@ -8,12 +8,14 @@ import contextlib
 import itertools
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from lib.errors import MemoryExceeded, MemoryRefused, SettingsError
 from lib.jobs import Job, Resources
 from lib.memory import history
+from lib.memory.budget import host_memory
 from lib.memory.launch import Child, job_environment, take_early
 from lib.memory.ledger import Entry, admission
 from lib.memory.record import Record
@@ -161,15 +163,19 @@ class _Rung(NamedTuple):
 def _admission(job: Job, hear: OnEvent) -> contextlib.AbstractContextManager[None]:
     """A place in the host's ledger, where jobs share a budget."""
     resources = job.resources
-    if resources.host_budget_bytes is None or resources.ledger_path is None:
+    if resources.ledger_path is None:
         return contextlib.nullcontext()
+
+    def measured(sharing: Sequence[Entry]) -> int:
+        return host_memory().budget_bytes(resources.host_reserve_fraction, sharing)
 
     def wait(before: list[Entry]) -> None:
         take_early("", "")  # what was launched for us holds none of the others' budget meanwhile
         hear({"event": "waiting", "behind": len(before)})
 
     label = f"{job.kind} {job.label}"
-    return admission(resources.ledger_path, resources.limit_bytes, resources.host_budget_bytes, label, wait)
+    budget = resources.host_budget_bytes or measured
+    return admission(resources.ledger_path, resources.limit_bytes, budget, label, wait)
 
 
 def _warn_of_overrun(report: Report, resources: Resources) -> None:

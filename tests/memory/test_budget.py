@@ -1,11 +1,18 @@
 """What the host leaves, read from fake `/proc` and `/sys` trees: physical memory, cgroup v1, cgroup v2."""
 
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lib.errors import HostLimitError
 from lib.memory.budget import HostMemory, grant_limit, host_memory
+from lib.memory.ledger import Entry, admission, entries
 from lib.settings import load_settings
 from lib.units import MIB
 
@@ -17,6 +24,24 @@ def root(tmp_path: Path) -> Path:
     """A host with 16 GiB, 12 of them available, and no cgroups."""
     _write(tmp_path / "proc/meminfo", f"MemTotal: {16 * GIB // 1024} kB\nMemAvailable: {12 * GIB // 1024} kB\n")
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ledger of our own: jobs that happen to run on this host are none of these tests' business."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path / f"swath-ledger-{os.getuid()}"
+
+
+@pytest.fixture
+def child() -> Iterator[psutil.Process]:
+    """A child of this process that holds 60 MiB."""
+    program = "held = bytearray(60 * 2**20); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield psutil.Process(process.pid)
+        process.kill()
 
 
 def _write(path: Path, text: str) -> None:
@@ -205,3 +230,68 @@ def test_an_explicit_limit_above_the_host_is_an_error(layer: str) -> None:
     assert "cgroup v1" in caught.value.message
     assert caught.value.exit_code == 2
     assert caught.value.budget_bytes == 768 * MIB
+
+
+def test_what_jobs_hold_is_theirs_to_share(child: psutil.Process) -> None:
+    """The pages of an admitted job's child are not available, and yet of the budget; a waiting job's are not counted."""
+    host = HostMemory(16 * GIB, 4 * GIB, "physical")
+    admitted, waiting = (Entry(1, 256 * MIB, admitted, os.getpid(), "job") for admitted in (True, False))
+    assert host.budget_bytes(0.25, [waiting]) == 4 * GIB
+    shared = host.budget_bytes(0.25, [admitted])
+    # Other children of this process, such as a test server, are held to what the job was granted.
+    assert 60 * MIB <= child.memory_info().rss <= shared - 4 * GIB <= 256 * MIB
+
+
+def test_a_job_counts_for_no_more_than_it_was_granted(child: psutil.Process) -> None:
+    """Whatever else its owner has started."""
+    host = HostMemory(16 * GIB, 4 * GIB, "physical")
+    assert (
+        host.budget_bytes(0.25, [Entry(1, 5 * MIB, admitted=True, pid=os.getpid(), label="job")]) == 4 * GIB + 5 * MIB
+    )
+
+
+def test_what_the_owners_take_goes_off(child: psutil.Process) -> None:
+    """Each owner's own process, once, whether its jobs run or wait: a flow's interpreter is no part of a job's limit."""
+    host = HostMemory(16 * GIB, 16 * GIB, "physical")
+    sharing = [Entry(number, MIB, number == 1, child.pid, "job") for number in (1, 2, 3)]
+    assert host.budget_bytes(0.25, sharing) == pytest.approx(12 * GIB - child.memory_info().rss, abs=MIB)
+
+
+def test_twenty_runs_of_the_default_limit_do_not_start_at_once(ledger: Path) -> None:
+    """On a host of 24 GiB with a reserve of a quarter eight are admitted: nine would leave nothing for their owners."""
+    host = HostMemory(24 * GIB, 22 * GIB, "physical")
+    together, most, changed, release = [0], [0], threading.Condition(), threading.Event()
+
+    def run(number: int) -> None:
+        with admission(ledger, 2048 * MIB, lambda sharing: host.budget_bytes(0.25, sharing), f"run {number}"):
+            with changed:
+                together[0] += 1
+                most[0] = max(most[0], together[0])
+                changed.notify_all()
+            release.wait(30)
+            with changed:
+                together[0] -= 1
+
+    runs = [threading.Thread(target=run, args=(number,)) for number in range(20)]
+    for each in runs:
+        each.start()
+    with changed:
+        assert changed.wait_for(lambda: together[0] == 8, timeout=30)
+    while len(entries(ledger)) < len(runs):
+        assert all(each.is_alive() for each in runs)
+    release.set()
+    for each in runs:
+        each.join(30)
+    assert most[0] == 8
+    assert entries(ledger) == []
+
+
+def test_a_default_limit_is_not_lowered_because_jobs_run(ledger: Path, child: psutil.Process) -> None:
+    """What they hold is shared: a further job waits for its turn and gets the whole default."""
+    host = HostMemory(4 * GIB, 2048 * MIB - 30 * MIB, "physical")
+    assert grant_limit(load_settings(environ={}), host).origin == "host"
+    with admission(ledger, 512 * MIB, 3 * GIB, "running"):
+        assert grant_limit(load_settings(environ={}), host)[:2] == (2048 * MIB, "default")
+    unshared = load_settings(given={"host_budget_mb": "off"}, environ={})
+    with admission(ledger, 512 * MIB, 3 * GIB, "running"):
+        assert grant_limit(unshared, host).origin == "host"
