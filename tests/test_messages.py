@@ -48,7 +48,7 @@ def test_a_function_that_is_no_name_is_told_what_one_is(function: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "parameter"),
     [
-        ("replace it with --overwrite", "replace it with overwrite"),
+        ("replace it with --overwrite", "replace it by setting overwrite"),
         ("raise --memory-limit-mb or lower --threads", "raise memory_limit_mb or lower threads"),
         ("run `swath clean DIR --older-than 0`", "run `swath clean DIR --older-than 0`"),
         ("a range 1--2 and an em -- dash", "a range 1--2 and an em -- dash"),
@@ -62,7 +62,7 @@ def test_flows_name_parameters(flag: str, parameter: str) -> None:
 def test_a_flows_end_names_its_parameters() -> None:
     """The state's message is read where there are no flags."""
     message = failed(DestinationError("out.tif exists", hint="replace it with --overwrite")).message
-    assert message == "exit 2: out.tif exists (replace it with overwrite)"
+    assert message == "exit 2: out.tif exists (replace it by setting overwrite)"
 
 
 def test_a_plan_shows_limits_as_the_flag_takes_them_and_no_empty_rows(capsys: pytest.CaptureFixture[str]) -> None:

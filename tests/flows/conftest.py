@@ -62,7 +62,7 @@ def task_runs() -> Callable[[State[Any] | UUID], dict[str, str]]:
                     break
                 assert time.monotonic() < deadline, f"task runs have not ended in the API: {found}"
         found.sort(key=lambda run: run.start_time or run.expected_start_time)
-        return {run.name.rpartition("-")[0]: run.state_name for run in found}
+        return {run.name: run.state_name for run in found}
 
     return ask
 

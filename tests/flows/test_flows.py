@@ -19,11 +19,11 @@ from tasks.states import report_of
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
 
-_STEPS = ["Validate drivers", "Profile source", "{}", "Verify output", "Publish output"]
+_STEPS = ["Validate drivers for {driver}", "Profile {source}", "{work} {source}", "Verify {made}", "Publish {made}"]
 
 
-def _steps(work: str) -> list[str]:
-    return [step.format(work) for step in _STEPS]
+def _steps(work: str, driver: str, source: str, made: str) -> list[str]:
+    return [step.format(work=work, driver=driver, source=source, made=made) for step in _STEPS]
 
 
 def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_runs, artifacts) -> None:
@@ -34,7 +34,7 @@ def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_r
     )
     report = report_of(state)
     assert state.is_completed(), state.message
-    assert list(task_runs(state)) == _steps("Transform raster")
+    assert list(task_runs(state)) == _steps("Transform", "GTiff", "small.tif", "out.tif")
     assert set(task_runs(state).values()) == {"Completed"}
     kinds = ("drivers", "profile", "raster", "verify")
     assert set(artifacts(state)) == {f"{kind}-{what}" for kind in kinds for what in ("memory", "allocators")}
@@ -57,7 +57,7 @@ def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, 
     state = filter_vector(str(parcels), str(destination), min_area_sqm=2500, memory_limit_mb=512, return_state=True)
     report = report_of(state)
     assert state.is_completed(), state.message
-    assert list(task_runs(state)) == _steps("Filter features")
+    assert list(task_runs(state)) == _steps("Filter", "GPKG", "parcels.gpkg", "large.gpkg")
     kinds = ("drivers", "profile", "vector", "verify")
     assert set(artifacts(state)) == {f"{kind}-{what}" for kind in kinds for what in ("memory", "allocators")}
     source = geopandas.read_file(parcels)
@@ -78,7 +78,7 @@ def test_steps_that_are_not_wanted_are_left_out(raster, tmp_path, task_runs) -> 
         memory_limit_mb=512,
         return_state=True,
     )
-    assert list(task_runs(state)) == ["Validate drivers", "Transform raster", "Publish output"]
+    assert list(task_runs(state)) == ["Validate drivers for GTiff", "Transform small.tif", "Publish out.tif"]
     report = report_of(state)
     assert report.verification
     assert report.verification.level == "basic"
@@ -134,7 +134,7 @@ def test_going_over_the_limit_is_a_named_failure_with_artifacts(raster, tmp_path
     )
     assert (state.type.value, state.name) == ("FAILED", "MemoryExceeded")
     assert state.message.startswith("exit 137: small.tif")
-    assert task_runs(state) == {"Validate drivers": "Completed", "Transform raster": "MemoryExceeded"}
+    assert task_runs(state) == {"Validate drivers for GTiff": "Completed", "Transform small.tif": "MemoryExceeded"}
     assert "**MemoryExceeded** (exit 137)" in artifacts(state)["raster-memory"]
     assert "data:image/svg+xml" in artifacts(state)["raster-memory"]
     assert "raster-allocators" in artifacts(state)
@@ -183,7 +183,7 @@ def test_profile_memory_suggests_a_limit(raster, task_runs, artifacts) -> None:
     """One task, its artifacts, and a suggested limit in the result."""
     state = profile_memory(str(raster), sample_chunks=4, memory_limit_mb=512, return_state=True)
     assert state.is_completed(), state.message
-    assert task_runs(state) == {"Profile source": "Completed"}
+    assert task_runs(state) == {"Profile small.tif": "Completed"}
     assert set(artifacts(state)) == {"profile-memory", "profile-allocators"}
     assert report_of(state).result["suggested_limit_mb"] > 0
 
@@ -197,7 +197,7 @@ def test_verify_output_finds_a_changed_pixel(raster, tmp_path, task_runs, artifa
         dataset.write(dataset.read(1) * 0 + 0.123, 1)
     state = verify_output(str(raster), str(destination), memory_limit_mb=512, return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "VerificationFailed")
-    assert task_runs(state) == {"Verify output": "VerificationFailed"}
+    assert task_runs(state) == {"Verify out.tif": "VerificationFailed"}
     assert "| **no** |" in artifacts(state)["verify-memory"]
 
 
