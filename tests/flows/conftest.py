@@ -1,7 +1,7 @@
 """Small real inputs, and what the Prefect API knows of a flow run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State
 from rasterio.transform import from_origin
+
+from tests.servers import Prefect
 
 _PATIENCE_SECONDS = 30
 
@@ -46,6 +48,14 @@ def parcels(tmp_path: Path) -> Path:
     squares = shapely.box(east, 5000000.0, east + edges, 5000000.0 + edges)
     geopandas.GeoDataFrame({"edge": edges}, geometry=squares, crs="EPSG:32633").to_file(path, layer="parcels")
     return path
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    """A server and a worker, once for all modules of the group "server"."""
+    running = Prefect(tmp_path_factory.mktemp("prefect"))
+    yield running
+    running.stop()
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Functions for the operation `custom`, imported in the capped child."""
 
+import os
 import time
+from pathlib import Path
 
 
 def hoard(pixels, valid):
@@ -23,4 +25,11 @@ def hoard_late(pixels, valid):
 def linger(pixels, valid):
     """Take a minute for each window, as a slow job does."""
     time.sleep(60)
+    return pixels
+
+
+def fail_while_flagged(pixels, valid):
+    """Fail for as long as there is a file `flag` in Prefect's home."""
+    if (Path(os.environ["PREFECT_HOME"]) / "flag").exists():
+        raise RuntimeError("not yet")
     return pixels
