@@ -24,6 +24,8 @@ from tasks.verification import verify_staged
 
 # A child's size after its imports, from which it plans, was seen to differ by up to 2 MiB from start to start.
 _SPREAD_BYTES = 3 * MIB
+# So that the next try names the same limit: what children differ by seldom passes a multiple of this.
+_ROUND_BYTES = 8 * MIB
 # States of what a retry did not do again: by Prefect, by us.
 _REUSED = ("Cached", "Reused")
 
@@ -44,10 +46,11 @@ def make(job: _Job, work: Task[..., Report | State[Any]], *, profile: bool) -> R
             steps.make(validate_drivers, drivers_of(job))
             if profile:
                 steps.make(profile_source, profile_of(job))
+            done = finished(staged.folder, run)
+            made = steps.make(work, job, staged.path, Report.model_validate(done) if done else None)
         except MemoryRefused as error:
-            raise _for_all_steps(error, job, profile=profile) from error
-        done = finished(staged.folder, run)
-        report = steps.make(work, job, staged.path, Report.model_validate(done) if done else None)
+            raise _for_all_steps(error, job, profile=profile) from None
+        report = made
         note_finished(staged.folder, run, report.model_dump(mode="json"))
         if job.verify == "full":
             report = steps.make(verify_staged, job, report, staged.path)
@@ -95,12 +98,15 @@ def profile_of(job: RasterJob | VectorJob) -> ProfileJob:
 def _for_all_steps(refused: MemoryRefused, job: RasterJob | VectorJob, *, profile: bool) -> MemoryRefused:
     """A step's refusal with the smallest limit that all steps accept: the user must not have to raise it step by step.
 
-    The verification's plan needs the output, and is not among them.
+    The verification's plan needs the output, and is not among them. What ran out while it was measured names "at least" so much.
     """
+    if "smallest_limit_bytes" not in refused.facts or "reached_bytes" in refused.facts:
+        return refused
     steps: list[Job] = [drivers_of(job), job, *([profile_of(job)] if profile else [])]
     plans = [run_job(step, plan_only=True) for step in steps]
-    smallest = [plan.error.facts.get("smallest_limit_bytes", 0) for plan in plans if plan.error]
-    most = max([refused.smallest_limit_bytes, *smallest]) + _SPREAD_BYTES
+    known = [plan.error.facts if plan.error else plan.plan or {} for plan in plans]
+    most = max([refused.smallest_limit_bytes, *(each.get("smallest_limit_bytes", 0) for each in known)])
+    most = -(-(most + _SPREAD_BYTES) // _ROUND_BYTES) * _ROUND_BYTES
     has_culprit = bool(refused.facts.get("culprit"))
     granted = f"{job.resources.limit_bytes // MIB} MiB are granted"
     # One number, in the message and in the hint: the step's own would be refused by the next step.

@@ -51,7 +51,7 @@ def note_failure(error: SwathError) -> None:
         logger.error("%s", shown_lines(error.traceback))
     if not _has_retries() or passes(error) or not isinstance(context.client, SyncPrefectClient):
         return
-    logger.info("not tried again: %s stays what it is", type(error).__name__)
+    logger.info("not tried again: %s does not pass by itself", type(error).__name__)
     policy = context.flow_run.empirical_policy.model_copy(update={"retries": 0})
     try:
         context.client.update_flow_run(context.flow_run.id, empirical_policy=policy)

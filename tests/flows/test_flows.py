@@ -1,11 +1,14 @@
 """Whole flows on a Prefect test server: their tasks, artifacts, names of states, and what they return."""
 
+import re
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from flows.filter_vector import filter_vector
 from flows.profile_memory import profile_memory
@@ -68,7 +71,10 @@ def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, 
 
 
 def test_steps_that_are_not_wanted_are_left_out(raster, tmp_path, task_runs) -> None:
-    """Without a profile and with basic verification three tasks remain, and the report says basic."""
+    """Without a profile and with basic verification three tasks remain, and the report says basic.
+
+    The API knows the run by what it does, and run and tasks by kind and operation.
+    """
     state = transform_raster(
         str(raster),
         str(tmp_path / "out.tif"),
@@ -82,6 +88,11 @@ def test_steps_that_are_not_wanted_are_left_out(raster, tmp_path, task_runs) -> 
     report = report_of(state)
     assert report.verification
     assert report.verification.level == "basic"
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(state.state_details.flow_run_id)
+        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+    assert run.name == "normalise small.tif → out.tif"
+    assert {frozenset(each.tags) for each in (run, *tasks)} == {frozenset({"raster", "normalise"})}
 
 
 def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_path, artifacts) -> None:
@@ -102,19 +113,29 @@ def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_pat
     _assert_nothing_left(destination)
 
 
-def test_the_smallest_limit_that_is_named_is_enough(raster, tmp_path) -> None:
-    """A flow that was refused succeeds with exactly the limit that its refusal named, however its steps differ."""
-    destination = tmp_path / "out.tif"
-    refused = report_of(
-        transform_raster(str(raster), str(destination), operation="normalise", memory_limit_mb=40, return_state=True)
-    )
-    state = transform_raster(
-        str(raster),
-        str(destination),
-        operation="normalise",
-        memory_limit_mb=refused.error.smallest_limit_mb,
-        return_state=True,
-    )
+@pytest.mark.parametrize("kind", ["raster", pytest.param("vector", marks=pytest.mark.slow)])
+def test_the_smallest_limit_that_is_named_is_the_same_on_the_next_try_and_enough(
+    kind: str, request: pytest.FixtureRequest, tmp_path
+) -> None:
+    """However the steps differ: refused by another step at a larger limit, it is one number again, the only one in the message.
+
+    With it the run completes, its verification in full included.
+    """
+    flow, source, name, given = {
+        "raster": (transform_raster, "raster", "out.tif", {"operation": "normalise"}),
+        "vector": (filter_vector, "parcels", "out.gpkg", {"min_area_sqm": 2500}),
+    }[kind]
+    paths = (str(request.getfixturevalue(source)), str(tmp_path / name))
+    named = 0
+    for limit in (40, None):
+        granted = limit or named * 9 // 10
+        state = flow(*paths, **given, memory_limit_mb=granted, return_state=True)
+        assert state.name == "MemoryRefused"
+        smallest = report_of(state).error.smallest_limit_mb
+        assert set(re.findall(r"(\d+) MiB", state.message)) == {str(smallest), str(granted)}
+        assert named in {0, smallest}
+        named = smallest
+    state = flow(*paths, **given, memory_limit_mb=named, return_state=True)
     assert state.is_completed(), state.message
 
 
