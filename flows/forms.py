@@ -7,6 +7,7 @@ Prefect ends a run whose parameters its flow does not have (a misspelt one, a sc
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -58,7 +59,7 @@ class JobFlow(Flow[..., R | State[Any]], Generic[R]):
             named_end(run),
             name=name,
             description=about,
-            flow_run_name=lambda: run_name(verb, runtime.flow_run.parameters),
+            flow_run_name=lambda: chosen_name(runtime.flow_run.name) or run_name(verb, runtime.flow_run.parameters),
             validate_parameters=False,
         )
         # What a form and a deployment's schema are made from.
@@ -83,6 +84,11 @@ class JobFlow(Flow[..., R | State[Any]], Generic[R]):
 def job_flow(name: str, knobs: Sequence[Knob], *, kind: str, verb: str) -> Callable[[Callable[..., R]], JobFlow[R]]:
     """Make a function a flow; see `JobFlow`."""
     return lambda work: JobFlow(work, name, knobs, kind, verb)
+
+
+def chosen_name(has: str | None) -> str:
+    """A run's name where a person gave it: server and form make up two words, such as `generic-nutria`; else empty."""
+    return "" if not has or re.fullmatch(r"[A-Za-z]+(-[A-Za-z]+)+", has) else has
 
 
 def run_name(verb: str, given: Mapping[str, Any]) -> str:

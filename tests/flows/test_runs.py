@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
-from flows.forms import JobFlow, run_name
+from flows.forms import JobFlow, chosen_name, run_name
 from flows.transform_raster import transform_raster
 from lib.errors import ChildDied, DestinationBusy, OutputError, UsageError, VerificationFailed
 from lib.jobs import RasterJob
@@ -81,6 +81,22 @@ def test_a_run_is_called_what_it_is(verb: str, given: dict[str, Any], name: str 
     """Base names, without folders and secrets; wrong parameters are named all the same, in one line of bearable length."""
     found = run_name(verb, given)
     assert found == name or (name is None and "\n" not in found and len(found) <= 200)
+
+
+@pytest.mark.parametrize(
+    ("has", "chosen"),
+    [
+        ("Generic-Nutria", ""),
+        ("brave-blue-ox", ""),
+        ("", ""),
+        (None, ""),
+        ("before the release", "before the release"),
+        ("copy a.tif", "copy a.tif"),
+    ],
+)
+def test_a_name_that_a_person_gave_stays(has: str | None, chosen: str) -> None:
+    """What the server or the form makes up is replaced."""
+    assert chosen_name(has) == chosen
 
 
 def _failing_once(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, error: Exception) -> list[int]:
