@@ -17,7 +17,7 @@ from prefect.context import FlowRunContext
 from prefect.flows import Flow
 
 from flows.signatures import call_parameters, description, form_parameters
-from lib.errors import shown
+from lib.errors import UsageError, shown
 from lib.knobs import Knob
 from lib.parameters import take_parameters
 from lib.units import file_label
@@ -48,7 +48,11 @@ class JobFlow(Flow[..., R | State[Any]], Generic[R]):
         @functools.wraps(work)
         def run(*given_in_order: Any, **given: Any) -> R:
             named = dict(zip([each.name for each in knobs], given_in_order, strict=False))
-            taken = take_parameters(named | given, knobs, name)
+            try:
+                taken = take_parameters(named | given, knobs, name)
+            except UsageError:
+                with tagged(kind):  # so that it is found among its like
+                    raise
             with tagged(kind, taken.get(verb, verb)):
                 return work(**taken)
 

@@ -59,7 +59,7 @@ def test_a_run_with_wrong_parameters_fails_and_says_which(
     assert state.message.startswith("exit 2: ")
     assert says in state.message
     found = _run_of(state)
-    assert (found.state_name, found.name.startswith("copy")) == ("UsageError", True)
+    assert (found.state_name, found.name.startswith("copy"), found.tags) == ("UsageError", True, ["raster"])
 
 
 @pytest.mark.parametrize(
