@@ -1,5 +1,6 @@
 """A real server and worker: forms as they are stored, runs with wrong parameters, copies and retries as the UI makes them."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,14 @@ def test_wrong_parameters_end_a_run_failed_and_named(prefect: Prefect, raster: P
         assert str(state.message).startswith(says)
 
 
+def _retry(prefect: Prefect, run: UUID) -> None:
+    """As the button Retry does it."""
+    again = State(type=StateType.SCHEDULED, name="AwaitingRetry", message="Retry from the UI")
+    prefect.client.set_flow_run_state(run, again, force=True)
+
+
 def test_a_retried_run_reuses_what_it_had_finished(prefect: Prefect, raster: Path, tmp_path: Path) -> None:
-    """As the button Retry does it: the source is not profiled again, the transform is, and the run's log says so."""
+    """The source is not profiled again, the transform is made again, and the run's log says so."""
     flag, destination = prefect.home / "flag", tmp_path / "o.tif"
     flag.touch()
     run = prefect.run(
@@ -134,8 +141,7 @@ def test_a_retried_run_reuses_what_it_had_finished(prefect: Prefect, raster: Pat
     assert prefect.wait_for(run, *_FINAL) == "FunctionError"
     assert find_leftovers(tmp_path) == []
     flag.unlink()
-    again = State(type=StateType.SCHEDULED, name="AwaitingRetry", message="Retry from the UI")
-    prefect.client.set_flow_run_state(run, again, force=True)
+    _retry(prefect, run)
     assert prefect.wait_for(run, "Completed", "Crashed") == "Completed"
     assert destination.exists()
     of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
@@ -152,3 +158,35 @@ def test_a_retried_run_reuses_what_it_had_finished(prefect: Prefect, raster: Pat
     found = prefect.client.read_flow_run(run)
     assert (found.name, set(found.tags)) == ("custom small.tif → o.tif", {"raster", "custom"})
     assert any("RuntimeError: not yet" in each.message for each in prefect.client.read_logs(log))
+
+
+def test_a_run_that_was_killed_after_its_transform_is_retried_from_there(
+    prefect: Prefect, raster: Path, tmp_path: Path
+) -> None:
+    """Kill -9 while it verifies: Crashed, its staged file stays, and a retry verifies and publishes that."""
+    flag, destination = prefect.home / "flag", tmp_path / "o.tif"
+    flag.touch()
+    run = prefect.run(
+        source=str(raster), destination=str(destination), operation="custom", profile=False,
+        function="tests.flows.functions:linger_in_verification", memory_limit_mb=512,
+    )  # fmt: skip
+    owner = prefect.child("verify").parent()
+    assert owner is not None
+    assert owner.pid not in {os.getpid(), prefect.worker.pid}
+    owner.kill()
+    assert prefect.wait_for(run, *_FINAL) == "Crashed"
+    (leftover,) = find_leftovers(tmp_path)
+    staged = (leftover.folder / "o.tif").stat()
+    flag.unlink()
+    _retry(prefect, run)
+    assert prefect.wait_for(run, "Completed", *_FINAL[:3], "Failed") == "Completed"
+    assert destination.stat().st_ino == staged.st_ino
+    assert find_leftovers(tmp_path) == []
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+
+    def reused() -> set[str]:
+        found = prefect.client.read_task_runs(flow_run_filter=of_run)
+        return {each.name for each in found if each.state_name in {"Cached", "Reused"}}
+
+    both = {"Validate drivers for GTiff", "Transform small.tif"}
+    until(lambda: reused() == both, what="the tasks that were reused have reached the API")
