@@ -13,17 +13,16 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputError
 from lib.paths import check_exists, is_local, is_local_output, is_text
+from lib.resume import ASIDE, BESIDE, finished
 
 _OWNER = "owner"
-_ASIDE = "replaced"
-_BESIDE = "beside"
 # What a former file at the destination leaves beside it: readers would take it for the new file's.
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".msk.ovr")
 # SQLite would replay these into the new database.
@@ -93,7 +92,7 @@ class Staging:
             raise FileExistsError(self.destination)
         old, new = sidecars(self.destination), sidecars(self.path)
         if self.overwrite and old:
-            aside = self.folder / _ASIDE
+            aside = self.folder / ASIDE
             aside.mkdir(exist_ok=True)
             for sidecar in old:
                 sidecar.rename(aside / sidecar.name)
@@ -102,7 +101,7 @@ class Staging:
                 f"{old[0]} is in the way: it would be read along with the output", hint="move it away"
             )
         if new:
-            beside = self.folder / _BESIDE  # says, after a kill, that what is at the destination is ours
+            beside = self.folder / BESIDE  # says, after a kill, that what is at the destination is ours
             beside.mkdir(exist_ok=True)
             for sidecar in new:
                 staged = sidecar.rename(beside / sidecar.name)
@@ -117,9 +116,9 @@ def _bring_back(folder: Path) -> None:
     staged, destination = folder / name, folder.parent / name
     if not staged.exists() or (destination.exists() and destination.samefile(staged)):
         return
-    for placed in _entries(folder / _BESIDE):
+    for placed in _entries(folder / BESIDE):
         (folder.parent / placed.name).unlink(missing_ok=True)
-    for sidecar in _entries(folder / _ASIDE):
+    for sidecar in _entries(folder / ASIDE):
         if not (there := folder.parent / sidecar.name).exists():
             sidecar.rename(there)
 
@@ -202,8 +201,16 @@ def _check_paths(path: Path, destination: str, source: str | None, *, overwrite:
 
 
 @contextlib.contextmanager
-def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
+def staging(
+    destination: Path, *, overwrite: bool, by: str = "", keep: Callable[[BaseException], bool] | None = None
+) -> Iterator[Staging]:
     """Own the staging folder of a destination; it is removed on the way out, whatever happened.
+
+    Args:
+        destination: what is to be published.
+        overwrite: whether an existing destination may be replaced.
+        by: the run whose finished staged file is left as it is, where an earlier try of it left one.
+        keep: asked with the error that ends this try, whether a finished staged file stays for the next.
 
     Raises:
         DestinationBusy: another job holds it.
@@ -212,7 +219,7 @@ def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
     """
     folder = destination.parent / f".{destination.name}.swath"
     try:
-        descriptor = _own(folder)
+        descriptor = _own(folder, by)
     except OSError as error:
         said = f"cannot stage in {folder}: {error.strerror}"
         if error.errno in _DISK_FULL:
@@ -220,14 +227,19 @@ def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
         is_long = error.errno == errno.ENAMETOOLONG
         hint = "choose a shorter name" if is_long else "choose a folder in which one can be made"
         raise DestinationError(said, hint=hint) from error
+    staged, stays = Staging(folder, folder / destination.name, destination, overwrite), False
     try:
-        yield Staging(folder, folder / destination.name, destination, overwrite)
+        yield staged
+    except BaseException as error:
+        stays = keep is not None and finished(folder, by) is not None and keep(error)
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not stays:
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
 
 
-def _own(folder: Path) -> int:
+def _own(folder: Path, by: str) -> int:
     """Lock the folder's owner file, sweep what a dead owner left, and write who we are; the lock's descriptor."""
     while True:
         folder.mkdir(exist_ok=True)
@@ -244,7 +256,7 @@ def _own(folder: Path) -> int:
             if not _lock(descriptor, folder):
                 os.close(descriptor)
                 continue  # it was removed before we had the lock
-            _take_over(descriptor, folder)
+            _take_over(descriptor, folder, by)
         except BaseException as error:
             if isinstance(error, OSError):
                 shutil.rmtree(folder, ignore_errors=True)  # it is ours: the disk is full, or nearly
@@ -267,7 +279,7 @@ def _lock(descriptor: int, folder: Path) -> bool:
     return _same_file(descriptor, owner)
 
 
-def _take_over(descriptor: int, folder: Path) -> None:
+def _take_over(descriptor: int, folder: Path, by: str) -> None:
     """Sweep what a dead owner on this host left, and write who we are."""
     previous = _read_owner(folder / _OWNER)
     if previous and previous.get("host") != socket.gethostname():
@@ -276,8 +288,9 @@ def _take_over(descriptor: int, folder: Path) -> None:
             hint=f"if it does not, run `swath clean {folder.parent} --older-than 0`",
         )
     _bring_back(folder)
+    is_ours = finished(folder, by) is not None
     for entry in folder.iterdir():
-        if entry.name != _OWNER:
+        if entry.name != _OWNER and not is_ours:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(_identity()).encode(), 0)

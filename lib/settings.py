@@ -79,7 +79,7 @@ def _state_folder() -> Path:
 MiB = Annotated[int, BeforeValidator(_whole_mib), Field(gt=0)]
 MiBOrZero = Annotated[int, BeforeValidator(_whole_mib), Field(ge=0)]
 GdalCache = Annotated[int | str, BeforeValidator(_cachemax)]
-Threads = Annotated[int, BeforeValidator(_threads)]
+Threads = Annotated[int, BeforeValidator(_threads), Field(ge=1)]
 AbsolutePath = Annotated[Path, BeforeValidator(_path)]
 
 

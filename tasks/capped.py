@@ -15,6 +15,7 @@ from prefect.exceptions import MissingContextError
 
 from lib.errors import Interrupted, SwathError, Terminated
 from lib.jobs import Job
+from lib.knobs import as_parameters
 from lib.memory.process import run_job
 from lib.memory.record import Record
 from lib.reports import Report, chunk_words
@@ -48,7 +49,7 @@ def measured(job: Job, *, staged: Path | None = None) -> Report:
             _emit(listener.cancelled(error), logger)
         raise
     for warning in report.warnings:
-        logger.warning("%s", warning)
+        logger.warning("%s", as_parameters(warning))
     _emit(report, logger)
     return report
 

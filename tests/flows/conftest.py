@@ -1,7 +1,7 @@
 """Small real inputs, and what the Prefect API knows of a flow run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State
 from rasterio.transform import from_origin
+
+from tests.servers import Prefect
 
 _PATIENCE_SECONDS = 30
 
@@ -48,6 +50,14 @@ def parcels(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    """A server and a worker, once for all modules of the group "server"."""
+    running = Prefect(tmp_path_factory.mktemp("prefect"))
+    yield running
+    running.stop()
+
+
 @pytest.fixture
 def task_runs() -> Callable[[State[Any] | UUID], dict[str, str]]:
     """Task runs of a flow run, name → state name, by start. They reach the API as events: ask until all have ended."""
@@ -62,7 +72,7 @@ def task_runs() -> Callable[[State[Any] | UUID], dict[str, str]]:
                     break
                 assert time.monotonic() < deadline, f"task runs have not ended in the API: {found}"
         found.sort(key=lambda run: run.start_time or run.expected_start_time)
-        return {run.name.rpartition("-")[0]: run.state_name for run in found}
+        return {run.name: run.state_name for run in found}
 
     return ask
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,14 +16,6 @@ from tests.servers import Prefect, until
 
 # One worker of pytest-xdist for the whole module: one server, and a count of processes that nobody else disturbs.
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("server")]
-
-
-@pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    """The server and the worker, once for this module."""
-    running = Prefect(tmp_path_factory.mktemp("prefect"))
-    yield running
-    running.stop()
 
 
 @pytest.fixture
