@@ -69,7 +69,8 @@ class Runner:
             job: what to do.
             staged: the file to write, for kinds that write one.
             plan_only: stop after the plan; the report's status is "planned".
-            on_event: called with each of the child's events, and with `{"event": "attempt"}` before a further attempt.
+            on_event: called with each of the child's events, with `{"event": "attempt"}` before a further attempt, and with
+                `{"event": "alive"}` every few seconds in which the child says nothing.
 
         Returns:
             The report of the last attempt, with all attempts in it.
