@@ -1,6 +1,7 @@
 """What the terminal shows: progress on stderr, one summary or one JSON object on stdout, one line for an error.
 
-Where stderr is no terminal, or as `log_format` says, its lines are JSON objects (lib/log.py). rich is imported where something is shown: a job need not wait for it.
+Where stderr is no terminal, or as `log_format` says, its lines are JSON objects (lib/log.py). rich is imported where something is
+shown: a job need not wait for it.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from lib.log import Level, Line, append, as_json, wants_json
 from lib.memory.watch import OnEvent
 from lib.reports import Report, chunk_words
 from lib.telling import Telling, error_words, outcome
+from lib.underway import INTERRUPTED
 from lib.units import format_bytes, format_seconds, mib
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 _LOG_COLUMNS = 130
 _NAMES_WIDE = 10
 # What is shown above a bar.
-_BESIDE_BAR = {"child.said", "job.attempt"}
+_BESIDE_BAR = {"child.said", "job.attempt", "run.interrupted"}
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class _Log:
     is_json: bool = False
     path: Path | None = None
     job: Mapping[str, Any] | None = None
+    telling: Telling | None = None
 
 
 _log = _Log()
@@ -44,7 +47,7 @@ _log = _Log()
 
 def listen(log_format: str, path: Path | None = None) -> None:
     """Choose how lines are said from now on: `log_format` and `log_path` of the settings."""
-    _log.is_json, _log.path, _log.job = wants_json(log_format, sys.stderr), path, None
+    _log.is_json, _log.path, _log.job, _log.telling = wants_json(log_format, sys.stderr), path, None, None
 
 
 def listen_early(tokens: list[str]) -> None:
@@ -106,8 +109,8 @@ def write_json(record: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def progress(job: Job, *, quiet: bool) -> Iterator[OnEvent]:
-    """What hears a child's events: a progress bar on a terminal, else lines at a human pace; where `quiet`, without words of ours."""
-    telling = Telling(job)
+    """What hears a child's events: a progress bar on a terminal, else lines at a human pace; where `quiet`, no words of ours."""
+    telling = _log.telling = Telling(job)
     _log.job = job.model_dump(mode="json")
     if _log.is_json or quiet or not sys.stderr.isatty():
         yield lambda event: _hear_lines(telling.lines(event), _write if quiet else None)
@@ -161,15 +164,18 @@ def _hear(event: dict[str, Any], bar: "Progress") -> None:
 def log_end(report: Report) -> None:
     """A report's warnings and its end where machines read them; people are shown the same by `show_report` and `show_error`."""
     _log.job = report.job or _log.job
-    for warning in report.warnings:
-        _note(Line("WARNING", "job.warning", warning, {}))
-    if report.status != "planned":
-        end = outcome(report)
-        _note(end._replace(message=f"swath: {end.message}") if report.error else end)
+    if report.status == "planned":
+        return
+    for line in _log.telling.ending(report) if _log.telling else (outcome(report),):
+        _note(
+            line._replace(message=f"swath: {line.message}")
+            if line.event == f"job.{report.status}" and report.error
+            else line
+        )
 
 
 def show_error(report: Report, *, debug: bool) -> None:
-    """One line of what is wrong and what to do; the traceback only with `--debug`. Where lines are JSON, `log_end` has said it."""
+    """One line of what is wrong and what to do; the traceback only with `--debug`. As JSON, `log_end` has said it."""
     error = report.error
     if error is None:
         return
@@ -189,7 +195,8 @@ def show_report(report: Report) -> None:
     sys.stdout.flush()
     if not _log.is_json:
         for warning in report.warnings:
-            _write(shown(f"swath: warning: {warning}"))
+            if not warning.startswith(INTERRUPTED):  # was said when it was found
+                _write(shown(f"swath: warning: {warning}"))
 
 
 def _summary(report: Report) -> Iterator[tuple[str, str]]:

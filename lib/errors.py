@@ -43,7 +43,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def shown(text: str) -> str:
-    """A text in one line that a terminal shows and does not obey: cut to `MOST_CHARACTERS`, without control characters and secrets."""
+    """A text in one line that a terminal shows and does not obey: cut to `MOST_CHARACTERS`, no control characters, no secrets."""
     text = redacted(text)
     if len(text) > MOST_CHARACTERS:
         half = MOST_CHARACTERS // 2 - 2

@@ -3,7 +3,7 @@
 Nothing here knows where a line is shown: flows/terminal.py and tasks/logs.py do. What is told of a job is in `telling.py`.
 """
 
-import datetime
+import datetime as dt
 import json
 import os
 from collections.abc import Mapping
@@ -51,11 +51,7 @@ def as_json(
         task_run: likewise.
         seconds: when it happened, since the epoch; None: now.
     """
-    time = (
-        datetime.datetime.now(datetime.UTC)
-        if seconds is None
-        else datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    )
+    time = dt.datetime.now(dt.UTC) if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC)
     record = {
         "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": line.level,

@@ -20,6 +20,7 @@ from typing import Any
 
 from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputError
 from lib.paths import check_exists, is_local, is_local_output, is_text
+from lib.underway import Unfinished, unfinished
 
 _OWNER = "owner"
 _ASIDE = "replaced"
@@ -40,12 +41,14 @@ class Staging:
         path: where the child writes; same name, hence same extension, as the destination.
         destination: what `publish` replaces.
         overwrite: whether an existing destination may be replaced.
+        unfinished: the job whose leftovers were swept for this one; None where there were none.
     """
 
     folder: Path
     path: Path
     destination: Path
     overwrite: bool
+    unfinished: Unfinished | None = None
 
     def publish(self) -> int:
         """Move the staged file to the destination: fsync, mode, rename, fsync of the folder.
@@ -212,7 +215,7 @@ def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
     """
     folder = destination.parent / f".{destination.name}.swath"
     try:
-        descriptor = _own(folder)
+        descriptor, swept = _own(folder)
     except OSError as error:
         said = f"cannot stage in {folder}: {error.strerror}"
         if error.errno in _DISK_FULL:
@@ -221,14 +224,14 @@ def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
         hint = "choose a shorter name" if is_long else "choose a folder in which one can be made"
         raise DestinationError(said, hint=hint) from error
     try:
-        yield Staging(folder, folder / destination.name, destination, overwrite)
+        yield Staging(folder, folder / destination.name, destination, overwrite, swept)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
 
 
-def _own(folder: Path) -> int:
-    """Lock the folder's owner file, sweep what a dead owner left, and write who we are; the lock's descriptor."""
+def _own(folder: Path) -> tuple[int, Unfinished | None]:
+    """Lock the folder's owner file, sweep what a dead owner left, and write who we are; the lock's descriptor, what was swept."""
     while True:
         folder.mkdir(exist_ok=True)
         if not _is_ours(folder):
@@ -244,13 +247,13 @@ def _own(folder: Path) -> int:
             if not _lock(descriptor, folder):
                 os.close(descriptor)
                 continue  # it was removed before we had the lock
-            _take_over(descriptor, folder)
+            swept = _take_over(descriptor, folder)
         except BaseException as error:
             if isinstance(error, OSError):
                 shutil.rmtree(folder, ignore_errors=True)  # it is ours: the disk is full, or nearly
             os.close(descriptor)
             raise
-        return descriptor
+        return descriptor, swept
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
@@ -267,20 +270,22 @@ def _lock(descriptor: int, folder: Path) -> bool:
     return _same_file(descriptor, owner)
 
 
-def _take_over(descriptor: int, folder: Path) -> None:
-    """Sweep what a dead owner on this host left, and write who we are."""
+def _take_over(descriptor: int, folder: Path) -> Unfinished | None:
+    """Sweep what a dead owner on this host left, and write who we are; what its note tells of its job."""
     previous = _read_owner(folder / _OWNER)
     if previous and previous.get("host") != socket.gethostname():
         raise DestinationBusy(
             f"{folder} was left by a job on host {previous.get('host')}, which may still run",
             hint=f"if it does not, run `swath clean {folder.parent} --older-than 0`",
         )
+    swept = unfinished(folder, previous)
     _bring_back(folder)
     for entry in folder.iterdir():
         if entry.name != _OWNER:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(_identity()).encode(), 0)
+    return swept
 
 
 def _is_ours(folder: Path) -> bool:
@@ -335,13 +340,14 @@ def _rename_new(staged: Path, destination: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A staging folder found on disk: whose it is, whether that owner is dead, its size in bytes and age in seconds."""
+    """A staging folder found on disk: whose it is, whether it is dead, size in bytes, age in seconds, what its job was."""
 
     folder: Path
     owner: dict[str, Any]
     dead: bool
     bytes: int
     age_seconds: float
+    job: Unfinished | None = None
 
 
 def find_leftovers(folder: Path) -> list[Leftover]:
@@ -373,6 +379,7 @@ def _leftover(folder: Path) -> Leftover:
         dead=same_host and not _is_locked(owner_path),
         bytes=sum(entry.st_size for entry in files),
         age_seconds=max(0.0, time.time() - newest),
+        job=unfinished(folder, owner),
     )
 
 

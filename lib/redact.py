@@ -11,11 +11,13 @@ from typing import Any
 HIDDEN = "***"
 
 # Names whose values are secrets wherever they stand; and those that are only where a URL's query, or its kind, has them.
-_SECRET = (
+_SECRETIVE = (
     r"(?:[\w.-]*(?:passw|secret|credential|signature|bearer|userpwd|authorization|access[_-]?key|account[_-]?key|api[_-]?key|"
     r"private[_-]?key|token)[\w.-]*|pwd|pass|passphrase|cookie|x-api-key)"
 )
-_IN_QUERY = rf"(?:{_SECRET}|sig|key|hmac|hdnea|auth|policy|code|session|subscription-key|key-pair-id|googleaccessid|[\w.-]*header\.[\w.-]+)"
+_IN_QUERY = (
+    rf"(?:{_SECRETIVE}|sig|key|hmac|hdnea|auth|policy|code|session|key-pair-id|googleaccessid|[\w.-]*header\.[\w.-]+)"
+)
 # Quoted, or up to a blank; a comma or semicolon ends it only where another `name=` follows.
 _VALUE = r"""(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|(?:(?![,;&]\s*[\w .-]+=)[^\s"'])+)"""
 
@@ -31,9 +33,12 @@ _RULES: tuple[tuple[re.Pattern[str], _Replace], ...] = tuple(
         (rf"([?&]{_IN_QUERY}=)[^\s&'\"<>#]+", rf"\1{HIDDEN}"),
         (rf"((?:%3F|%26){_IN_QUERY}%3D)(?:(?!%26)[^\s&'\"<>#])+", rf"\1{HIDDEN}"),
         # name=value of connection strings and of options; "name": "value" of JSON; header: value.
-        (rf"(?<![\w.-])({_SECRET}\s*=\s*){_VALUE}", rf"\1{HIDDEN}"),
-        (rf"""((["']){_SECRET}\2\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)""", rf"\1\2{HIDDEN}\2"),
-        (r"\b((?:proxy-)?authorization|cookie|x-api-key)(\s*:\s*)(?!\*\*\*)(?:(?:basic|bearer|digest)\s+)?[^\s'\",;]+", rf"\1\2{HIDDEN}"),
+        (rf"(?<![\w.-])({_SECRETIVE}\s*=\s*){_VALUE}", rf"\1{HIDDEN}"),
+        (rf"""((["']){_SECRETIVE}\2\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)""", rf"\1\2{HIDDEN}\2"),
+        (
+            r"\b((?:proxy-)?authorization|cookie|x-api-key)(\s*:\s*)(?!\*\*\*)(?:(?:basic|bearer|digest)\s+)?[^\s'\",;]+",
+            rf"\1\2{HIDDEN}",
+        ),
         (r"\b(passw(?:or)?d|passphrase|secret)(:\s+)(?!\*\*\*)[^\s'\",;]+", rf"\1\2{HIDDEN}"),
         (r"\b(bearer|basic)(\s+)(?=\S*[\d=+/_.-])[\w.~+/=-]{8,}", rf"\1\2{HIDDEN}"),
         # user/password@server of Oracle and ODBC.
@@ -46,7 +51,7 @@ _RULES: tuple[tuple[re.Pattern[str], _Replace], ...] = tuple(
 )  # fmt: skip
 # One of these is in every text that a rule could change.
 _HINT = re.compile(r"[=@:%]|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|eyJ|bearer|basic", re.IGNORECASE)
-_NAME = re.compile(_SECRET, re.IGNORECASE)
+_NAME = re.compile(_SECRETIVE, re.IGNORECASE)
 
 
 def redacted(text: str) -> str:

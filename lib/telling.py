@@ -36,6 +36,7 @@ class Telling:
     def __init__(self, job: Job, clock: Callable[[], float] = time.monotonic) -> None:
         self._job, self._clock = job, clock
         self._said: deque[str] = deque(maxlen=1)
+        self._told: set[str] = set()
         self._leaks = False
         self._restart()
 
@@ -45,38 +46,37 @@ class Telling:
 
     def lines(self, event: dict[str, Any]) -> Iterator[Line]:
         """The lines that an event is worth; often none."""
+        name = event["event"]
+        self._follow(event)
+        if name in _SENTENCES:
+            yield _SENTENCES[name](event)
+        elif name == "planned" and event["final"]:
+            yield self._planned(event["plan"])
+        elif name in {"chunk", "alive"}:
+            yield from self._progress(event)
+        elif name == "stderr":
+            yield from self._words(str(event["text"]))
+
+    def _follow(self, event: dict[str, Any]) -> None:
+        """Where the job is by now, and what need not be told again at its end."""
         match event["event"]:
-            case "planned" if event["final"]:
-                yield self._planned(event["plan"])
             case "baseline":
                 self._of, self._began = event["chunks"], self._clock()
             case "phase":
                 self._phase = _PHASES.get(event["name"], event["name"])
-            case "chunk" | "alive":
-                yield from self._progress(event)
-            case "check":
-                yield _check(event)
-            case "leak":
-                self._leaks = True
-                yield _leak(event)
-            case "stderr":
-                yield from self._words(str(event["text"]))
-            case "waiting":
-                behind = event["behind"]
-                yield Line(
-                    "INFO",
-                    "job.waiting",
-                    f"waiting for the host's memory budget, behind {behind} job(s)",
-                    {"behind": behind},
-                )
+            case "chunk":
+                self._done, self._of, self._done_at = event["done"], event["of"], self._clock()
             case "attempt":
                 self._restart()
-                yield _attempt(event)
+            case "leak":
+                self._leaks = True
+            case "interrupted":
+                self._told.add(event["words"])
 
     def ending(self, report: Report) -> Iterator[Line]:
         """The lines of a report: its warnings, then how it ended."""
         for warning in report.warnings:
-            if not (self._leaks and warning.startswith("a leak of ")):
+            if warning not in self._told and not (self._leaks and warning.startswith("a leak of ")):
                 yield Line("WARNING", "job.warning", warning, {})
         yield outcome(report)
 
@@ -88,8 +88,6 @@ class Telling:
 
     def _progress(self, event: dict[str, Any]) -> Iterator[Line]:
         now = self._clock()
-        if event["event"] == "chunk":
-            self._done, self._of, self._done_at = event["done"], event["of"], now
         tenth = self._done * _TENTHS // self._of if self._of else 0
         silent = now - self._told_at
         if not (silent >= _MOST_SECONDS or (tenth > self._tenth and silent >= _LEAST_SECONDS)):
@@ -116,11 +114,8 @@ class Telling:
             fields["remaining_seconds"] = round(remaining, 1)
             words += f", about {format_seconds(remaining)} left"
         if (waited := now - self._done_at) >= _MOST_SECONDS:
-            words += (
-                f"; nothing was done for {format_seconds(waited)}"
-                if not self._phase
-                else f", for {format_seconds(waited)} so far"
-            )
+            lasting = format_seconds(waited)
+            words += f", for {lasting} so far" if self._phase else f"; nothing was done for {lasting}"
         return Line("INFO", "job.progress", words, fields)
 
     def _words(self, text: str) -> Iterator[Line]:
@@ -195,8 +190,8 @@ def _check(event: dict[str, Any]) -> Line:
 
 def _leak(event: dict[str, Any]) -> Line:
     lines = ", ".join(str(each["location"]) for each in event["lines"])
-    words = f"a leak is suspected: {format_bytes(round(event['bytes_per_chunk']))} stay per chunk, past the drift threshold at chunk "
-    words += f"{event['crosses_at_chunk']}; it grows at {lines or 'no line of Python or NumPy that is known'}"
+    words = f"a leak is suspected: {format_bytes(round(event['bytes_per_chunk']))} stay per chunk, past the drift threshold "
+    words += f"at chunk {event['crosses_at_chunk']}; it grows at {lines or 'no line of Python or NumPy that is known'}"
     return Line(
         "WARNING", "memory.leak-suspected", words, {name: value for name, value in event.items() if name != "event"}
     )
@@ -206,3 +201,22 @@ def _attempt(event: dict[str, Any]) -> Line:
     share, limit = f"{event['fraction']:.0%}", format_bytes(event["limit_bytes"])
     words = f"memory ran out: attempt {event['number']}, planned with {share} of {limit}"
     return Line("WARNING", "job.attempt", words, {name: event[name] for name in ("number", "fraction", "limit_bytes")})
+
+
+def _waiting(event: dict[str, Any]) -> Line:
+    words = f"waiting for the host's memory budget, behind {event['behind']} job(s)"
+    return Line("INFO", "job.waiting", words, {"behind": event["behind"]})
+
+
+def _interrupted(event: dict[str, Any]) -> Line:
+    fields = {name: value for name, value in event.items() if name not in {"event", "words"}}
+    return Line("WARNING", "run.interrupted", event["words"], fields)
+
+
+_SENTENCES: dict[str, Callable[[dict[str, Any]], Line]] = {
+    "waiting": _waiting,
+    "attempt": _attempt,
+    "check": _check,
+    "leak": _leak,
+    "interrupted": _interrupted,
+}
