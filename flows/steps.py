@@ -16,6 +16,7 @@ from lib.units import MIB, mib
 from tasks.drivers import validate_drivers
 from tasks.profiling import profile_source
 from tasks.publishing import publish
+from tasks.run_page import run_page
 from tasks.states import settled
 from tasks.verification import verify_staged
 
@@ -34,7 +35,8 @@ def make(job: _Job, work: Callable[[_Job, Path], Report | State[Any]], *, profil
         SwathError: the error of the first step that failed, with the report so far as its `report`.
     """
     began = time.monotonic()
-    with staging(Path(job.destination), overwrite=job.overwrite) as staged:
+    with run_page(job) as page, staging(Path(job.destination), overwrite=job.overwrite) as staged:
+        page.found(staged)
         try:
             settled(validate_drivers(drivers_of(job)))
             if profile:
@@ -44,7 +46,7 @@ def make(job: _Job, work: Callable[[_Job, Path], Report | State[Any]], *, profil
         report = settled(work(job, staged.path))
         if job.verify == "full":
             report = settled(verify_staged(job, report, staged.path))
-        report = settled(publish(report, staged))
+        report = page.conclude(settled(publish(report, staged)))
     report.seconds.total = round(time.monotonic() - began, 3)
     return report
 

@@ -141,7 +141,7 @@ def test_a_killed_job_is_told_by_clean_and_by_the_next_run(tmp_path: Path) -> No
         height=64,
         count=1,
         dtype="uint8",
-        transform=from_origin(0, 0, 1, 1),
+        transform=from_origin(9, 9, 1, 1),
     ) as dataset:
         dataset.write(np.ones((1, 64, 64), "uint8"))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
