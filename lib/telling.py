@@ -72,6 +72,8 @@ class Telling:
                 self._leaks = True
             case "interrupted":
                 self._told.add(event["words"])
+            case "warning":
+                self._told.add(event["text"])
 
     def ending(self, report: Report) -> Iterator[Line]:
         """The lines of a report: its warnings, then how it ended."""
@@ -82,8 +84,8 @@ class Telling:
 
     def _planned(self, plan: dict[str, Any]) -> Line:
         chunk = chunk_words(plan)
-        words = f"{self._job.label}: projected peak {format_bytes(plan['projected_bytes'])} of a limit of "
-        words += format_bytes(plan["limit_bytes"]) + (f", in chunks of {chunk}" if chunk else "")
+        words = f"{self._job.kind} job of {self._job.label}: projected peak {format_bytes(plan['projected_bytes'])}"
+        words += f" of a limit of {format_bytes(plan['limit_bytes'])}" + (f", in chunks of {chunk}" if chunk else "")
         return Line("INFO", "job.planned", words, {name: plan[name] for name in _PLAN_FIELDS if plan.get(name)})
 
     def _progress(self, event: dict[str, Any]) -> Iterator[Line]:
@@ -213,10 +215,15 @@ def _interrupted(event: dict[str, Any]) -> Line:
     return Line("WARNING", "run.interrupted", event["words"], fields)
 
 
+def _warning(event: dict[str, Any]) -> Line:
+    return Line("WARNING", "job.warning", event["text"], {})
+
+
 _SENTENCES: dict[str, Callable[[dict[str, Any]], Line]] = {
     "waiting": _waiting,
     "attempt": _attempt,
     "check": _check,
     "leak": _leak,
     "interrupted": _interrupted,
+    "warning": _warning,
 }

@@ -22,6 +22,7 @@ from prefect.runtime import deployment, flow_run
 from lib.redact import redacted, redacted_record
 from lib.reports import MemoryRecord, Report
 from lib.units import file_label, format_bytes
+from tasks.logs import as_a_flow_says
 from tasks.page import Chapters, headline, page_markdown, verdict
 from tasks.past import Past, compared, from_metadata, past_of, to_metadata
 
@@ -57,7 +58,7 @@ def _slug(text: str) -> str:
 
 
 def emit(report: Report, *, job: dict[str, Any] | None = None, steps: Sequence[Report] = ()) -> str:
-    """Create a run's page and its table; how the run compares with the last one of its key, empty where there was none.
+    """Create a run's page, and its table where memory was looked at; how the run compares with the last of its key, if it does.
 
     Args:
         report: the run's report.
@@ -78,9 +79,10 @@ def emit(report: Report, *, job: dict[str, Any] | None = None, steps: Sequence[R
         ]
         comparison = compared(now, before)
         page = page_markdown(Chapters(report, subject, steps, [now, *before] if before else [], comparison))
-        client.create_artifact(_artifact(key, "markdown", page, describe(report, comparison), [now, *before]))
-        table = json.dumps(holder_rows(report.memory))
-        client.create_artifact(_artifact(f"{key}-allocators", "table", table, describe_table(report.memory)))
+        client.create_artifact(_artifact(key, "markdown", page, describe(report, comparison, subject), [now, *before]))
+        if report.memory.attribution or report.memory.top_allocators:
+            table = json.dumps(holder_rows(report.memory))
+            client.create_artifact(_artifact(f"{key}-allocators", "table", table, describe_table(report.memory)))
     return comparison
 
 
@@ -100,18 +102,19 @@ def _artifact(key: str, kind: str, data: str, description: str, runs: Sequence[P
     )
 
 
-def describe(report: Report, comparison: str) -> str:
+def describe(report: Report, comparison: str, job: dict[str, Any] | None = None) -> str:
     """What a card of the page says: the verdict, the numbers, the comparison."""
-    parts = [verdict(report), headline(report), f"compared with the last run {comparison}" if comparison else ""]
+    said = as_a_flow_says(report.error.message) if report.error else headline(report)
+    parts = [verdict(report, job), said.rstrip("."), f"Compared with the last run {comparison}" if comparison else ""]
     return ". ".join(filter(None, parts))
 
 
 def describe_table(memory: MemoryRecord) -> str:
     """What the table is of, and how much of memory its lines of Python are."""
     seen = memory.attribution.get("resident_bytes")
-    of = f" of {format_bytes(seen)} resident, seen near the peak" if seen else ""
+    what = f"What the {format_bytes(seen)} were that were resident near the peak" if seen else "What memory was"
     return (
-        f"What memory was made of{of}: first by holder (native memory, libraries, NumPy, caches; together all of it), then the "
+        f"{what}: first by holder (native memory, libraries, NumPy, caches; together all of it), then the "
         "lines of code behind Python's heap and NumPy's arrays, as tracemalloc has them. Native memory has no lines."
     )
 

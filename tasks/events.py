@@ -32,8 +32,9 @@ _OF_ERRORS = {
 
 def announce(report: Report, logger: Logger, *, job: dict[str, Any] | None = None) -> None:
     """Emit the events of a report that has come to its end; `job` is the run's, where the report is of another step."""
-    resource = _resource(job or report.job)
-    for name, payload in _events(report):
+    job = job or report.job
+    resource = _resource(job)
+    for name, payload in _events(report, job):
         try:
             emit_event(event=name, resource=resource, payload=redacted_record(payload))
         except Exception as error:  # noqa: BLE001 - whatever the events' client raises
@@ -52,11 +53,12 @@ def _resource(job: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _events(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
+def _events(report: Report, job: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     facts = {
-        "kind": report.job.get("kind"),
-        "source": report.job.get("source"),
-        "destination": report.job.get("destination") or report.job.get("output"),
+        "kind": job.get("kind"),
+        "step": report.job.get("kind"),
+        "source": job.get("source"),
+        "destination": job.get("destination") or job.get("output"),
         **outcome(report).fields,
     }
     error = report.error

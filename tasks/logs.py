@@ -5,11 +5,10 @@ lib/telling.py, what a JSON line is in lib/log.py.
 """
 
 import logging
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from prefect import get_run_logger
 from prefect.context import FlowRunContext, TaskRunContext
@@ -41,17 +40,22 @@ def install() -> None:
                 handler.addFilter(_Redacting())
     root = logging.getLogger()
     for handler in [each for each in root.handlers if isinstance(each, PrefectConsoleHandler)]:
-        if wants_json(settings.log_format, sys.stderr):
+        if wants_json(settings.log_format, handler.stream):
             root.removeHandler(handler)
-            root.addHandler(_JsonLines(None))
+            root.addHandler(_JsonLines(stream=handler.stream))
     if settings.log_path and not any(isinstance(each, _JsonLines) and each.path for each in root.handlers):
-        root.addHandler(_JsonLines(settings.log_path))
+        root.addHandler(_JsonLines(path=settings.log_path))
 
 
 def tell(logger: Logger, line: Line, job: Mapping[str, Any] | None = None) -> None:
     """Log a line: its sentence, and with it what the JSON has; flags are called by the names of parameters."""
-    words = f"child: {line.message}" if line.event == "child.said" else as_parameters(line.message)
+    words = f"child: {line.message}" if line.event == "child.said" else as_a_flow_says(line.message)
     logger.log(logging.getLevelNamesMapping()[line.level], "%s", shown(words), extra={"swath": (line, job)})
+
+
+def as_a_flow_says(text: str) -> str:
+    """A sentence for the terminal by the names of a flow's parameters."""
+    return as_parameters(text).replace("raise the memory limit", "raise memory_limit_mb")
 
 
 def run_logger() -> Logger:
@@ -74,11 +78,11 @@ class _Redacting(logging.Filter):
 
 
 class _JsonLines(logging.Handler):
-    """Writes records as lines of JSON: to stderr, or to a file."""
+    """Writes records as lines of JSON: to a stream, or to a file."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, *, stream: IO[str] | None = None, path: Path | None = None) -> None:
         super().__init__()
-        self.path = path
+        self._stream, self.path = stream, path
 
     def emit(self, record: logging.LogRecord) -> None:
         """One record, one line; nobody is told where it cannot be written."""
@@ -89,10 +93,10 @@ class _JsonLines(logging.Handler):
             return
         if self.path is not None:
             append(self.path, line)
-            return
-        with suppress(ValueError):  # a stream that is closed at exit
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+        if self._stream is not None:
+            with suppress(ValueError, OSError):  # closed at exit, or nobody reads any more
+                self._stream.write(line + "\n")
+                self._stream.flush()
 
 
 def to_json(record: logging.LogRecord) -> str:

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.knobs import as_parameters
 from lib.redact import redacted
 from lib.reports import MemoryRecord, Report, chunk_words
-from lib.units import format_bytes, format_seconds
+from lib.units import KIB, file_label, format_bytes, format_seconds
+from tasks.logs import as_a_flow_says
 from tasks.past import Past
 from tasks.picture import memory_svg
 
 _SHOWN_CHECKS = 40
 _SHOWN_WARNINGS = 20
+_LEAST_SHARE = 0.005
 _STEPS = {
     "drivers": "validate drivers", "profile": "profile", "raster": "transform", "vector": "filter", "verify": "verify",
 }  # fmt: skip
@@ -47,7 +48,7 @@ def page_markdown(chapters: Chapters) -> str:
     """The whole page."""
     report = chapters.report
     parts = [
-        f"# {verdict(report)}",
+        f"# {verdict(report, chapters.job)}",
         _subject(chapters.job or report.job),
         _error(report),
         *_facts(report, chapters.compared),
@@ -65,11 +66,22 @@ def page_markdown(chapters: Chapters) -> str:
     return redacted("\n\n".join(part for part in parts if part)) + "\n"
 
 
-def verdict(report: Report) -> str:
-    """How it ended, in a few words."""
+def verdict(report: Report, job: dict[str, Any] | None = None) -> str:
+    """How it ended, in a few words; `job` is the run's, where the report is of another step."""
+    job = job or report.job
     if report.error is not None:
-        return f"{report.status.capitalize()}: {report.error.type}, exit {report.exit_code}"
-    kind = str(report.job.get("kind", "job"))
+        name = file_label(str(job.get("destination") or job.get("output") or job.get("source") or ""))
+        fate = (
+            "is not published"
+            if job.get("destination")
+            else "is not what it should be"
+            if job.get("output")
+            else "is not done"
+        )
+        if report.error.type != "VerificationFailed" and job.get("output"):
+            fate = "is not verified"
+        return f"{report.status.capitalize()}: {_cell(name)} {fate} ({report.error.type}, exit {report.exit_code})"
+    kind = str(job.get("kind", "job"))
     done = (
         f"{_cell(Path(report.output.path).name)} is published" if report.output else f"{_STEPS.get(kind, kind)} is done"
     )
@@ -79,6 +91,8 @@ def verdict(report: Report) -> str:
 def headline(report: Report) -> str:
     """One line of it: what came of it, how large, how long, in what memory."""
     memory = report.memory
+    if report.status == "refused":  # what it held so far is the size of an interpreter
+        return ""
     size = f"{format_bytes(report.output.bytes)} " if report.output else ""
     spent = f"in {format_seconds(report.seconds.total)}" if report.seconds.total else ""
     limit = f" of a limit of {format_bytes(_limit(report))}" if _limit(report) else ""
@@ -90,8 +104,10 @@ def what_next(report: Report) -> str:
     """What to do about an error, by the names of a flow's parameters; empty where nobody knows."""
     if report.error is None:
         return ""
-    hint = as_parameters(report.error.hint or "").replace("the memory limit", "`memory_limit_mb`").rstrip(".")
+    hint = as_a_flow_says(report.error.hint or "").rstrip(".")
     if report.error.type == "VerificationFailed":
+        if report.job.get("kind") == "verify":
+            return "the checks that failed stand first under Checks; make the output anew, or restore it"
         return f"{hint}; nothing was published, and what was at the destination is as it was"
     if report.status == "exceeded":
         return f"{hint}; `memory_limit_max_mb` lets it climb by itself, so far as that"
@@ -154,7 +170,7 @@ def _error(report: Report) -> str:
     """What is wrong and what to do, before all else."""
     if report.error is None:
         return ""
-    lines = [f"> **What is wrong:** {_cell(as_parameters(report.error.message))}"]
+    lines = [f"> **What is wrong:** {_cell(as_a_flow_says(report.error.message))}"]
     if told := what_next(report):
         lines += [">", f"> **What to do:** {_cell(told)}"]
     if smallest := report.error.smallest_limit_mb:
@@ -163,13 +179,18 @@ def _error(report: Report) -> str:
 
 
 def _picture(report: Report) -> str:
-    if not report.memory.samples:
-        return "*There is no picture: the job ended before memory was first looked at.*"
+    if not report.memory.samples or _is_refused_at_once(report):
+        return "*There is no picture: the job ended before it began to work.*"
     svg = memory_svg(
         report.memory, limit_bytes=_limit(report), projected_bytes=(report.plan or {}).get("projected_bytes")
     )
     data = base64.b64encode(svg.encode()).decode("ascii")
     return f"![Resident memory over time: {report.status}](data:image/svg+xml;base64,{data})"
+
+
+def _is_refused_at_once(report: Report) -> bool:
+    """Refused by its start-up alone: what it held is the size of an interpreter with its imports, not of the job."""
+    return report.status == "refused" and report.plan is None
 
 
 def _limit(report: Report) -> int | None:
@@ -195,6 +216,7 @@ def _memory_rows(report: Report) -> list[tuple[str, str, str]]:
         ("Residual", memory.residual_bytes, "final minus baseline"),
         ("Last sample", last[1] if last else None, f"{format_seconds(last[0])} after the job began" if last else ""),
     ]
+    rows = rows[:1] if _is_refused_at_once(report) else rows
     told = [(name, format_bytes(size), meaning) for name, size, meaning in rows if size]
     return [*told, *_slope_rows(memory)]
 
@@ -223,7 +245,7 @@ def _holders(memory: MemoryRecord) -> list[str]:
     rows = [
         (_cell(name.removesuffix("_bytes").replace("_", " ")), _share(name, peak), _share(name, end))
         for name in peak or end
-        if peak.get(name) or end.get(name) or _is_untraced(name, peak)
+        if any(abs(each.get(name, 0)) >= KIB for each in (peak, end)) or _is_untraced(name, peak)
     ]
     if not rows:
         return []
@@ -236,10 +258,11 @@ def _share(name: str, attribution: dict[str, int]) -> str:
     """One part of an attribution with its share; of Python and NumPy only while they were traced."""
     if _is_untraced(name, attribution):
         return "not traced, in unexplained"
-    if not attribution.get(name):
+    if abs(attribution.get(name, 0)) < KIB:
         return "-"
     resident = attribution.get("resident_bytes") or 1
-    return f"{format_bytes(attribution[name])} ({attribution[name] / resident:.0%})"
+    share = attribution[name] / resident
+    return f"{format_bytes(attribution[name])} ({'less than 1%' if 0 < share < _LEAST_SHARE else f'{share:.0%}'})"
 
 
 def _is_untraced(name: str, attribution: dict[str, int]) -> bool:
@@ -277,6 +300,8 @@ def _check_rows(report: Report) -> list[tuple[str, str, str]]:
 
 
 def _attempt_rows(report: Report) -> list[tuple[str, ...]]:
+    if len(report.attempts) < 2:  # noqa: PLR2004 - one is the run
+        return []
     return [
         (
             str(number),
@@ -293,13 +318,14 @@ def _attempt_rows(report: Report) -> list[tuple[str, ...]]:
 def _time_rows(report: Report) -> list[tuple[str, str]]:
     parts = report.seconds
     named = {"start-up and plan": parts.startup, "work": parts.work, "verification": parts.verify, "total": parts.total}
-    return [(name, format_seconds(seconds)) for name, seconds in named.items() if seconds]
+    told = [(name, format_seconds(seconds)) for name, seconds in named.items() if seconds]
+    return told if len(told) > 1 else []
 
 
 def _warnings(warnings: Sequence[str]) -> list[str]:
     more = [f"and {len(warnings) - _SHOWN_WARNINGS} more"] if len(warnings) > _SHOWN_WARNINGS else []
     lines = [*warnings[:_SHOWN_WARNINGS], *more]
-    return ["## Warnings", "\n".join(f"- {_cell(as_parameters(line))}" for line in lines)] if lines else []
+    return ["## Warnings", "\n".join(f"- {_cell(as_a_flow_says(line))}" for line in lines)] if lines else []
 
 
 def _titled(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

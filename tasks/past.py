@@ -33,6 +33,7 @@ class Past(BaseModel):
     limit_bytes: int | None = None
     output_bytes: int | None = None
     input_bytes: int | None = None
+    verified: str | None = None
     run: str | None = None
     run_id: str | None = None
 
@@ -53,6 +54,7 @@ def past_of(report: Report, *, run: str | None, run_id: str | None) -> Past:
         limit_bytes=memory.cap.bytes if memory.cap else plan.get("limit_bytes"),
         output_bytes=report.output.bytes if report.output else None,
         input_bytes=plan.get("facts", {}).get("decoded_bytes"),
+        verified=report.verification.level if report.verification else None,
         run=run and run[:80],
         run_id=run_id,
     )
@@ -94,6 +96,8 @@ def compared(now: Past, before: Sequence[Past]) -> str:
             now.input_bytes, last.input_bytes, ("more input", "less input", ""), lambda size: format_bytes(round(size))
         ),
     ]
+    if any(parts) and now.verified != last.verified:
+        parts.append(f"that one verified: {last.verified or 'not at all'}")
     return f"({last.when}): {', '.join(filter(None, parts))}" if any(parts) else ""
 
 

@@ -3,6 +3,8 @@
 A flow of several steps opens a `run_page`, and its tasks hand their reports in. Where there is none, a task shows its own.
 """
 
+import importlib
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +65,9 @@ class RunPage:
         if report is None:
             return
         report.warnings[:0] = [each for each in self._found if each not in report.warnings]
-        report.seconds.total = round(time.monotonic() - self._began, 3)
+        # A copy: a step's report has its own time.
+        seconds = report.seconds.model_copy(update={"total": round(time.monotonic() - self._began, 3)})
+        report = report.model_copy(update={"seconds": seconds})
         show(report, run_logger(), page=self, say=report.error is None or report.error.message != self._said)
 
     def _report(self, error: BaseException | None) -> Report | None:
@@ -93,6 +97,10 @@ class RunPage:
 @contextmanager
 def run_page(job: Job) -> Iterator[RunPage]:
     """Show all steps of a flow run on one page when it ends, however it does."""
+    # Half a second of imports and drawing, while the first child works.
+    threading.Thread(
+        target=importlib.import_module, args=("matplotlib.figure",), name="swath-picture", daemon=True
+    ).start()
     page = RunPage(job)
     token = _PAGE.set(page)
     try:

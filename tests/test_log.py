@@ -90,7 +90,7 @@ def test_every_event_has_a_line_that_the_schema_knows() -> None:
         {"event": "waiting", "behind": 3},
         {"event": "attempt", "number": 2, "fraction": 0.7, "limit_bytes": MIB},
         {"event": "check", "name": "counts", "passed": False, "detail": "3 of 4"},
-        {"event": "leak", "bytes_per_chunk": 2.0, "interval": [1, 2], "crosses_at_chunk": 9, "lines": [{"location": "a.py:1", "size_bytes": 1}]},
+        {"event": "leak", "bytes_per_chunk": 2.0, "crosses_at_chunk": 9, "lines": [{"location": "a.py:1", "size_bytes": 1}]},
         {"event": "stderr", "text": "one\x1b[31m\none\ntwo https://a:b@h/x"},
         *({"event": name, "resident_bytes": 1, "top": [], "attribution": {}} for name in ("ready", "allocators")),
     ]  # fmt: skip

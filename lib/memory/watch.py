@@ -75,7 +75,11 @@ class Watch:
                 self._hand({"event": "alive", "resident_bytes": self.record.held_bytes}, hear)
             for event in events:
                 if event["event"] == "stderr":
-                    event["text"] = sift(event["text"], self.record.noted, calls_function=self._calls_function)
+                    noted = self.record.noted
+                    before = len(noted)
+                    event["text"] = sift(event["text"], noted, calls_function=self._calls_function)
+                    for text in noted[before:]:
+                        self._hand({"event": "warning", "text": text}, hear)
                     if not event["text"]:
                         continue
                 else:  # words are no progress: a hang may log for ever

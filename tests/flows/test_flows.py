@@ -139,7 +139,9 @@ def test_going_over_the_limit_is_a_named_failure_with_artifacts(raster, tmp_path
     assert (state.type.value, state.name) == ("FAILED", "MemoryExceeded")
     assert state.message.startswith("exit 137: small.tif")
     assert task_runs(state) == {"Validate drivers": "Completed", "Transform raster": "MemoryExceeded"}
-    assert artifacts(state)["raster-small"].startswith("# Exceeded: MemoryExceeded, exit 137\n")
+    assert artifacts(state)["raster-small"].startswith(
+        "# Exceeded: out.tif is not published (MemoryExceeded, exit 137)\n"
+    )
     assert "data:image/svg+xml" in artifacts(state)["raster-small"]
     assert "raster-small-allocators" in artifacts(state)
     assert report_of(state).attempts

@@ -72,6 +72,18 @@ def test_what_was_heard_beside_the_child_is_in_the_report_unless_its_error_says_
     assert record.report().warnings == ["GDAL says: tag ignored", "a leak"]
 
 
+def test_what_is_noted_is_told_at_once() -> None:
+    """Once, when it is first heard: a child that is killed later has said it."""
+    told: list[str] = []
+    with heard([], told.append):
+        logging.getLogger("rasterio._env").warning("%s in %s", "CPLE_AppDefined", "a.tif: tag ignored")
+        logging.getLogger("rasterio._env").warning("%s in %s", "CPLE_AppDefined", "a.tif: tag ignored")
+    assert told == ["GDAL says: a.tif: tag ignored"]
+    record = Record(DriversJob(resources=Resources(limit_bytes=1)))
+    record.take({"event": "warning", "text": told[0]})
+    assert record.report().warnings == told
+
+
 def test_a_successful_job_writes_nothing_on_stderr(tmp_path: Path) -> None:
     """Beside --json and lines of the log there is none of what NumPy, shapely and GDAL say of coordinates that are no numbers."""
     ring = "[[10,50],[NaN,50],[11,51],[10,50]]"

@@ -140,7 +140,7 @@ def test_a_killed_job_tells_error_hint_and_last_sample() -> None:
         MemoryExceeded("in.tif: stopped by the watchdog", hint="raise the limit")
     )
     markdown = memory_markdown(killed)
-    assert markdown.startswith("# Exceeded: MemoryExceeded, exit 137\n")
+    assert markdown.startswith("# Exceeded: out.tif is not published (MemoryExceeded, exit 137)\n")
     assert "> **What is wrong:** in.tif: stopped by the watchdog" in markdown
     assert "> **What to do:** raise the limit" in markdown
     assert ["Last sample", "250.0 MiB", "1.5 s after the job began"] in tables(markdown)[0]
@@ -237,7 +237,7 @@ def test_the_table_has_native_memory_beside_python_s_lines() -> None:
         "kind": "line of Python or NumPy", "what": "engine.py:120", "size": "12.0 MiB", "share": "9.4%", "blocks": 4,
     }  # fmt: skip
     assert "Python's heap" in describe_table(memory)
-    assert "128.0 MiB resident" in describe_table(memory)
+    assert "What the 128.0 MiB were that were resident" in describe_table(memory)
 
 
 def test_the_verdict_comes_first() -> None:
@@ -261,11 +261,11 @@ def test_a_failure_says_what_to_do_with_parameters() -> None:
     busy = make().with_error(DestinationError("destination out.tif exists", hint="replace it with --overwrite"))
     assert "**What to do:** replace it with overwrite" in memory_markdown(busy)
     exceeded = make().with_error(MemoryExceeded("in.tif: stopped"))
-    assert "`memory_limit_mb`" in memory_markdown(exceeded)
+    assert "raise memory_limit_mb" in memory_markdown(exceeded)
     checks = [Check("structure", True, "x"), Check("extent", False, "1 of 2")]
     failed = make(verification=Verification(level="full", passed=False, checks=checks))
     markdown = memory_markdown(failed.with_error(VerificationFailed("out.tif failed the check 'extent'")))
-    assert markdown.startswith("# Failed: VerificationFailed, exit 1")
+    assert markdown.startswith("# Failed: out.tif is not published (VerificationFailed, exit 1)")
     assert "what was at the destination is as it was" in markdown
     assert next(table for table in tables(markdown) if table[0][0] == "Check")[1][:2] == ["extent", "**no**"]
 
