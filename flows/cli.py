@@ -244,6 +244,7 @@ def _flow(flow: Any, given: Mapping[str, Any]) -> Report:
     """Run a flow with the same words, those left out as the flow has them; its report comes back through the run's state."""
     from tasks.states import cancelled_by_signal, report_of
 
+    terminal.leave_to_flow()
     run = flow.with_options(on_crashed=[cancelled_by_signal])
     try:
         return report_of(run(return_state=True, **request.flow_arguments(given)))

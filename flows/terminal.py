@@ -40,6 +40,7 @@ class _Log:
     path: Path | None = None
     job: Mapping[str, Any] | None = None
     telling: Telling | None = None
+    is_of_flow: bool = False
 
 
 _log = _Log()
@@ -47,7 +48,13 @@ _log = _Log()
 
 def listen(log_format: str, path: Path | None = None) -> None:
     """Choose how lines are said from now on: `log_format` and `log_path` of the settings."""
-    _log.is_json, _log.path, _log.job, _log.telling = wants_json(log_format, sys.stderr), path, None, None
+    _log.is_json, _log.path = wants_json(log_format, sys.stderr), path
+    _log.job, _log.telling, _log.is_of_flow = None, None, False
+
+
+def leave_to_flow() -> None:
+    """Leave it to a flow's own log, in this process, to say that it went well."""
+    _log.is_of_flow = True
 
 
 def listen_early(tokens: list[str]) -> None:
@@ -164,7 +171,7 @@ def _hear(event: dict[str, Any], bar: "Progress") -> None:
 def log_end(report: Report) -> None:
     """A report's warnings and its end where machines read them; people are shown the same by `show_report` and `show_error`."""
     _log.job = report.job or _log.job
-    if report.status == "planned":
+    if report.status == "planned" or (_log.is_of_flow and report.error is None):  # a flow's own log has said it
         return
     for line in _log.telling.ending(report) if _log.telling else (outcome(report),):
         _note(

@@ -4,8 +4,8 @@ Paths, hosts and names of users' parameters stay. What cannot be told from a sec
 costs less than a password in a log that is shipped elsewhere.
 """
 
+import functools
 import re
-from collections.abc import Callable
 from typing import Any
 
 HIDDEN = "***"
@@ -21,34 +21,39 @@ _IN_QUERY = (
 # Quoted, or up to a blank; a comma or semicolon ends it only where another `name=` follows.
 _VALUE = r"""(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|(?:(?![,;&]\s*[\w .-]+=)[^\s"'])+)"""
 
-_Replace = str | Callable[[re.Match[str]], str]
-_RULES: tuple[tuple[re.Pattern[str], _Replace], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), replace)
-    for pattern, replace in (
-        # scheme://user:password@host, whatever the password holds; a port before a path is none.
-        (r"(://)[^\s/@:'\"]*:(?!\d*/)[^\s'\"]*@(?=[\w\[.-])", rf"\1{HIDDEN}@"),
-        (r"(?<!abfss)(?<!abfs)(?<!wasbs)(?<!wasb)(://)[^\s/?#@'\"]+@", rf"\1{HIDDEN}@"),
-        (r"(%3A%2F%2F)(?:(?!%2F|%40)[^\s&/])+%40", rf"\1{HIDDEN}%40"),
-        # Parameters of a query, as they are or percent-encoded.
-        (rf"([?&]{_IN_QUERY}=)[^\s&'\"<>#]+", rf"\1{HIDDEN}"),
-        (rf"((?:%3F|%26){_IN_QUERY}%3D)(?:(?!%26)[^\s&'\"<>#])+", rf"\1{HIDDEN}"),
-        # name=value of connection strings and of options; "name": "value" of JSON; header: value.
-        (rf"(?<![\w.-])({_SECRETIVE}\s*=\s*){_VALUE}", rf"\1{HIDDEN}"),
-        (rf"""((["']){_SECRETIVE}\2\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)""", rf"\1\2{HIDDEN}\2"),
-        (
-            r"\b((?:proxy-)?authorization|cookie|x-api-key)(\s*:\s*)(?!\*\*\*)(?:(?:basic|bearer|digest)\s+)?[^\s'\",;]+",
-            rf"\1\2{HIDDEN}",
-        ),
-        (r"\b(passw(?:or)?d|passphrase|secret)(:\s+)(?!\*\*\*)[^\s'\",;]+", rf"\1\2{HIDDEN}"),
-        (r"\b(bearer|basic)(\s+)(?=\S*[\d=+/_.-])[\w.~+/=-]{8,}", rf"\1\2{HIDDEN}"),
-        # user/password@server of Oracle and ODBC.
-        (r"\b((?:OCI|ODBC|GEOR(?:ASTER)?):)[^\s/,@]+[/,][^\s@,]+(?=[@,])", rf"\1{HIDDEN}"),
-        # By their own shape: keys of AWS, tokens of GitHub and GitLab, JSON web tokens.
-        (r"\b(?:AKIA|ASIA)[0-9A-Z]{12,}\b", HIDDEN),
-        (r"\b(?:gh[pousr]_|github_pat_|glpat-)\w{16,}", HIDDEN),
-        (r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*", HIDDEN),
-    )
+# Pattern, and what is put in the place of what it matches.
+_RULES = (
+    # scheme://user:password@host, whatever the password holds; a port before a path is none.
+    (r"(://)[^\s/@:'\"]*:(?!\d*/)[^\s'\"]*@(?=[\w\[.-])", rf"\1{HIDDEN}@"),
+    (r"(?<!abfss)(?<!abfs)(?<!wasbs)(?<!wasb)(://)[^\s/?#@'\"]+@", rf"\1{HIDDEN}@"),
+    (r"(%3A%2F%2F)(?:(?!%2F|%40)[^\s&/])+%40", rf"\1{HIDDEN}%40"),
+    # Parameters of a query, as they are or percent-encoded.
+    (rf"([?&]{_IN_QUERY}=)[^\s&'\"<>#]+", rf"\1{HIDDEN}"),
+    (rf"((?:%3F|%26){_IN_QUERY}%3D)(?:(?!%26)[^\s&'\"<>#])+", rf"\1{HIDDEN}"),
+    # name=value of connection strings and of options; "name": "value" of JSON; header: value.
+    (rf"(?<![\w.-])({_SECRETIVE}\s*=\s*){_VALUE}", rf"\1{HIDDEN}"),
+    (rf"""((["']){_SECRETIVE}\2\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)""", rf"\1\2{HIDDEN}\2"),
+    (
+        r"\b((?:proxy-)?authorization|cookie|x-api-key)(\s*:\s*)(?!\*\*\*)(?:(?:basic|bearer|digest)\s+)?[^\s'\",;]+",
+        rf"\1\2{HIDDEN}",
+    ),
+    (r"\b(passw(?:or)?d|passphrase|secret)(:\s+)(?!\*\*\*)[^\s'\",;]+", rf"\1\2{HIDDEN}"),
+    (r"\b(bearer|basic)(\s+)(?=\S*[\d=+/_.-])[\w.~+/=-]{8,}", rf"\1\2{HIDDEN}"),
+    # user/password@server of Oracle and ODBC.
+    (r"\b((?:OCI|ODBC|GEOR(?:ASTER)?):)[^\s/,@]+[/,][^\s@,]+(?=[@,])", rf"\1{HIDDEN}"),
+    # By their own shape: keys of AWS, tokens of GitHub and GitLab, JSON web tokens.
+    (r"\b(?-i:(?:AKIA|ASIA)[0-9A-Z]{12,})\b", HIDDEN),
+    (r"\b(?:gh[pousr]_|github_pat_|glpat-)\w{16,}", HIDDEN),
+    (r"\b(?-i:eyJ)[\w-]{8,}\.[\w-]+\.[\w-]*", HIDDEN),
 )  # fmt: skip
+
+
+@functools.cache
+def _rules() -> list[tuple[re.Pattern[str], str]]:
+    """The rules, compiled when first needed: that takes as long as a small import."""
+    return [(re.compile(pattern, re.IGNORECASE), replace) for pattern, replace in _RULES]
+
+
 # One of these is in every text that a rule could change.
 _HINT = re.compile(r"[=@:%]|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|eyJ|bearer|basic", re.IGNORECASE)
 _NAME = re.compile(_SECRETIVE, re.IGNORECASE)
@@ -58,7 +63,7 @@ def redacted(text: str) -> str:
     """A text with `***` in the place of every credential; told twice, it is the same."""
     if not _HINT.search(text):
         return text
-    for pattern, replace in _RULES:
+    for pattern, replace in _rules():
         text = pattern.sub(replace, text)
     return text
 

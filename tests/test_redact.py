@@ -77,6 +77,7 @@ def test_a_credential_goes_and_the_rest_stays(text: str, goes: str, stays: str) 
         "user@host has no such file: a=b, c: d",
         "basic, 3 of 3 checks passed: structure, counts",
         "the basic verification",
+        "/data/asiapacificregions/akiachtundachtzig.tif: eyjafjallajokull.tif.ovr",
     ],
 )
 def test_what_is_no_credential_stays(text: str) -> None:
