@@ -28,6 +28,7 @@ RUN: ContextVar[dict[str, str] | None] = ContextVar("RUN", default=None)
 
 _EVERY_SECONDS = 5.0
 _MOST_BYTES = 65536
+_ENDED = "ended: "
 _STATES = {"close": "closing its output", "verify": "checking its output"}
 
 
@@ -70,8 +71,9 @@ class Notes:
             self._write()
 
     def end(self, report: Report) -> None:
-        """The work is done; what follows (a verification, the publication) has no chunks."""
-        self._facts |= {"state": "done and not yet published", "peak_bytes": report.memory.peak_bytes}
+        """The work is done, and what follows (verification, publication) has no chunks; or it failed, and nothing follows."""
+        state = "done and not yet published" if report.ok else _ENDED + report.status
+        self._facts |= {"state": state, "peak_bytes": report.memory.peak_bytes}
         self._write()
 
     def _write(self) -> None:
@@ -132,9 +134,9 @@ class Unfinished:
 
 
 def unfinished(folder: Path, owner: dict[str, Any]) -> Unfinished | None:
-    """What a dead owner's folder tells of its job; None where nobody owned it."""
+    """What a dead owner's folder tells of its job; None where nobody owned it, or it came to an end of its own."""
     note = _read(folder / NAME)
-    if not note and not owner:
+    if (not note and not owner) or str(note.get("state")).startswith(_ENDED):
         return None
     run = note.get("run")
     run = run if isinstance(run, dict) else {}

@@ -57,6 +57,19 @@ def test_a_note_says_what_ran_how_far_and_in_what_memory(tmp_path: Path) -> None
     assert "after 40 of 100 chunks, closing its output, peak 80.0 MiB of a limit of 256.0 MiB, pid 4000000" in job.words
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "said"), [("completed", 0, "done and not yet published"), ("failed", 1, None)]
+)
+def test_a_job_that_came_to_its_end_was_not_interrupted(
+    status: Any, code: int, said: str | None, tmp_path: Path
+) -> None:
+    """A failed one's folder may be kept for another try; a kill between work and publication is told as that."""
+    folder = _folder(tmp_path)
+    Notes(folder, _JOB).end(Report(status=status, exit_code=code))
+    (leftover,) = find_leftovers(tmp_path)
+    assert (leftover.job and leftover.job.state) == said
+
+
 def test_a_note_is_written_at_a_modest_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand chunks at once are not a thousand writes."""
     written = []

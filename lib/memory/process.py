@@ -99,7 +99,7 @@ class Runner:
         _warn_of_overrun(report, job.resources)
         _remember(report, job.resources.history_path)
         report.seconds.total = round(time.monotonic() - began, 3)
-        if notes and report.ok:
+        if notes:
             notes.end(report)
         return report
 

@@ -95,7 +95,7 @@ def test_two_nights_are_one_history(raster: Path, tmp_path: Path) -> None:
     assert page.key == _page(first).key
     assert "**Compared with the last run** (" in page.data
     assert "## Last runs" in page.data
-    assert "compared with the last run (" in page.description
+    assert "Compared with the last run (" in page.description
     assert "; compared with the last run (" in "".join(text for _, text in _log(second, "published "))
 
 
