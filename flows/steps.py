@@ -19,6 +19,7 @@ from tasks.drivers import validate_drivers
 from tasks.profiling import profile_source
 from tasks.publishing import publish
 from tasks.retries import forget_results, is_retried, run_id, tries
+from tasks.run_page import run_page
 from tasks.states import settled
 from tasks.verification import verify_staged
 
@@ -41,7 +42,12 @@ def make(job: _Job, work: Task[..., Report | State[Any]], *, profile: bool) -> R
         SwathError: the error of the first step that failed, with the report so far as its `report`.
     """
     began, run = time.monotonic(), run_id()
-    with staging(Path(job.destination), overwrite=job.overwrite, by=run, keep=is_retried) as staged, _Steps() as steps:
+    with (
+        run_page(job) as page,
+        staging(Path(job.destination), overwrite=job.overwrite, by=run, keep=is_retried) as staged,
+        _Steps() as steps,
+    ):
+        page.found(staged)
         try:
             steps.make(validate_drivers, drivers_of(job))
             if profile:
@@ -54,7 +60,7 @@ def make(job: _Job, work: Task[..., Report | State[Any]], *, profile: bool) -> R
         note_finished(staged.folder, run, report.model_dump(mode="json"))
         if job.verify == "full":
             report = steps.make(verify_staged, job, report, staged.path)
-        report = steps.make(publish, report, staged)
+        report = page.conclude(steps.make(publish, report, staged))
     forget_results()
     report.seconds.total = round(time.monotonic() - began, 3)
     return report

@@ -21,6 +21,7 @@ from typing import Any
 from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputError
 from lib.paths import check_exists, is_local, is_local_output, is_text
 from lib.resume import ASIDE, BESIDE, finished
+from lib.underway import Unfinished, unfinished
 
 _OWNER = "owner"
 # What a former file at the destination leaves beside it: readers would take it for the new file's.
@@ -39,12 +40,14 @@ class Staging:
         path: where the child writes; same name, hence same extension, as the destination.
         destination: what `publish` replaces.
         overwrite: whether an existing destination may be replaced.
+        unfinished: the job whose leftovers were swept for this one; None where there were none.
     """
 
     folder: Path
     path: Path
     destination: Path
     overwrite: bool
+    unfinished: Unfinished | None = None
 
     def publish(self) -> int:
         """Move the staged file to the destination: fsync, mode, rename, fsync of the folder.
@@ -219,7 +222,7 @@ def staging(
     """
     folder = destination.parent / f".{destination.name}.swath"
     try:
-        descriptor = _own(folder, by)
+        descriptor, swept = _own(folder, by)
     except OSError as error:
         said = f"cannot stage in {folder}: {error.strerror}"
         if error.errno in _DISK_FULL:
@@ -227,7 +230,7 @@ def staging(
         is_long = error.errno == errno.ENAMETOOLONG
         hint = "choose a shorter name" if is_long else "choose a folder in which one can be made"
         raise DestinationError(said, hint=hint) from error
-    staged, stays = Staging(folder, folder / destination.name, destination, overwrite), False
+    staged, stays = Staging(folder, folder / destination.name, destination, overwrite, swept), False
     try:
         yield staged
     except BaseException as error:
@@ -239,8 +242,8 @@ def staging(
         os.close(descriptor)
 
 
-def _own(folder: Path, by: str) -> int:
-    """Lock the folder's owner file, sweep what a dead owner left, and write who we are; the lock's descriptor."""
+def _own(folder: Path, by: str) -> tuple[int, Unfinished | None]:
+    """Lock the folder's owner file, sweep what a dead owner left, and write who we are; the lock's descriptor, what was swept."""
     while True:
         folder.mkdir(exist_ok=True)
         if not _is_ours(folder):
@@ -256,13 +259,13 @@ def _own(folder: Path, by: str) -> int:
             if not _lock(descriptor, folder):
                 os.close(descriptor)
                 continue  # it was removed before we had the lock
-            _take_over(descriptor, folder, by)
+            swept = _take_over(descriptor, folder, by)
         except BaseException as error:
             if isinstance(error, OSError):
                 shutil.rmtree(folder, ignore_errors=True)  # it is ours: the disk is full, or nearly
             os.close(descriptor)
             raise
-        return descriptor
+        return descriptor, swept
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
@@ -279,14 +282,15 @@ def _lock(descriptor: int, folder: Path) -> bool:
     return _same_file(descriptor, owner)
 
 
-def _take_over(descriptor: int, folder: Path, by: str) -> None:
-    """Sweep what a dead owner on this host left, and write who we are."""
+def _take_over(descriptor: int, folder: Path, by: str) -> Unfinished | None:
+    """Sweep what a dead owner on this host left, and write who we are; what its note tells of its job."""
     previous = _read_owner(folder / _OWNER)
     if previous and previous.get("host") != socket.gethostname():
         raise DestinationBusy(
             f"{folder} was left by a job on host {previous.get('host')}, which may still run",
             hint=f"if it does not, run `swath clean {folder.parent} --older-than 0`",
         )
+    swept = unfinished(folder, previous)
     _bring_back(folder)
     is_ours = finished(folder, by) is not None
     for entry in folder.iterdir():
@@ -294,6 +298,7 @@ def _take_over(descriptor: int, folder: Path, by: str) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(_identity()).encode(), 0)
+    return swept
 
 
 def _is_ours(folder: Path) -> bool:
@@ -348,13 +353,14 @@ def _rename_new(staged: Path, destination: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A staging folder found on disk: whose it is, whether that owner is dead, its size in bytes and age in seconds."""
+    """A staging folder found on disk: whose it is, whether it is dead, size in bytes, age in seconds, what its job was."""
 
     folder: Path
     owner: dict[str, Any]
     dead: bool
     bytes: int
     age_seconds: float
+    job: Unfinished | None = None
 
 
 def find_leftovers(folder: Path) -> list[Leftover]:
@@ -386,6 +392,7 @@ def _leftover(folder: Path) -> Leftover:
         dead=same_host and not _is_locked(owner_path),
         bytes=sum(entry.st_size for entry in files),
         age_seconds=max(0.0, time.time() - newest),
+        job=unfinished(folder, owner),
     )
 
 

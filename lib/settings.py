@@ -134,6 +134,13 @@ class Settings(BaseModel):
         "a SQLite file of projected and measured peaks; off: none is kept",
         default_factory=lambda: _state_folder() / "history.sqlite",
     )
+    log_format: Literal["auto", "json", "text"] = knob(
+        "lines on standard error: json, one object an event; text, sentences; auto, json where it is no terminal",
+        "auto",
+    )
+    log_path: AbsolutePath | None = knob(
+        "a file that the same lines are added to as JSON, by all jobs that name it", None
+    )
 
     @field_validator("*", mode="before")
     @classmethod

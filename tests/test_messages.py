@@ -18,7 +18,7 @@ from tasks.states import failed
 
 
 def _said(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    monkeypatch.setattr("sys.argv", ["swath", *words.split()])
+    monkeypatch.setattr("sys.argv", ["swath", *words.split(), "--log-format", "text"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2

@@ -30,7 +30,7 @@ def _steps(work: str, driver: str, source: str, made: str) -> list[str]:
 
 
 def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_runs, artifacts) -> None:
-    """Five tasks in order, each with its memory as artifacts; pixels equal whole-array numpy; the report is whole."""
+    """Five tasks in order, one page and one table of them all; pixels equal whole-array numpy; the report is whole."""
     destination = tmp_path / "out.tif"
     state = transform_raster(
         str(raster), str(destination), operation="normalise", scale=12000, memory_limit_mb=512, return_state=True
@@ -39,8 +39,13 @@ def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_r
     assert state.is_completed(), state.message
     assert list(task_runs(state)) == _steps("Transform", "GTiff", "small.tif", "out.tif")
     assert set(task_runs(state).values()) == {"Completed"}
-    kinds = ("drivers", "profile", "raster", "verify")
-    assert set(artifacts(state)) == {f"{kind}-{what}" for kind in kinds for what in ("memory", "allocators")}
+    pages = artifacts(state)
+    assert set(pages) == {"raster-small", "raster-small-allocators"}
+    assert pages["raster-small"].startswith("# Completed: out.tif is published\n")
+    assert all(
+        f"| {step} | completed |" in pages["raster-small"]
+        for step in ("validate drivers", "profile", "transform", "verify")
+    )
     assert report.output
     assert (report.output.path, report.output.bytes) == (str(destination), destination.stat().st_size)
     assert report.verification
@@ -55,14 +60,13 @@ def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_r
 
 
 def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, artifacts) -> None:
-    """Five tasks in order, artifacts of four; the kept set equals geopandas' planar areas in a metric CRS."""
+    """Five tasks in order, one page; the kept set equals geopandas' planar areas in a metric CRS."""
     destination = tmp_path / "large.gpkg"
     state = filter_vector(str(parcels), str(destination), min_area_sqm=2500, memory_limit_mb=512, return_state=True)
     report = report_of(state)
     assert state.is_completed(), state.message
     assert list(task_runs(state)) == _steps("Filter", "GPKG", "parcels.gpkg", "large.gpkg")
-    kinds = ("drivers", "profile", "vector", "verify")
-    assert set(artifacts(state)) == {f"{kind}-{what}" for kind in kinds for what in ("memory", "allocators")}
+    assert set(artifacts(state)) == {"vector-parcels", "vector-parcels-allocators"}
     source = geopandas.read_file(parcels)
     expected = source[source.area >= 2500]
     written = geopandas.read_file(destination)
@@ -109,7 +113,7 @@ def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_pat
     assert smallest > 40
     assert f"raise the memory limit to {smallest} MiB" in state.message
     assert f"at least {smallest} MiB" in state.message
-    assert "**Smallest limit for this job:**" in artifacts(state)["drivers-memory"]
+    assert f"**Smallest limit for this job:** `memory_limit_mb` {smallest} (MiB)" in artifacts(state)["raster-small"]
     _assert_nothing_left(destination)
 
 
@@ -156,9 +160,11 @@ def test_going_over_the_limit_is_a_named_failure_with_artifacts(raster, tmp_path
     assert (state.type.value, state.name) == ("FAILED", "MemoryExceeded")
     assert state.message.startswith("exit 137: small.tif")
     assert task_runs(state) == {"Validate drivers for GTiff": "Completed", "Transform small.tif": "MemoryExceeded"}
-    assert "**MemoryExceeded** (exit 137)" in artifacts(state)["raster-memory"]
-    assert "data:image/svg+xml" in artifacts(state)["raster-memory"]
-    assert "raster-allocators" in artifacts(state)
+    assert artifacts(state)["raster-small"].startswith(
+        "# Exceeded: out.tif is not published (MemoryExceeded, exit 137)\n"
+    )
+    assert "data:image/svg+xml" in artifacts(state)["raster-small"]
+    assert "raster-small-allocators" in artifacts(state)
     assert report_of(state).attempts
     _assert_nothing_left(destination)
 
@@ -205,7 +211,7 @@ def test_profile_memory_suggests_a_limit(raster, task_runs, artifacts) -> None:
     state = profile_memory(str(raster), sample_chunks=4, memory_limit_mb=512, return_state=True)
     assert state.is_completed(), state.message
     assert task_runs(state) == {"Profile small.tif": "Completed"}
-    assert set(artifacts(state)) == {"profile-memory", "profile-allocators"}
+    assert set(artifacts(state)) == {"profile-small", "profile-small-allocators"}
     assert report_of(state).result["suggested_limit_mb"] > 0
 
 
@@ -219,7 +225,7 @@ def test_verify_output_finds_a_changed_pixel(raster, tmp_path, task_runs, artifa
     state = verify_output(str(raster), str(destination), memory_limit_mb=512, return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "VerificationFailed")
     assert task_runs(state) == {"Verify out.tif": "VerificationFailed"}
-    assert "| **no** |" in artifacts(state)["verify-memory"]
+    assert "| **no** |" in artifacts(state)["verify-small"]
 
 
 def _assert_nothing_left(destination: Path) -> None:
