@@ -104,9 +104,9 @@ def profile_of(job: RasterJob | VectorJob) -> ProfileJob:
 def _for_all_steps(refused: MemoryRefused, job: RasterJob | VectorJob, *, profile: bool) -> MemoryRefused:
     """A step's refusal with the smallest limit that all steps accept: the user must not have to raise it step by step.
 
-    The verification's plan needs the output, and is not among them. What ran out while it was measured names "at least" so much.
+    The verification's plan needs the output, and is not among them.
     """
-    if "smallest_limit_bytes" not in refused.facts or "reached_bytes" in refused.facts:
+    if "smallest_limit_bytes" not in refused.facts:
         return refused
     steps: list[Job] = [drivers_of(job), job, *([profile_of(job)] if profile else [])]
     plans = [run_job(step, plan_only=True) for step in steps]

@@ -136,6 +136,11 @@ def as_parameters(text: str) -> str:
     return "`".join(parts)
 
 
+def as_a_flow_says(text: str) -> str:
+    """A sentence for the terminal by the names of a flow's parameters, the limit's among them."""
+    return as_parameters(text).replace("raise the memory limit", "raise memory_limit_mb")
+
+
 def as_words(value: Any) -> str:
     """A value as a user would type it."""
     if isinstance(value, bool):

@@ -19,10 +19,10 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.runtime import deployment, flow_run
 
+from lib.knobs import as_a_flow_says
 from lib.redact import redacted, redacted_record
 from lib.reports import MemoryRecord, Report
 from lib.units import file_label, format_bytes
-from tasks.logs import as_a_flow_says
 from tasks.page import Chapters, headline, page_markdown, verdict
 from tasks.past import Past, compared, from_metadata, past_of, to_metadata
 

@@ -16,7 +16,7 @@ from prefect.exceptions import MissingContextError
 from prefect.logging.handlers import APILogHandler, PrefectConsoleHandler
 
 from lib.errors import SwathError, shown, shown_lines
-from lib.knobs import as_parameters
+from lib.knobs import as_a_flow_says
 from lib.log import Level, Line, append, as_json, wants_json
 from lib.redact import redacted
 from lib.settings import load_settings
@@ -38,6 +38,9 @@ def install() -> None:
                 isinstance(each, _Redacting) for each in handler.filters
             ):
                 handler.addFilter(_Redacting())
+    runs = logging.getLogger("prefect.flow_runs")
+    if not any(isinstance(each, _Untraced) for each in runs.filters):
+        runs.addFilter(_Untraced())
     root = logging.getLogger()
     for handler in [each for each in root.handlers if isinstance(each, PrefectConsoleHandler)]:
         if wants_json(settings.log_format, handler.stream):
@@ -51,11 +54,6 @@ def tell(logger: Logger, line: Line, job: Mapping[str, Any] | None = None) -> No
     """Log a line: its sentence, and with it what the JSON has; flags are called by the names of parameters."""
     words = f"child: {line.message}" if line.event == "child.said" else as_a_flow_says(line.message)
     logger.log(logging.getLevelNamesMapping()[line.level], "%s", shown(words), extra={"swath": (line, job)})
-
-
-def as_a_flow_says(text: str) -> str:
-    """A sentence for the terminal by the names of a flow's parameters."""
-    return as_parameters(text).replace("raise the memory limit", "raise memory_limit_mb")
 
 
 def run_logger() -> Logger:
@@ -75,6 +73,13 @@ class _Redacting(logging.Filter):
             if (told := redacted(message)) != message:
                 record.msg, record.args = told, ()
         return True
+
+
+class _Untraced(logging.Filter):
+    """Drops what Prefect's engine says of an error of ours behind the line that told it: its own sixty lines of traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], SwathError))
 
 
 class _JsonLines(logging.Handler):

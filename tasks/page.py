@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib.knobs import as_a_flow_says
 from lib.redact import redacted
 from lib.reports import MemoryRecord, Report, chunk_words
 from lib.units import KIB, file_label, format_bytes, format_seconds
-from tasks.logs import as_a_flow_says
 from tasks.past import Past
 from tasks.picture import memory_svg
 
@@ -121,7 +121,7 @@ def _facts(report: Report, compared: str) -> list[str]:
     projected = f" (projected {format_bytes(plan['projected_bytes'])})" if plan.get("projected_bytes") else ""
     lines = [
         f"**Published** `{output.path}`, {format_bytes(output.bytes)}, {output.driver}" if output else "",
-        f"**Took** {headline(report).removeprefix(format_bytes(output.bytes) + ' ' if output else '')}{projected}"
+        f"**Took** {headline(report).removeprefix(format_bytes(output.bytes) if output else '').strip().removeprefix('in ')}{projected}"
         if headline(report)
         else "",
         f"**Verified** {verification.words}" if verification and verification.passed else "",

@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Failed
 from prefect.tasks import Task
 
 from lib.errors import JobFailed, SwathError, UsageError
-from lib.knobs import as_parameters
+from lib.knobs import as_a_flow_says
 from lib.reports import Report
 from tasks.retries import note_failure, passes
 
@@ -39,7 +39,7 @@ def failed(error: SwathError) -> State[Any]:
     """`Failed` under the error's name; its data is the error, so that a plain call of the flow raises it."""
     return Failed(
         name=type(error).__name__,
-        message=as_parameters(f"exit {error.exit_code}: {error.message}{f' ({error.hint})' if error.hint else ''}"),
+        message=as_a_flow_says(f"exit {error.exit_code}: {error.message}{f' ({error.hint})' if error.hint else ''}"),
         data=error,
     )
 

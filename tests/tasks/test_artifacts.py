@@ -259,7 +259,7 @@ def test_the_verdict_comes_first() -> None:
 def test_a_failure_says_what_to_do_with_parameters() -> None:
     """Flags are called as the form calls them; a failed verification shows its failed check first."""
     busy = make().with_error(DestinationError("destination out.tif exists", hint="replace it with --overwrite"))
-    assert "**What to do:** replace it with overwrite" in memory_markdown(busy)
+    assert "**What to do:** replace it by setting overwrite" in memory_markdown(busy)
     exceeded = make().with_error(MemoryExceeded("in.tif: stopped"))
     assert "raise memory_limit_mb" in memory_markdown(exceeded)
     checks = [Check("structure", True, "x"), Check("extent", False, "1 of 2")]
