@@ -53,13 +53,12 @@ def make(job: _Job, work: Task[..., Report | State[Any]], *, profile: bool) -> R
             if profile:
                 steps.make(profile_source, profile_of(job))
             done = finished(staged.folder, run)
-            made = steps.make(work, job, staged.path, Report.model_validate(done) if done else None)
+            report = steps.make(work, job, staged.path, Report.model_validate(done) if done else None)
+            note_finished(staged.folder, run, report.model_dump(mode="json"))
+            if job.verify == "full":
+                report = steps.make(verify_staged, job, report, staged.path)
         except MemoryRefused as error:
             raise _for_all_steps(error, job, profile=profile) from None
-        report = made
-        note_finished(staged.folder, run, report.model_dump(mode="json"))
-        if job.verify == "full":
-            report = steps.make(verify_staged, job, report, staged.path)
         report = page.conclude(steps.make(publish, report, staged))
     forget_results()
     report.seconds.total = round(time.monotonic() - began, 3)
@@ -104,7 +103,7 @@ def profile_of(job: RasterJob | VectorJob) -> ProfileJob:
 def _for_all_steps(refused: MemoryRefused, job: RasterJob | VectorJob, *, profile: bool) -> MemoryRefused:
     """A step's refusal with the smallest limit that all steps accept: the user must not have to raise it step by step.
 
-    The verification's plan needs the output, and is not among them.
+    The verification's plan needs the output: it is among them only where it is what refused.
     """
     if "smallest_limit_bytes" not in refused.facts:
         return refused

@@ -90,14 +90,16 @@ def verdict(report: Report, job: dict[str, Any] | None = None) -> str:
 
 def headline(report: Report) -> str:
     """One line of it: what came of it, how large, how long, in what memory."""
-    memory = report.memory
     if report.status == "refused":  # what it held so far is the size of an interpreter
         return ""
-    size = f"{format_bytes(report.output.bytes)} " if report.output else ""
+    size = f"{format_bytes(report.output.bytes)}" if report.output else ""
     spent = f"in {format_seconds(report.seconds.total)}" if report.seconds.total else ""
+    return ", ".join(filter(None, [f"{size} {spent}".strip(), _peak(report)]))
+
+
+def _peak(report: Report) -> str:
     limit = f" of a limit of {format_bytes(_limit(report))}" if _limit(report) else ""
-    peak = f"peak {format_bytes(memory.peak_bytes)}{limit}" if memory.peak_bytes else ""
-    return ", ".join(filter(None, [f"{size}{spent}".strip(), peak]))
+    return f"peak {format_bytes(report.memory.peak_bytes)}{limit}" if report.memory.peak_bytes else ""
 
 
 def what_next(report: Report) -> str:
@@ -121,9 +123,8 @@ def _facts(report: Report, compared: str) -> list[str]:
     projected = f" (projected {format_bytes(plan['projected_bytes'])})" if plan.get("projected_bytes") else ""
     lines = [
         f"**Published** `{output.path}`, {format_bytes(output.bytes)}, {output.driver}" if output else "",
-        f"**Took** {headline(report).removeprefix(format_bytes(output.bytes) if output else '').strip().removeprefix('in ')}{projected}"
-        if headline(report)
-        else "",
+        f"**Took** {format_seconds(report.seconds.total)}" if headline(report) and report.seconds.total else "",
+        f"**Memory** {_peak(report)}{projected}" if headline(report) and report.memory.peak_bytes else "",
         f"**Verified** {verification.words}" if verification and verification.passed else "",
         f"**Compared with the last run** {compared}" if compared else "",
     ]

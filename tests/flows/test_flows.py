@@ -111,7 +111,7 @@ def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_pat
     assert (report.status, report.exit_code) == ("refused", 137)
     smallest = report.error.smallest_limit_mb
     assert smallest > 40
-    assert f"raise the memory limit to {smallest} MiB" in state.message
+    assert f"raise memory_limit_mb to {smallest} MiB" in state.message
     assert f"at least {smallest} MiB" in state.message
     assert f"**Smallest limit for this job:** `memory_limit_mb` {smallest} (MiB)" in artifacts(state)["raster-small"]
     _assert_nothing_left(destination)

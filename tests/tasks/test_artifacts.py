@@ -249,7 +249,8 @@ def test_the_verdict_comes_first() -> None:
     assert head.startswith("# Completed: out.tif is published\n")
     for words in (
         "`/data/out.tif`, 12.0 MiB, GTiff",
-        "in 11.2 s, peak 131.0 MiB of a limit of 256.0 MiB",
+        "**Took** 11.2 s",
+        "**Memory** peak 131.0 MiB of a limit of 256.0 MiB",
         "3.1 s slower",
     ):
         assert words in head
