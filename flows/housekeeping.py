@@ -41,17 +41,28 @@ def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: boo
     Raises:
         UsageError: it is no folder, or the age is no duration.
     """
+    leftovers = swept(folder, older_than, word="--older-than", dry_run=dry_run)
+    columns = ["folder", "size", "age", "owner", "removed"]
+    return _ended(display, {"leftovers": leftovers}, sweep_title(leftovers), columns, sweep_rows(leftovers))
+
+
+def swept(folder: str, older_than: str | None, *, word: str, dry_run: bool) -> list[dict[str, Any]]:
+    """Leftovers below a folder, and whether each was removed; `word` is what the age is called where it was given.
+
+    Raises:
+        UsageError: it is no folder, or the age is no duration.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise UsageError(f"{folder} is not a folder", hint="name the folder of the destinations")
-    age = None if older_than is None else _seconds(older_than)
+    age = None if older_than is None else _seconds(older_than, word)
     found = find_leftovers(root)
     removable = [each for each in found if _is_removable(each, age)]
     if not dry_run:
         for each in removable:
             remove_leftover(each)
     gone = {each.folder for each in removable if not each.folder.exists()}
-    leftovers: list[dict[str, Any]] = [
+    return [
         {
             "path": str(each.folder),
             "bytes": each.bytes,
@@ -63,7 +74,18 @@ def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: boo
         }
         for each in found
     ]
-    rows = [
+
+
+def sweep_title(leftovers: list[dict[str, Any]]) -> str:
+    """How many there were, and how many went."""
+    gone = [each for each in leftovers if each["removed"]]
+    freed = f", {format_bytes(sum(each['bytes'] for each in gone))}" if gone else ""
+    return f"{len(leftovers)} leftover(s), {len(gone)} removed{freed}"
+
+
+def sweep_rows(leftovers: list[dict[str, Any]]) -> list[list[str]]:
+    """Leftovers as rows of a table: folder, size, age, owner, removed."""
+    return [
         [
             each["path"],
             format_bytes(each["bytes"]),
@@ -73,8 +95,6 @@ def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: boo
         ]
         for each in leftovers
     ]
-    title, columns = f"{len(found)} leftover(s), {len(gone)} removed", ["folder", "size", "age", "owner", "removed"]
-    return _ended(display, {"leftovers": leftovers}, title, columns, rows)
 
 
 def show_history(layers: SettingsLayers, display: Display) -> int:
@@ -121,10 +141,10 @@ def _stopped(past: history.Past) -> str:
     return f"{past.stopped}, at least {format_bytes(past.stopped_beyond_bytes)} beyond projection"
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, word: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if not match:
-        raise UsageError(f"--older-than {text!r} is not a duration", hint="write 90s, 30m, 24h or 7d")
+        raise UsageError(f"{word} {text!r} is not a duration", hint="write 90s, 30m, 24h or 7d")
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
