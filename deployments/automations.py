@@ -1,7 +1,7 @@
-"""`python -m deployments.automations`: what a server does by itself when a run's heartbeats stop, or a run fails, crashes or is late.
+"""`python -m deployments.automations`: what a server does when a run's heartbeats stop, or a run fails, crashes or is late.
 
-Applied by name, so that applying again changes nothing but what is new here; one that an operator has paused stays paused. Those that
-tell somebody exist where there is somebody to tell:
+Applied by name, so that applying again changes nothing but what is new here; one that an operator has paused stays paused.
+Those that tell somebody exist where there is somebody to tell:
 
 - SWATH_ALERT_WEBHOOK: an address that gets a JSON object by POST; it is kept in the webhook block `swath-alerts`.
 - SWATH_ALERT_BLOCK: `TYPE/NAME` of a block made before, a webhook or a notification (`slack-webhook/ops`, `sendgrid-email/ops`).
@@ -36,7 +36,7 @@ LATE_SECONDS = 600
 _WHAT = "{{ flow.name }} ({{ flow_run.name }}) is {{ flow_run.state.name }}"
 _BODY = f"{_WHAT}: {{{{ flow_run.state.message }}}}\n{{{{ flow_run | ui_url }}}}"
 _PAYLOAD = """{
-  "text": {{ (flow.name ~ " (" ~ flow_run.name ~ ") is " ~ flow_run.state.name ~ ": " ~ (flow_run.state.message or "")) | tojson }},
+  "text": {{ [flow.name, " (", flow_run.name, "): ", flow_run.state.name, ": ", flow_run.state.message or ""] | join | tojson }},
   "automation": {{ automation.name | tojson }},
   "flow": {{ flow.name | tojson }},
   "run": {{ flow_run.name | tojson }},
@@ -56,7 +56,7 @@ class Timing:
     late_seconds: float = LATE_SECONDS
 
 
-def apply(timing: Timing = Timing()) -> list[str]:  # noqa: B008 - frozen
+def apply(timing: Timing = Timing()) -> list[str]:
     """Bring a server's automations of swath to what is written here; their names.
 
     Raises:
@@ -111,7 +111,7 @@ def _alerts(block: BlockDocument, timing: Timing) -> list[AutomationCore]:
     ended = [
         AutomationCore(
             name=f"{_PREFIX}tell of {kind.value.lower()} runs",
-            description=f"Calls the block {block.name} for each run that ends {kind.value.capitalize()}, whatever the state's name.",
+            description=f"Calls block {block.name} for each run that ends {kind.value.capitalize()}, whatever the state's name.",
             trigger=EventTrigger(
                 expect={"prefect.flow-run.*"},
                 match=_RUNS | {"prefect.state-type": kind.value},  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def _alerts(block: BlockDocument, timing: Timing) -> list[AutomationCore]:
     ]
     late = AutomationCore(
         name=f"{_PREFIX}tell of late runs",
-        description=f"Calls the block {block.name} for each run that is Late and has not begun {timing.late_seconds:.0f} s later.",
+        description=f"Calls block {block.name} for each run that is Late and has not begun {timing.late_seconds:.0f} s on.",
         trigger=EventTrigger(
             after={"prefect.flow-run.Late"},
             expect={"prefect.flow-run.*"},

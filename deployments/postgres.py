@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of its own for `make up`: made once in the state folder, reached over a socket that only its owner may use.
+"""A PostgreSQL cluster of its own for `make up`: made once in the state folder, reached by a socket that is its owner's.
 
 PostgreSQL refuses to run as root: then it runs as the user `postgres`, and where that user cannot reach the state folder, in
 /var/lib/swath. Clusters of the machine's own are never touched.

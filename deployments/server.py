@@ -71,12 +71,13 @@ def check_server(api: str) -> None:
     version = version_of(api)
     if version is None:
         raise SwathError(
-            f"no Prefect server answers at {api}", hint="start it (`make up` starts one here), or correct PREFECT_API_URL"
+            f"no Prefect server answers at {api}",
+            hint="start it (`make up` starts one here), or correct PREFECT_API_URL",
         )
     if version.split(".")[:2] != prefect.__version__.split(".")[:2]:
         needed = ".".join(prefect.__version__.split(".")[:2])
         raise SwathError(
-            f"the server at {api} is Prefect {version}; this swath has Prefect {prefect.__version__} and needs a server {needed}.x",
+            f"the server at {api} is Prefect {version}; this swath has {prefect.__version__} and needs a server {needed}.x",
             hint=f"upgrade one of both: install prefect=={prefect.__version__} for the server, or the swath that fits it",
         )
 

@@ -1,7 +1,7 @@
-"""`make up`: server with its page, database, deployments, automations and a worker on this machine; Ctrl-C or `make down` ends all of it.
+"""`make up`: server, page, database, deployments, automations and a worker on this machine; Ctrl-C ends all of it.
 
-Everything listens on the loopback interface alone. What it makes is in the state folder (lib/running.py): the database, logs, and the
-file that says what is up. For a server that others use, see the guide: this is one machine's, without a password.
+Everything listens on the loopback interface alone. What it makes is in the state folder (lib/running.py): the database,
+logs, and the file that says what is up. For a server that others use, see the guide: this is one machine's, without a password.
 """
 
 import argparse

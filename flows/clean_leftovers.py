@@ -1,4 +1,4 @@
-"""The flow `clean-leftovers`: what dead jobs left below a folder, removed and told in a table; `swath clean` as a schedule runs it."""
+"""The flow `clean-leftovers`: what dead jobs left below a folder, removed and told in a table: `swath clean`, scheduled."""
 
 from typing import Any
 
@@ -15,19 +15,21 @@ _COLUMNS = ("folder", "size", "age", "owner", "removed")
 
 @flow(name="clean-leftovers")
 @named_end
-def clean_leftovers(folder: str, older_than: str | None = None, *, dry_run: bool = False) -> State[list[dict[str, Any]]]:
+def clean_leftovers(
+    folder: str, older_than: str | None = None, *, dry_run: bool = False
+) -> State[list[dict[str, Any]]]:
     """Remove what dead jobs left below a folder; outputs and the staging folders of living jobs are never touched.
 
     Args:
         folder: The folder of the destinations, a path on the worker's host; its subfolders are looked through too.
-        older_than: Remove only what is older, and then other hosts' leftovers too: 90s, 30m, 24h or 7d. Default: those whose owner on
-            the worker's host is dead, of any age.
+        older_than: Remove only what is older, other hosts' leftovers too: 90s, 30m, 24h or 7d. Default: of any age, those whose
+            owner on the worker's host is dead.
         dry_run: List, remove nothing. Default: false.
     """
     leftovers = swept(folder, older_than, word="older_than", dry_run=dry_run)
     title = f"{sweep_title(leftovers)}, below {folder}"
     rows = [dict(zip(_COLUMNS, row, strict=True)) for row in sweep_rows(leftovers)]
-    nothing = {column: "-" for column in _COLUMNS} | {"folder": "(nothing was left)"}
+    nothing = dict.fromkeys(_COLUMNS, "-") | {"folder": "(nothing was left)"}
     create_table_artifact(rows or [nothing], key="leftovers", description=title)
     get_run_logger().info(title)
     return Completed(message=title, data=leftovers)

@@ -1,4 +1,4 @@
-"""What `make up` says of itself: an address in a file, true as long as the lock beside it is held. `deployments` writes it, flows read it.
+"""What `make up` says of itself: an address in a file, true while a lock is held. `deployments` writes it, flows read it.
 
 The lock dies with its holder, so a file that a killed one left is known to be stale, whoever has its process id by now.
 """

@@ -15,9 +15,10 @@ from prefect.exceptions import ParameterTypeError
 from prefect.states import Cancelled, Failed
 from prefect.tasks import Task
 
-from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed
+from lib.errors import JobFailed, SwathError, UsageError
 from lib.knobs import as_parameters
 from lib.reports import Report
+from tasks.retries import give_up_retries, passes
 
 # What a task of ours ends with, see `ended`.
 Ended = Report | State[Any]
@@ -62,6 +63,7 @@ def named_end(work: Callable[P, R]) -> Callable[P, R | State[Any]]:
         try:
             return work(*args, **kwargs)
         except SwathError as error:
+            give_up_retries(error)
             return failed(error)
 
     return run
@@ -89,8 +91,7 @@ def report_of(state: State[Any]) -> Report:
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Veto Prefect's retries where another try must end the same: memory has its own ladder in lib, bad input stays bad."""
-    data = _data(state)
-    return isinstance(data, JobFailed) and not isinstance(data, (DataError, FunctionError, VerificationFailed))
+    return passes(_data(state))
 
 
 # Of every task of ours: what it did is on the disk, so nothing of it is cached.
