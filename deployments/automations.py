@@ -28,7 +28,10 @@ from lib.errors import UsageError
 BLOCK = "swath-alerts"
 _PREFIX = "swath: "
 _EACH_RUN = {"prefect.resource.id"}
-_RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
+# Other people's runs on the same server have heartbeats of their own pace, and alerts of their own.
+FLOWS = ("transform-raster", "filter-vector", "verify-output", "profile-memory", "clean-leftovers", "demo")
+_RUNS: Any = {"prefect.resource.id": "prefect.flow-run.*"}
+_OURS: Any = {"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)}
 # Prefect takes no frequency below 30 s. The server may be away for a minute: the missed heartbeats come after it is back.
 HEARTBEAT_SECONDS = 30
 SILENT_SECONDS = 90
@@ -91,7 +94,8 @@ def _silent(timing: Timing) -> AutomationCore:
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.*"},
-            match=_RUNS,  # type: ignore[arg-type] - its validator makes a ResourceSpecification of it
+            match=_RUNS,
+            match_related=_OURS,
             for_each=_EACH_RUN,
             posture=Posture.Proactive,
             within=timedelta(seconds=timing.silent_seconds),
@@ -114,7 +118,8 @@ def _alerts(block: BlockDocument, timing: Timing) -> list[AutomationCore]:
             description=f"Calls block {block.name} for each run that ends {kind.value.capitalize()}, whatever the state's name.",
             trigger=EventTrigger(
                 expect={"prefect.flow-run.*"},
-                match=_RUNS | {"prefect.state-type": kind.value},  # type: ignore[arg-type]
+                match=_RUNS | {"prefect.state-type": kind.value},
+                match_related=_OURS,
                 for_each=_EACH_RUN,
                 posture=Posture.Reactive,
             ),
@@ -128,7 +133,8 @@ def _alerts(block: BlockDocument, timing: Timing) -> list[AutomationCore]:
         trigger=EventTrigger(
             after={"prefect.flow-run.Late"},
             expect={"prefect.flow-run.*"},
-            match=_RUNS,  # type: ignore[arg-type]
+            match=_RUNS,
+            match_related=_OURS,
             for_each=_EACH_RUN,
             posture=Posture.Proactive,
             within=timedelta(seconds=timing.late_seconds),
