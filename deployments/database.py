@@ -4,6 +4,7 @@ Nothing here prints a password: addresses are shown by `shown_address`.
 """
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -109,7 +110,7 @@ def _revision(address: str) -> str | None:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             return None
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             try:
                 row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             except sqlite3.OperationalError as error:
