@@ -77,7 +77,7 @@ class Api:
 
         return str(until(ended, seconds=seconds, what=f"run {run} is one of {names}"))
 
-    def end_of(self, run: UUID, *, seconds: float = 120) -> State[Any]:
+    def end_of(self, run: UUID, *, seconds: float = 240) -> State[Any]:
         """Wait until a run has ended; its last state."""
 
         def final() -> State[Any] | None:

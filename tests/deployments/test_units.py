@@ -150,6 +150,7 @@ def test_what_does_not_end_is_killed_with_all_below(tmp_path: Path) -> None:
     process = psutil.Process(shell.pid)
     (below,) = until(process.children, what="the shell has begun its sleep")
     end(process, signal.SIGTERM, seconds=0.5)
+    shell.wait(10)
     assert not process.is_running()
     assert not below.is_running() or below.status() == psutil.STATUS_ZOMBIE
 

@@ -162,18 +162,22 @@ def test_a_nightly_run_made_due_completes_over_last_nights_output(up: Up, data: 
     assert find_leftovers(data) == []
 
 
-def test_a_schedule_made_by_hand_ends_in_a_state_that_says_why(up: Up, listener: Listener) -> None:
-    """`prefect deployment schedule create` on an ad-hoc deployment runs with its defaults; the webhook hears that it failed."""
+def test_a_schedule_made_by_hand_ends_in_a_state_that_says_why(up: Up) -> None:
+    """`prefect deployment schedule create` on an ad-hoc deployment runs with its defaults, and fails with a reason."""
     name = "filter-vector/ad-hoc"
     made = up.call("prefect", "deployment", "schedule", "create", name, "--interval", "86400")
     assert made.returncode == 0, made.stdout + made.stderr
-    run = _make_due(up, name)
-    state = up.end_of(run)
+    state = up.end_of(_make_due(up, name))
     assert (state.type, state.name) == (StateType.FAILED, "SourceError")
     assert "incoming/parcels.gpkg" in str(state.message)
-    (told,) = until(
-        lambda: [each for each in listener.heard if each["run_id"] == str(run)], what=f"the webhook: {listener.heard}"
-    )
+
+
+def test_a_failed_run_is_told_to_the_webhook(up: Up, listener: Listener) -> None:
+    """Its flow, its state under the error's own name, its message and its page, as JSON; it was not tried again in vain."""
+    run = up.run("filter-vector/nightly")
+    state = up.end_of(run)
+    assert up.client.read_flow_run(run).run_count == 1
+    (told,) = until(lambda: [each for each in listener.heard if each["run_id"] == str(run)], what="the webhook hears")
     assert (told["flow"], told["state"], told["state_type"]) == ("filter-vector", "SourceError", "FAILED")
     assert told["content_type"] == "application/json"
     assert told["message"] == state.message
