@@ -20,6 +20,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import BlockDocument, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.types import SecretDict
+from pydantic import SecretStr
 
 from deployments.main import run
 from deployments.server import check_server, server_address
@@ -153,8 +154,8 @@ def _action(block: BlockDocument) -> CallWebhook | SendNotification:
 def _alert_block(client: SyncPrefectClient) -> BlockDocument | None:
     """The block that tells somebody, made or brought up to date where an address is given; None where nobody is to be told."""
     if address := os.environ.get("SWATH_ALERT_WEBHOOK", "").strip():
-        headers: Any = SecretDict({"Content-Type": "application/json"})
-        Webhook(url=address, headers=headers).save(BLOCK, overwrite=True)  # type: ignore[arg-type] - a SecretStr of it
+        headers = SecretDict({"Content-Type": "application/json"})
+        Webhook(url=SecretStr(address), headers=headers).save(BLOCK, overwrite=True)
         return client.read_block_document_by_name(BLOCK, "webhook")
     if named := os.environ.get("SWATH_ALERT_BLOCK", "").strip():
         kind, _, name = named.partition("/")

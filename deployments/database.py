@@ -80,7 +80,7 @@ def check(address: str, name: str) -> None:
     """
     try:
         revision = _revision(address)
-    except (OSError, ValueError, *_driver_errors()) as error:
+    except _unreachable() as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise SwathError(
             f"{shown_address(address)} ({name}) cannot be reached: {_without_password(said, address)}",
@@ -96,10 +96,10 @@ def check(address: str, name: str) -> None:
         )
 
 
-def _driver_errors() -> tuple[type[Exception], ...]:
+def _unreachable() -> tuple[type[Exception], ...]:
     import asyncpg
 
-    return (asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error)
+    return (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error)
 
 
 def _revision(address: str) -> str | None:

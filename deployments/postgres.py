@@ -112,8 +112,7 @@ def find_cluster(state: Path) -> Cluster | None:
 
 
 def _can_reach(folder: Path, user: str) -> bool:
-    asked = subprocess.run(["test", "-x", folder], check=False, **as_user(user))
-    return asked.returncode == 0
+    return subprocess.call(["test", "-x", folder], **as_user(user)) == 0
 
 
 def start(cluster: Cluster, stopped: Callable[[], bool]) -> "subprocess.Popen[bytes]":
@@ -129,7 +128,15 @@ def start(cluster: Cluster, stopped: Callable[[], bool]) -> "subprocess.Popen[by
     if not cluster.data.exists():
         _make(cluster)
     log = cluster.folder / "postgres.log"
-    command = [cluster.programs / "postgres", "-D", cluster.data, "-k", cluster.sockets, "-c", "listen_addresses="]
+    command: list[str | Path] = [
+        cluster.programs / "postgres",
+        "-D",
+        cluster.data,
+        "-k",
+        cluster.sockets,
+        "-c",
+        "listen_addresses=",
+    ]
     process = spawn(
         command, log, os.environ, last_signal=signal.SIGINT, user=cluster.user, folder=cluster.folder
     )  # SIGINT is its fast shutdown: SIGTERM waits for clients to leave
@@ -156,7 +163,7 @@ def _make(cluster: Cluster) -> None:
 
 
 def _call(cluster: Cluster, program: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [cluster.programs / program, *arguments],
         cwd=cluster.folder,
         capture_output=True,
@@ -165,6 +172,7 @@ def _call(cluster: Cluster, program: str, *arguments: str | Path) -> "subprocess
         timeout=_COMMAND_SECONDS,
         **as_user(cluster.user),
     )
+    return done
 
 
 def _must(cluster: Cluster, program: str, *arguments: str | Path) -> None:

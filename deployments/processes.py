@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -41,7 +42,7 @@ def spawn(
         )
 
 
-def as_user(name: str | None) -> dict[str, object]:
+def as_user(name: str | None) -> dict[str, Any]:
     """Arguments of Popen that start it as another user, without our groups."""
     return {} if name is None else {"user": name, "group": _group_of(name), "extra_groups": []}
 

@@ -104,7 +104,7 @@ def _holder(port: int) -> str:
     words = []
     with contextlib.suppress(psutil.Error):
         for each in psutil.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN and each.laddr.port == port and each.pid:
+            if each.status == psutil.CONN_LISTEN and each.laddr and each.laddr.port == port and each.pid:
                 words.append(f"`{' '.join(psutil.Process(each.pid).cmdline())[:120]}` (process {each.pid})")
                 break
     with contextlib.suppress(SwathError):

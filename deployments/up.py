@@ -163,12 +163,12 @@ def _bring_up(up: _Up) -> None:
     client = client_environment(up.state.api)
     log = up.logs / "apply.log"
     up.note("apply", spawn([sys.executable, "-m", "deployments.apply"], log, client, folder=ROOT))
-    words = ("worker", "start", "--pool", "default", "--type", "process", "--name", "up")
+    worker = ("worker", "start", "--pool", "default", "--type", "process", "--name", "up")
     _wait(up, lambda: up.processes["apply"].poll() is not None, "apply", _HEALTHY_SECONDS)
     if up.processes.pop("apply").returncode:
         raise SwathError(log.read_text(encoding="utf-8").strip().removeprefix("swath: "), hint=f"see {up.logs}")
     say(log.read_text(encoding="utf-8").strip().removeprefix("swath: "))
-    up.note("worker", spawn([*_PREFECT, *words], up.logs / "worker.log", client, folder=ROOT))
+    up.note("worker", spawn([*_PREFECT, *worker], up.logs / "worker.log", client, folder=ROOT))
     _wait(up, lambda: _polls(up.logs / "worker.log"), "worker", _HEALTHY_SECONDS)
     up.tell(ready=True)
     say(f"up after {format_seconds(time.monotonic() - began)}: page {up.state.ui}, API {up.state.api}, logs {up.logs}")

@@ -85,7 +85,7 @@ def test_20_runs_submitted_at_once_on_sqlite_are_not_lost(prefect: Prefect) -> N
 def test_a_run_outlives_its_worker_and_the_next_worker_takes_what_was_late(
     prefect: Prefect, slow: dict[str, Any]
 ) -> None:
-    """After kill -9 of the worker the run goes on to Completed; what came due meanwhile is Late, then taken by the next worker."""
+    """After kill -9 of the worker the run goes on to Completed; what comes due meanwhile is Late, then taken by the next one."""
     run, _ = _working(prefect, slow)
     prefect.worker.send_signal(signal.SIGKILL)
     prefect.worker.wait()
