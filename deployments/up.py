@@ -256,14 +256,20 @@ def server_environment(address: str, api: str) -> dict[str, str]:
 
 def client_environment(api: str) -> dict[str, str]:
     """What worker and deployer need: the API, patience with it (2 + 4 + … + 256 s), no port that others can reach."""
-    return os.environ | {
-        "PREFECT_API_URL": api,
-        "PREFECT_CLIENT_MAX_RETRIES": "8",
-        "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
-        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
+    password = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+    authorised = {"PREFECT_API_AUTH_STRING": password} if password else {}
+    return (
+        os.environ
+        | authorised
+        | {
+            "PREFECT_API_URL": api,
+            "PREFECT_CLIENT_MAX_RETRIES": "8",
+            "PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1",
+            "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+    )
 
 
 if __name__ == "__main__":
