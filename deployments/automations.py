@@ -35,7 +35,6 @@ _RUNS: Any = {"prefect.resource.id": "prefect.flow-run.*"}
 _OURS: Any = {"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)}
 # Prefect takes no frequency below 30 s. Not 90 s of silence: a server that was away for a minute, and 27 s to start, called a
 # living run dead as soon as it was back, before the heartbeats that had waited for it came.
-HEARTBEAT_SECONDS = 30
 SILENT_SECONDS = 120
 LATE_SECONDS = 600
 _WHAT = "{{ flow.name }} ({{ flow_run.name }}) is {{ flow_run.state.name }}"

@@ -65,9 +65,20 @@ class _Up:
         """End the worker with its runs, then the server, then the database: each can say its last word to the next."""
         for name, process in reversed(self.processes.items()):
             if process.poll() is None:
+                if name == "worker":
+                    _end_runs(psutil.Process(process.pid))
                 number = signal.SIGINT if name == "postgres" else signal.SIGTERM
                 end(psutil.Process(process.pid), number, seconds=_ENDING_SECONDS)
             process.wait()
+
+
+def _end_runs(worker: psutil.Process) -> None:
+    """Let runs under way say that they were ended: the worker would kill them, and they would stay Running."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        flows = [each for each in worker.children(recursive=True) if "prefect.engine" in each.cmdline()]
+        for each in flows:
+            each.terminate()
+        psutil.wait_procs(flows, timeout=_ENDING_SECONDS)
 
 
 def main(arguments: list[str] | None = None) -> int:
