@@ -1,9 +1,9 @@
 """`make down`: end what `make up` runs, from another shell."""
 
 import contextlib
+import os
 import signal
-
-import psutil
+import time
 
 from deployments.main import run
 from deployments.up import say
@@ -25,17 +25,18 @@ def main() -> int:
         say("nothing is up")
         return 0
     try:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(up.pid)
-            process.send_signal(signal.SIGTERM)
-            process.wait(_SECONDS)
-    except psutil.AccessDenied as error:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(up.pid, signal.SIGTERM)
+    except PermissionError as error:
         raise SwathError(f"{up.ui} belongs to another user (process {up.pid})", hint="run it as that user") from error
-    except psutil.TimeoutExpired as error:
-        raise SwathError(
-            f"process {up.pid} has not ended after {_SECONDS:.0f} s",
-            hint=f"`kill -9 {up.pid}`: what it started ends with it",
-        ) from error
+    deadline = time.monotonic() + _SECONDS
+    while running.running(folder):  # its lock: a process that nobody has waited for yet has an id, and is gone
+        if time.monotonic() > deadline:
+            raise SwathError(
+                f"process {up.pid} has not ended after {_SECONDS:.0f} s",
+                hint=f"`kill -9 {up.pid}`: what it started ends with it",
+            )
+        time.sleep(0.1)
     say(f"down: {up.ui}")
     return 0
 
