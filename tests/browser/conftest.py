@@ -1,5 +1,6 @@
 """Debian's chromium, headless, on what `make up` starts: server, page, PostgreSQL, deployments and worker."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,11 +35,12 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def scenes() -> Iterator[Path]:
-    """A folder with a name for pictures, as schedules expect it; in `incoming` a raster, T32UQD.tif.
+    """A folder as schedules expect it, in SCENES where pictures want a name; in `incoming` a raster, T32UQD.tif.
 
     Three bands of uint16, waves and noise, nodata 0.
     """
-    with tempfile.TemporaryDirectory(prefix="scenes-") as folder:
+    with tempfile.TemporaryDirectory(prefix="scenes-") as made:
+        folder = os.environ.get("SCENES", made)
         for name in ("incoming", "published"):
             Path(folder, name).mkdir()
         along = np.linspace(0, 12, _EDGE)

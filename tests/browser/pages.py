@@ -42,7 +42,8 @@ class Browser:
 
         def is_still() -> bool:
             seen.append(self.page.screenshot())
-            return len(set(seen[-_STILL:])) == 1 and len(seen) >= _STILL
+            needed = _STILL if self.page.locator("canvas").count() else 1
+            return len(seen) >= needed and len(set(seen[-needed:])) == 1
 
         until(is_still, seconds=30, what=f"{name} stands still")
         (_SCREENSHOTS / f"{name}.png").write_bytes(seen[-1])
