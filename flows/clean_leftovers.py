@@ -2,27 +2,21 @@
 
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.flags import DRY_RUN, FOLDER, OLDER_THAN
+from flows.forms import job_flow
 from flows.housekeeping import SWEEP_COLUMNS, sweep_rows, sweep_title, swept
-from tasks.states import named_end
 
 
-@flow(name="clean-leftovers")
-@named_end
-def clean_leftovers(
-    folder: str, older_than: str | None = None, *, dry_run: bool = False
-) -> State[list[dict[str, Any]]]:
+@job_flow("clean-leftovers", (FOLDER, OLDER_THAN, DRY_RUN), kind="clean", verb="clean")
+def clean_leftovers(*, folder: str, older_than: str | None, dry_run: bool) -> State[list[dict[str, Any]]]:
     """Remove what dead jobs left below a folder; outputs and the staging folders of living jobs are never touched.
 
-    Args:
-        folder: The folder of the destinations, a path on the worker's host; its subfolders are looked through too.
-        older_than: Remove only what is older, other hosts' leftovers too: 90s, 30m, 24h or 7d. Default: of any age, those whose
-            owner on the worker's host is dead.
-        dry_run: List, remove nothing. Default: false.
+    Paths are those of the worker's host.
     """
     leftovers = swept(folder, older_than, word="older_than", dry_run=dry_run)
     title = f"{sweep_title(leftovers)}, below {folder}"
