@@ -109,6 +109,7 @@ def _revision(address: str) -> str | None:
         path = Path(unquote(parts.path)[1:])
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
+            sqlite3.connect(path).close()  # or the server would say so, in a traceback
             return None
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             try:

@@ -1,9 +1,9 @@
-"""How a command of this package ends: one line for an error, with its exit code."""
+"""How a command of this package ends: one line for an error, with its exit code; below it a log's last lines, if it has them."""
 
 import sys
 from collections.abc import Callable
 
-from lib.errors import SwathError
+from lib.errors import SwathError, shown_lines
 
 
 def run(work: Callable[[], int | None]) -> None:
@@ -12,6 +12,8 @@ def run(work: Callable[[], int | None]) -> None:
         code = work()
     except SwathError as error:
         sys.stderr.write(f"swath: {error}{f'; {error.hint}' if error.hint else ''}\n")
+        if error.traceback:
+            sys.stderr.write(f"{shown_lines(error.traceback)}\n")
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130

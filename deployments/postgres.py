@@ -144,8 +144,9 @@ def start(cluster: Cluster, stopped: Callable[[], bool]) -> "subprocess.Popen[by
     while _call(cluster, "pg_isready", "-q", "-h", cluster.sockets).returncode:
         if process.poll() is not None or time.monotonic() > deadline or stopped():
             raise SwathError(
-                f"{cluster.words}, does not come up; its log {log} ends with\n{last_lines(log)}",
-                hint="mend what it says, or name another database by DATABASE_URL",
+                f"{cluster.words}, does not come up",
+                hint=f"mend what {log} says, or name another database by DATABASE_URL; it ends with",
+                traceback=last_lines(log),
             )
         time.sleep(0.1)
     has = _call(cluster, "psql", "-h", cluster.sockets, "-U", _DATABASE, "-d", _DATABASE, "-c", "")

@@ -205,7 +205,7 @@ def _wait(up: _Up, condition: Callable[[], bool], name: str, seconds: float) -> 
         if (dead and dead != "apply") or time.monotonic() > deadline:
             log = up.logs / f"{dead or name}.log"
             what = f"the {dead} has ended" if dead else f"the {name} is not ready after {format_seconds(seconds)}"
-            raise SwathError(f"{what}; see {log}", hint=f"it ends with\n{last_lines(log)}")
+            raise SwathError(what, hint=f"see {log}, which ends with", traceback=last_lines(log))
 
 
 def _stay(up: _Up) -> None:

@@ -22,6 +22,7 @@ from prefect.flows import load_flow_from_entrypoint
 
 from deployments import database, postgres, up
 from deployments.automations import FLOWS
+from deployments.main import run
 from deployments.processes import end, same, spawn
 from deployments.server import check_port, check_server
 from lib import running
@@ -224,3 +225,22 @@ def test_a_unit_is_one_that_systemd_takes(unit: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for line in ("Restart=", "EnvironmentFile=", "NoNewPrivileges=yes", "ProtectSystem=strict", "MemoryHigh="):
         assert f"\n{line}" in text
+
+
+def test_a_sqlite_file_that_cannot_be_made_is_said_before_a_server_starts() -> None:
+    """One line that names it, instead of the server's traceback."""
+    with pytest.raises(SwathError, match=r"SQLite file /proc/swath.db \(DATABASE_URL\) cannot be reached"):
+        database.check("sqlite+aiosqlite:////proc/swath.db", "DATABASE_URL")
+
+
+def test_a_logs_last_lines_stand_below_the_error_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """The reason is one line; what a log ends with keeps its lines."""
+
+    def fail() -> None:
+        raise SwathError("the server has ended", hint="see server.log, which ends with", traceback="    one\n    two")
+
+    with pytest.raises(SystemExit):
+        run(fail)
+    assert capsys.readouterr().err == (
+        "swath: the server has ended; see server.log, which ends with\n    one\n    two\n"
+    )
