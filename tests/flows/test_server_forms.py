@@ -105,7 +105,7 @@ def test_wrong_parameters_end_a_run_failed_and_named(prefect: Prefect, raster: P
         ),
         _unchecked(prefect, transform, {"src": "a.tif", "memory_limit": "2 GB"}): (
             "UsageError",
-            "exit 2: transform-raster has no parameter 'src' and 'memory_limit'; transform-raster needs a value of source",
+            "exit 2: transform-raster has no parameter 'src' and 'memory_limit' (did you mean memory_limit_mb for memory_limit? ",
         ),
         _unchecked(prefect, transform, paths | {"memory_limit_mb": "a lot"}): (
             "SettingsError",
