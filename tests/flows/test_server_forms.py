@@ -156,7 +156,7 @@ def test_a_retried_run_reuses_what_it_had_finished(prefect: Prefect, raster: Pat
     said = "try 2 of this run: reused: Validate drivers, Profile source; done again: Transform raster, Publish output"
     until(lambda: said in [each.message for each in prefect.client.read_logs(log)], what="the log of the retry")
     found = prefect.client.read_flow_run(run)
-    assert (found.name, set(found.tags)) == ("custom small.tif → o.tif", {"raster", "custom"})
+    assert (found.name, set(found.tags)) == ("custom small.tif → o.tif", {"ad-hoc", "raster", "custom"})
     assert any("RuntimeError: not yet" in each.message for each in prefect.client.read_logs(log))
 
 
