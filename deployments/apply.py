@@ -1,6 +1,7 @@
 """`python -m deployments.apply`: give the server in PREFECT_API_URL the work pool, the deployments and the automations.
 
-Safe to repeat: nothing is doubled, and what an operator has changed of the pool (its limit, a pause) stays.
+Safe to repeat: nothing is doubled, and what an operator has changed of the pool stays: a pause, and its limit where
+SWATH_POOL_LIMIT says none.
 """
 
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 from deployments import automations
 from deployments.main import run
 from deployments.server import check_server, server_address
-from lib.errors import SwathError
+from lib.errors import SwathError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 POOL = "default"
@@ -32,12 +33,17 @@ def apply_all(api: str) -> str:
 
 
 def make_pool() -> str:
-    """Create the work pool where it is missing, with room for as many runs as there are cores; its limit in words."""
+    """Create the work pool where it is missing, with room for as many runs as there are cores; its limit in words.
+
+    Raises:
+        SwathError: SWATH_POOL_LIMIT is no number of runs, or there is a pool of that name whose runs are no processes.
+    """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectNotFound
     from prefect.workers.process import ProcessWorker
 
+    wanted = pool_limit()
     with get_client(sync_client=True) as client:
         try:
             pool = client.read_work_pool(POOL)
@@ -48,11 +54,31 @@ def make_pool() -> str:
                 type="process",
                 description="swath's runs, each a process on the worker's host",
                 base_job_template=template,
-                concurrency_limit=int(os.environ.get("SWATH_POOL_LIMIT") or os.cpu_count() or 1),
+                concurrency_limit=wanted or os.cpu_count() or 1,
             )
             pool = client.create_work_pool(wish)
+        if pool.type != "process":
+            raise SwathError(
+                f"the work pool {POOL} of {client.api_url} is of type {pool.type}; runs of swath are processes",
+                hint="rename or delete it, or apply to a server of swath's own",
+            )
+        if wanted and pool.concurrency_limit != wanted:
+            client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=wanted))
+            pool = client.read_work_pool(POOL)
     limit = pool.concurrency_limit
     return "no limit" if limit is None else f"at most {limit} runs at once"
+
+
+def pool_limit() -> int | None:
+    """What SWATH_POOL_LIMIT says; None where it says nothing.
+
+    Raises:
+        UsageError: it is no number of runs.
+    """
+    text = os.environ.get("SWATH_POOL_LIMIT", "").strip()
+    if text and not (text.isdecimal() and int(text)):
+        raise UsageError(f"SWATH_POOL_LIMIT={text} is no number of runs", hint="write a whole number from 1 on")
+    return int(text) if text else None
 
 
 def deploy(api: str) -> int:

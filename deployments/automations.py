@@ -64,7 +64,7 @@ def apply(timing: Timing = Timing()) -> list[str]:
     """Bring a server's automations of swath to what is written here; their names.
 
     Raises:
-        UsageError: SWATH_ALERT_BLOCK names no block, or one that can tell nobody.
+        UsageError: SWATH_ALERT_WEBHOOK is no address, or SWATH_ALERT_BLOCK names no block, or one that can tell nobody.
     """
     with get_client(sync_client=True) as client:
         block = _alert_block(client)
@@ -151,9 +151,21 @@ def _action(block: BlockDocument) -> CallWebhook | SendNotification:
     return SendNotification(block_document_id=block.id, subject=f"swath: {_WHAT}", body=_BODY)
 
 
+def webhook_address() -> str:
+    """What SWATH_ALERT_WEBHOOK says; empty where it says nothing.
+
+    Raises:
+        UsageError: it is no address of the web; it may have a password in it, and is not repeated.
+    """
+    address = os.environ.get("SWATH_ALERT_WEBHOOK", "").strip()
+    if address and not address.startswith(("http://", "https://")):
+        raise UsageError("SWATH_ALERT_WEBHOOK is no web address", hint="write https://HOST/PATH, or unset it")
+    return address
+
+
 def _alert_block(client: SyncPrefectClient) -> BlockDocument | None:
     """The block that tells somebody, made or brought up to date where an address is given; None where nobody is to be told."""
-    if address := os.environ.get("SWATH_ALERT_WEBHOOK", "").strip():
+    if address := webhook_address():
         headers = SecretDict({"Content-Type": "application/json"})
         Webhook(url=SecretStr(address), headers=headers).save(BLOCK, overwrite=True)
         return client.read_block_document_by_name(BLOCK, "webhook")

@@ -21,7 +21,8 @@ from cronsim import CronSim
 from prefect.flows import load_flow_from_entrypoint
 
 from deployments import database, postgres, up
-from deployments.automations import FLOWS
+from deployments.apply import pool_limit
+from deployments.automations import FLOWS, webhook_address
 from deployments.main import run
 from deployments.processes import end, same, spawn
 from deployments.server import check_port, check_server
@@ -244,3 +245,19 @@ def test_a_logs_last_lines_stand_below_the_error_as_they_are(capsys: pytest.Capt
     assert capsys.readouterr().err == (
         "swath: the server has ended; see server.log, which ends with\n    one\n    two\n"
     )
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-2", "1.5"])
+def test_a_pool_limit_that_is_no_number_is_said(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that names the variable, instead of a traceback in a log."""
+    monkeypatch.setenv("SWATH_POOL_LIMIT", text)
+    with pytest.raises(UsageError, match=f"SWATH_POOL_LIMIT={text} is no number of runs"):
+        pool_limit()
+
+
+def test_a_webhook_that_is_no_address_is_said_and_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each alert would fail where nobody looks."""
+    monkeypatch.setenv("SWATH_ALERT_WEBHOOK", "hooks.example/s3cret")
+    with pytest.raises(UsageError, match="SWATH_ALERT_WEBHOOK is no web address") as raised:
+        webhook_address()
+    assert "s3cret" not in str(raised.value)
