@@ -26,7 +26,9 @@ from lib.errors import (
     DiskRefused,
     FunctionError,
     JobFailed,
+    Refused,
     SwathError,
+    UsageError,
     VerificationFailed,
     shown_lines,
 )
@@ -47,7 +49,7 @@ def note_failure(error: SwathError) -> None:
     if context is None or context.flow_run is None:
         return
     logger = get_run_logger()
-    if error.traceback:
+    if error.traceback and not isinstance(error, (UsageError, Refused)):  # those say all that there is to know
         logger.error("%s", shown_lines(error.traceback))
     if not _has_retries() or passes(error) or not isinstance(context.client, SyncPrefectClient):
         return
