@@ -6,6 +6,7 @@ wings. A field made by `knob` is a flag, a flow parameter and a line of the READ
 A new operation is a model here, and its place in `Operation`.
 """
 
+import keyword
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -79,6 +80,25 @@ def _function(value: str) -> str:
 _Function = Annotated[str, AfterValidator(_function)]
 
 
+def _named_source(value: str) -> str:
+    name, equals, path = value.partition("=")
+    if not (equals and path):
+        raise ValueError(f"{value!r} names no source: write name=FILE, such as before=scene_2024.tif")
+    if not re.fullmatch(r"[A-Za-z]\w*", name) or re.fullmatch(r"b\d+", name) or keyword.iskeyword(name):
+        raise ValueError(f"{name!r} cannot name a source: letters, digits and _, and not like a band (b1)")
+    return value
+
+
+def _apart(values: tuple[str, ...]) -> tuple[str, ...]:
+    names = [value.partition("=")[0] for value in values]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two sources are named {twice!r}")
+    return values
+
+
+_NamedSource = Annotated[str, AfterValidator(_named_source)]
+
+
 def _codec(value: str | None) -> str | None:
     try:
         if value is not None:
@@ -118,6 +138,29 @@ class Rescale(_Model):
     add: float = knob("added after the factor", 0.0, unit="in the output's units")
 
 
+class Expression(_Model):
+    """Arithmetic over bands, such as `(b4 - b3) / (b4 + b3)`: float32; float64 of 32- and 64-bit integers and float64."""
+
+    name: Literal["expression"] = "expression"
+    expr: str = knob(
+        "what is computed: bands b1, b2, … (as --bands orders them) and other.b1, …, arithmetic, comparison, and or not, functions "
+        "such as where, min, sqrt; several, one for each band written, with ; between them"
+    )
+    sources: Annotated[tuple[_NamedSource, ...], AfterValidator(_apart)] = knob(
+        "a further raster on the same grid as name=FILE; its bands are name.b1, …", (), flag="source", unset="none"
+    )
+
+
+class Reclassify(_Model):
+    """Classes for ranges of values, or one value for another; integers stay integers."""
+
+    name: Literal["reclassify"] = "reclassify"
+    table: str = knob(
+        "ranges, from one value on up to below another, and what they become: 0:1000=1,1000:5000=2,5000:=3; single values: 7=70; "
+        "all others: *=0 (else nodata); or a YAML file of them"
+    )
+
+
 class Custom(_Model):
     """Your own function, called with each window.
 
@@ -129,7 +172,7 @@ class Custom(_Model):
     function: _Function = knob("your function as module:name, importable where the job runs")
 
 
-Operation = Copy | Normalise | Rescale | Custom
+Operation = Copy | Normalise | Rescale | Expression | Reclassify | Custom
 
 OPERATIONS: dict[str, type[_Model]] = {model.model_fields["name"].default: model for model in get_args(Operation)}
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}

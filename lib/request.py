@@ -19,9 +19,11 @@ from lib.jobs import (
     VECTOR_DRIVERS,
     Copy,
     DriversJob,
+    Expression,
     Job,
     ProfileJob,
     RasterJob,
+    Reclassify,
     Resources,
     VectorJob,
     VerifyJob,
@@ -196,7 +198,23 @@ def _operation(name: str | None, given: Mapping[str, Any], word: str) -> BaseMod
         raise UsageError(
             f"{shown} belongs to operation {' or '.join(each.operations)}, not to {name}", hint=f"write {write}"
         )
-    return model(**{key: value for key, value in given.items() if value is not None and name in knobs[key].operations})
+    own = {knobs[key].key: value for key, value in given.items() if value is not None and name in knobs[key].operations}
+    return _with_files(model(**own))
+
+
+def _with_files(model: BaseModel) -> BaseModel:
+    """An operation whose parameters name files: sources by their whole paths, a table read in."""
+    match model:
+        case Expression(sources=sources):
+            paths = [each.split("=", 1) for each in sources]
+            for name, path in paths:
+                check_exists(f"source {name}", path)
+            return model.model_copy(update={"sources": tuple(f"{name}={absolute(path)}" for name, path in paths)})
+        case Reclassify(table=table) if "=" not in table:
+            from lib.settings_file import read_table
+
+            return model.model_copy(update={"table": read_table(table)})
+    return model
 
 
 def _rest(given: Mapping[str, Any], word: str) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Attempt:
         return {
             "width": source.grid.shape[1],
             "height": source.grid.shape[0],
-            "bands": len(source.bands),
+            "bands": self._task.operation.outputs.count(len(source.bands)),
             "windows": self._done,
             "valid_pixels": self._pixels - self._nodata_pixels,
             "nodata_pixels": self._nodata_pixels,

@@ -24,7 +24,7 @@ from lib.raster.operations import make
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.plan import Choice, Held, Planner
 from lib.raster.sinks import gtiff
-from lib.raster.sources.dataset import open_raster
+from lib.raster.sources.opening import open_for
 from lib.raster.task import Task
 from lib.raster.validity import in_words
 from lib.reports import Outcome, Plan
@@ -53,7 +53,7 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
         stack.enter_context(environment())
         stack.enter_context(header(job.source))
         set_cache(TINY_CACHE_BYTES)
-        source = open_raster(job.source, job.bands)
+        source = open_for(job)
         stack.callback(source.close)
         if not for_reading:
             check_points(len(source.grid.points), job.label)

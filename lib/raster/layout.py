@@ -39,7 +39,8 @@ class Facts:
     Attributes:
         label: the source's name, for messages.
         shape: of the output, `(height, width)` pixels.
-        bands: how many are read and written.
+        bands: how many are read.
+        bands_out: how many are written.
         in_dtype: of what is read.
         encoding: of the output's tiles, for a block size.
         block: `(height, width)` of the source's blocks, pixels.
@@ -59,6 +60,7 @@ class Facts:
     label: str
     shape: tuple[int, int]
     bands: int
+    bands_out: int
     in_dtype: np.dtype[Any]
     encoding: Callable[[int], Encoding]
     block: tuple[int, int]
@@ -73,6 +75,10 @@ class Facts:
     needs_room: bool = True
     has_mask: bool = False
     block_size: int | None = None
+
+    def written_at_once(self, bands_at_once: int) -> int:
+        """Bands of a chunk's result: all new ones, or as many as are read."""
+        return bands_at_once if self.bands_out == self.bands else self.bands_out
 
 
 class Layout(NamedTuple):
@@ -106,7 +112,8 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
     return {
         "input buffer": Buffer.bytes(around * bands, facts.in_dtype),
         # And what nodata is found in.
-        "output buffer": pixels + (Buffer.bytes(pixels * bands, encoding.dtype) if facts.needs_room else 0),
+        "output buffer": pixels
+        + (Buffer.bytes(pixels * facts.written_at_once(bands), encoding.dtype) if facts.needs_room else 0),
         "operation": facts.operation_memory(pixels, bands),
         "encoder": encoding.scratch_bytes,
     }

@@ -93,12 +93,14 @@ class Worker:
         shape: tuple[int, int],
     ) -> None:
         self._reader, self._operation, self._encoder, self._layout = reader, operation, encoder, layout
-        self._planes = {band: plane for plane, band in enumerate(bands)}
+        new = operation.outputs.new_bands
+        self._new = tuple(range(1, len(new) + 1))
+        self._planes = {band: plane for plane, band in enumerate(self._new or bands)}
         self._alpha = None if operation.takes_alpha else alpha
         height, width = (min(step, length) for step, length in zip(layout.window, shape, strict=True))
         around = (height + 2 * operation.overlap) * (width + 2 * operation.overlap)
         self._in = Buffer(around * layout.bands_at_once, dtype)
-        room = height * width * layout.bands_at_once if operation.needs_room else 0
+        room = height * width * (len(new) or layout.bands_at_once) if operation.needs_room else 0
         self._out = Buffer(room, operation.outputs.dtype)
         self._scratch = np.zeros(height * width, np.bool_)
         self._moved = 0
@@ -116,10 +118,10 @@ class Worker:
 
     def do(self, chunk: Chunk) -> Encoded:
         """Read, compute and encode one chunk."""
-        window, bands = chunk
+        window = chunk.window
         done = self.compute(chunk)
         mask_tiles = []
-        if self._operation.outputs.has_mask and self._planes[bands[0]] == 0:
+        if self._operation.outputs.has_mask and self._planes[done.bands[0]] == 0:
             if done.all_valid:
                 done.valid[0].fill(True)
             mask_tiles = [
@@ -128,15 +130,15 @@ class Worker:
             ]
         tiles = [
             (self._planes[band], row, column, self._encoder.encode(tile))
-            for band, pixels in zip(bands, done.pixels, strict=True)
+            for band, pixels in zip(done.bands, done.pixels, strict=True)
             for row, column, tile in self._tiles(window, pixels)
         ]
         nodata = 0 if done.all_valid else done.valid.size - int(np.count_nonzero(done.valid))
         moved, self._moved = self._moved, 0
-        return Encoded(tiles, mask_tiles, nodata, window.pixels * len(bands), moved)
+        return Encoded(tiles, mask_tiles, nodata, window.pixels * len(done.bands), moved)
 
     def _compute(self, block: Block) -> Block:
-        out = self._out.block(block.window, block.bands) if self._operation.needs_room else block
+        out = self._out.block(block.window, self._new or block.bands) if self._operation.needs_room else block
         at = block.bands.index(self._alpha) if self._alpha in block.bands else None
         if at is None:
             done = self._operation.apply(block, out)

@@ -112,7 +112,7 @@ class Planner:
 
     def _own_terms(self, layout: Layout) -> dict[str, int]:
         facts = self.facts
-        tiles = math.prod(self._tiles(layout)) * (layout.bands_at_once + facts.has_mask)
+        tiles = math.prod(self._tiles(layout)) * (facts.written_at_once(layout.bands_at_once) + facts.has_mask)
         # One more chunk waits than there are workers; a single one waits for nothing.
         waiting = layout.threads + (layout.threads > 1)
         workers = {name: size * layout.threads for name, size in worker_bytes(facts, layout).items()}
@@ -121,7 +121,7 @@ class Planner:
         return workers | {
             "encoded tiles": waiting * tiles * facts.encoding(layout.block_size).bound_bytes,
             "gdal cache": min(max(layout.cache_bytes, facts.block_bytes), self._decoded_bytes()),
-            "tile tables": memory_bytes(facts.shape, facts.bands, layout.block_size, mask=facts.has_mask),
+            "tile tables": memory_bytes(facts.shape, facts.bands_out, layout.block_size, mask=facts.has_mask),
         }
 
     def _tiles(self, layout: Layout) -> tuple[int, int]:

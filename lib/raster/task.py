@@ -45,6 +45,7 @@ class Task:
             label=job.label,
             shape=source.grid.shape,
             bands=len(source.bands),
+            bands_out=operation.outputs.count(len(source.bands)),
             in_dtype=source.dtype,
             encoding=functools.cache(lambda block_size: gtiff.encoding(job, operation.outputs.dtype, block_size)),
             block=source.block,
@@ -108,7 +109,8 @@ class Task:
         """Upper bound of the output."""
         outputs = self.operation.outputs
         encoding = gtiff.encoding(self.job, outputs.dtype, layout.block_size)
-        return tiles.disk_bytes(self.source.grid.shape, len(self.source.bands), encoding, mask=outputs.has_mask)
+        bands = outputs.count(len(self.source.bands))
+        return tiles.disk_bytes(self.source.grid.shape, bands, encoding, mask=outputs.has_mask)
 
     def writer_guess(self) -> int:
         """What making the output's skeleton takes at least; texts come in many copies until they are in the file."""

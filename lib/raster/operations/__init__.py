@@ -4,6 +4,8 @@ from lib.jobs import RasterJob
 from lib.raster.operations import linear
 from lib.raster.operations.base import Linear, Maker, Operation, Outputs, nudge_off_nodata
 from lib.raster.operations.custom import UserFunction
+from lib.raster.operations.expression import Computed
+from lib.raster.operations.reclassify import Reclassified
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.sources.dataset import RasterSource
 
@@ -13,6 +15,8 @@ REGISTRY: dict[str, Maker] = {
     "copy": Verbatim,
     "normalise": linear.normalise,
     "rescale": linear.rescale,
+    "expression": Computed,
+    "reclassify": Reclassified,
     "custom": UserFunction,
 }
 

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.errors import UsageError
 from lib.raster.block import Block
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.validity import is_near, taken_for
+from lib.raster.validity import in_words, is_near, taken_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Outputs:
         keeps_colours: colour tables and palette interpretation stay true.
         line: how values follow from the source's, for scales, offsets and units; None where they do not.
         highest: no result is above it; None where there is no such bound.
+        new_bands: names of bands that stem from no single band of the source; empty: each selected band becomes one.
     """
 
     dtype: np.dtype[Any]
@@ -42,6 +44,11 @@ class Outputs:
     keeps_colours: bool = False
     line: Linear | None = None
     highest: float | None = None
+    new_bands: tuple[str, ...] = ()
+
+    def count(self, selected: int) -> int:
+        """How many bands are written where so many are selected; likewise of a chunk's."""
+        return len(self.new_bands) or selected
 
 
 class Operation(ABC):
@@ -78,7 +85,15 @@ class Operation(ABC):
     def reference(
         self, pixels: NDArray[Any], valid: NDArray[np.bool_]
     ) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
-        """The plain path, for verification: a band's result and where it is valid, both `(height, width)`; None: not known."""
+        """The plain path, for verification; None: not known.
+
+        Args:
+            pixels: `(bands, height + 2 overlap, width + 2 overlap)`, all selected bands or one, as the operation wants them.
+            valid: of the same shape.
+
+        Returns:
+            The result and where it is valid, both `(bands, height, width)`.
+        """
 
 
 class Maker(Protocol):
@@ -94,6 +109,18 @@ def fits(nodata: float, dtype: np.dtype[Any]) -> bool:
         return not math.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
     return math.isfinite(nodata) and nodata == int(nodata) and limits.min <= int(nodata) <= limits.max
+
+
+def check_nodata(nodata: float, dtype: np.dtype[Any]) -> int | float:
+    """A nodata value as pixels of a dtype hold it.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if not fits(nodata, dtype):
+        hint = "choose a smaller value, or nan" if dtype.kind == "f" else f"choose a whole number that {dtype} holds"
+        raise UsageError(f"nodata {in_words(nodata)} does not fit into {dtype}", hint=hint)
+    return float(dtype.type(nodata)) if dtype.kind == "f" else int(nodata)
 
 
 def is_beyond(block: Block, most: int) -> bool:

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.errors import FunctionError, UsageError
+from lib.errors import FunctionError
 from lib.jobs import Custom
 from lib.memory.function import call
 from lib.memory.work import load_function
 from lib.raster.block import Block
-from lib.raster.operations.base import Operation, Outputs, fits, is_beyond
+from lib.raster.operations.base import Operation, Outputs, check_nodata, is_beyond
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.validity import in_words
 
 _DTYPE = np.dtype(np.float32)
 _MOST_EXACT = 2**24  # as float32
@@ -31,14 +30,10 @@ class UserFunction(Operation):
 
     def __init__(self, model: Custom, source: RasterSource, nodata: float | None) -> None:
         del source
-        value = float("nan") if nodata is None else nodata
-        if not fits(value, _DTYPE):
-            raise UsageError(
-                f"nodata {in_words(value)} does not fit into {_DTYPE}", hint="choose a smaller value, or nan"
-            )
+        value = check_nodata(float("nan") if nodata is None else nodata, _DTYPE)
         self._name = model.function
         self._function = load_function(model.function)  # a name that cannot be imported is told before any work
-        self.outputs = Outputs(dtype=_DTYPE, nodata=float(_DTYPE.type(value)))
+        self.outputs = Outputs(dtype=_DTYPE, nodata=value)
 
     def memory(self, pixels: int, bands: int) -> int:
         """What it is given, and what it returns, perhaps of float64; its own temporaries are measured by the probe."""

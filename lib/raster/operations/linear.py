@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.errors import UsageError
 from lib.jobs import Normalise, Rescale
 from lib.raster.block import Block
-from lib.raster.operations.base import Linear, Operation, Outputs, fits, is_beyond
+from lib.raster.operations.base import Linear, Operation, Outputs, check_nodata, is_beyond
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.validity import in_words
 
 # 512 KiB of float32, which a core's second-level cache holds (MEASURED.md, "Pieces of a window").
 _PIECE = 128 * 1024
 _MOST_EXACT = 2**53  # as float64
-_EXACT_IN_FLOAT32 = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
+EXACT_IN_FLOAT32 = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
 
 Step = Callable[[NDArray[Any]], None]
 
@@ -78,7 +76,7 @@ class Line(Operation):
 
 def normalise(model: Normalise, source: RasterSource, nodata: float | None) -> Line:
     """`clip(pixel / scale, low, high)`."""
-    arithmetic = dtype = _dtype(source)
+    arithmetic = dtype = exact_float(source)
     scale, low, high = (arithmetic.type(value) for value in (model.scale, *model.clip))
 
     def step(work: NDArray[Any]) -> None:
@@ -95,7 +93,7 @@ def normalise(model: Normalise, source: RasterSource, nodata: float | None) -> L
 
 def rescale(model: Rescale, source: RasterSource, nodata: float | None) -> Line:
     """`pixel * multiply + add`."""
-    arithmetic, dtype = np.dtype(np.float64), _dtype(source)
+    arithmetic, dtype = np.dtype(np.float64), exact_float(source)
 
     def step(work: NDArray[Any]) -> None:
         np.multiply(work, model.multiply, out=work)
@@ -108,14 +106,12 @@ def rescale(model: Rescale, source: RasterSource, nodata: float | None) -> Line:
     return Line(step, plain, arithmetic, _outputs(dtype, nodata, line))
 
 
-def _dtype(source: RasterSource) -> np.dtype[Any]:
-    """Of the results: that in which each pixel of the source is exact, of 64-bit integers as far as there is one."""
-    return np.dtype(np.float32 if source.dtype.name in _EXACT_IN_FLOAT32 else np.float64)
+def exact_float(source: RasterSource) -> np.dtype[Any]:
+    """The floating-point dtype in which each pixel of the source is exact, of 64-bit integers as far as there is one."""
+    return np.dtype(np.float32 if source.dtype.name in EXACT_IN_FLOAT32 else np.float64)
 
 
 def _outputs(dtype: np.dtype[Any], nodata: float | None, line: Linear | None, highest: float | None = None) -> Outputs:
     """NaN by default, which collides with no valid value."""
-    value = float("nan") if nodata is None else nodata
-    if not fits(value, dtype):
-        raise UsageError(f"nodata {in_words(value)} does not fit into {dtype}", hint="choose a smaller value, or nan")
-    return Outputs(dtype=dtype, nodata=float(dtype.type(value)), line=line, highest=highest)
+    value = check_nodata(float("nan") if nodata is None else nodata, dtype)
+    return Outputs(dtype=dtype, nodata=value, line=line, highest=highest)

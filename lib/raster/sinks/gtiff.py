@@ -31,7 +31,7 @@ def expected(job: RasterJob, source: RasterSource, outputs: Outputs, layout: Lay
     nodata = outputs.nodata
     return source.grid.describe() | {
         "driver": "GTiff",
-        "count": len(source.bands),
+        "count": outputs.count(len(source.bands)),
         "bands": list(source.bands),
         "dtype": outputs.dtype.name,
         "nodata": "nan" if nodata is not None and math.isnan(nodata) else nodata,
@@ -49,7 +49,7 @@ def create(path: Path, job: RasterJob, source: RasterSource, outputs: Outputs, l
     Raises:
         OutputError: the disk or GDAL said no.
     """
-    profile = source.grid.profile() | {"count": len(source.bands)}
+    profile = source.grid.profile() | {"count": outputs.count(len(source.bands))}
     if outputs.nodata is not None and outputs.dtype.name not in EXACT_DTYPES:
         profile["nodata"] = outputs.nodata
     # What a VRT gives may depend on the windows that are read (FACTS): a verification reads the same ones.

@@ -17,7 +17,7 @@ from lib.diagnosis import DAMAGED_HINT
 from lib.errors import DataError, SourceError
 from lib.raster.block import Block
 from lib.raster.faults import in_header, read
-from lib.raster.formats import compression_of, is_pixel_interleaved, open_dataset
+from lib.raster.formats import compression_of, is_pixel_interleaved, open_dataset, open_source
 from lib.raster.grid import Grid
 from lib.raster.sources.tables import Table, table_of
 from lib.raster.validity import Validity
@@ -88,6 +88,10 @@ class RasterSource:
     def reads_in_parallel(self) -> bool:
         """Whether several readers may work at once, and gain by it."""
         return self.dataset.driver in _READ_IN_PARALLEL
+
+    def part(self, band: int) -> tuple["RasterSource", int]:
+        """The raster that a selected band is read from, and its number there."""
+        return self, band
 
     def readers(self, count: int) -> list["Reader"]:
         """Readers, each with a handle of its own; the first one's is the source's."""
@@ -190,6 +194,17 @@ def _within(window: Window, overlap: int, shape: tuple[int, int]) -> tuple[Any, 
     place = tuple((low - overlap, high + overlap) for low, high in window.ranges)
     inside = tuple((max(low, 0), min(high, length)) for (low, high), length in zip(place, shape, strict=True))
     return inside, place
+
+
+@in_header
+def band_numbers(path: str, bands: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The numbers of a raster's bands, or of those that are selected.
+
+    Raises:
+        SourceError: as `open_raster`.
+    """
+    with open_source(path) as dataset:
+        return _check_bands(dataset, path, bands)
 
 
 @in_header
