@@ -143,7 +143,7 @@ class Expression(_Model):
 
     name: Literal["expression"] = "expression"
     expr: str = knob(
-        "what is computed: bands b1, b2, … (as --bands orders them) and other.b1, …, arithmetic, comparison, and or not, functions "
+        "what is computed: bands b1, b2, … (as bands orders them) and other.b1, …, arithmetic, comparison, and or not, functions "
         "such as where, min, sqrt; several, one for each band written, with ; between them"
     )
     sources: Annotated[tuple[_NamedSource, ...], AfterValidator(_apart)] = knob(

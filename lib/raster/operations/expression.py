@@ -10,7 +10,7 @@ from lib.raster import expression
 from lib.raster.block import Block
 from lib.raster.expression import Node
 from lib.raster.operations.base import Operation, Outputs, check_nodata
-from lib.raster.operations.linear import exact_float
+from lib.raster.operations.linear import EXACT_IN_FLOAT32
 from lib.raster.sources.dataset import RasterSource
 
 # As in linear.py: a piece of each band that is named, and of what stands between.
@@ -28,7 +28,8 @@ class Computed(Operation):
     def __init__(self, model: Expression, source: RasterSource, nodata: float | None) -> None:
         self._trees = expression.parse(model.expr)
         self._bands = expression.named(self._trees)
-        self._dtype = exact_float(source)
+        narrow = all(name in EXACT_IN_FLOAT32 for name in source.dtypes)
+        self._dtype = np.dtype(np.float32 if narrow else np.float64)
         texts = tuple(each.strip() for each in model.expr.split(";"))
         value = check_nodata(float("nan") if nodata is None else nodata, self._dtype)
         self.outputs = Outputs(dtype=self._dtype, nodata=value, new_bands=texts)
