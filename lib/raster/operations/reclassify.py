@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lib.errors import UsageError
 from lib.jobs import Reclassify
 from lib.raster.block import Block
-from lib.raster.operations.base import Operation, Outputs, check_nodata
+from lib.raster.operations.base import Operation, Outputs, check_nodata, fits
 from lib.raster.sources.dataset import RasterSource
 
 _TABLE_BITS = 16
@@ -163,9 +163,11 @@ def _nodata(values: list[Number], dtype: np.dtype[Any], declared: Number | None)
         return math.nan
     limits = np.iinfo(dtype)
     lowest, highest = int(limits.min), int(limits.max)
-    wanted = [declared] if declared is not None and math.isfinite(declared) and lowest <= declared <= highest else []
-    ends = (lowest, highest) if lowest else (highest, lowest)
-    free = (int(each) for each in (*wanted, *ends, *range(highest - 1, lowest, -1)) if each not in set(values))
+    ends = [lowest, highest] if lowest else [highest, lowest]
+    if declared is not None and fits(declared, dtype):
+        ends = [int(declared), *ends]
+    taken = set(values)
+    free = (each for each in itertools.chain(ends, range(highest - 1, lowest, -1)) if each not in taken)
     return next(free)
 
 
