@@ -136,6 +136,7 @@ class Rescale(_Model):
     name: Literal["rescale"] = "rescale"
     multiply: float = knob("factor", 1.0, unit="no unit")
     add: float = knob("added after the factor", 0.0, unit="in the output's units")
+    unscale: bool = knob("apply each band's own scale and offset first, so that pixels are what they stand for", False)
 
 
 class Expression(_Model):
@@ -179,6 +180,7 @@ RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
 VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 
 Verify = Literal["none", "basic", "full"]
+DType = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 
 # What knobs of several kinds have in common.
 _PATH: dict[str, Any] = {"min_length": 1, "positional": True, "common": True}
@@ -229,8 +231,25 @@ class RasterJob(_Work):
     nodata: Annotated[int | float | Literal["nan"] | None, BeforeValidator(_nodata)] = knob(
         "nodata value of the output, a number or nan", None, unset="the source's for copy, else nan"
     )
+    dtype: DType | None = knob(
+        "type of the output's pixels; results are rounded half away from zero and saturate at its ends",
+        None,
+        unset="the operation's own",
+    )
+    scale_offset: tuple[float, float] | None = knob(
+        "scale and offset that the output declares: a result is written as (result - offset) / scale, such as 0.0001 0 for "
+        "reflectance in int16",
+        None,
+        unset="none",
+    )
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
+
+    @model_validator(mode="after")
+    def _usable(self) -> "RasterJob":
+        if self.scale_offset is not None and self.scale_offset[0] == 0:
+            raise ValueError("the scale of scale_offset must not be 0")
+        return self
 
 
 class VectorJob(_Work):

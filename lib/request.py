@@ -187,7 +187,9 @@ def _operation(name: str | None, given: Mapping[str, Any], word: str) -> BaseMod
     knobs = {each.name: each for each in knobs_of(RasterJob) if each.operations}
     for key, value in given.items():
         each = knobs[key]
-        if name in each.operations or value is None or (word != "flag" and value == each.default):
+        # A flag that is on or off comes as off where it was not typed.
+        is_left_out = value is None or (value == each.default and (word != "flag" or value is False))
+        if name in each.operations or is_left_out:
             continue
         owner = each.operations[0]
         shown, write = (

@@ -77,7 +77,7 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
 
 def truths(source: RasterSource, outputs: Outputs) -> tags.Truths:
     """What of the source stays true."""
-    same = outputs.line == Linear()
+    same = outputs.line == Linear() and outputs.scale is None
     units = tuple(_keeps_unit(source.dataset, band, outputs.line) for band in _continued(source, outputs))
     return tags.Truths(outputs.keeps_colours and not outputs.fills, same, units, outputs.keeps_colours)
 
@@ -223,8 +223,8 @@ def _carry_scales(source: Any, output: Any, bands: Sequence[int], outputs: Outpu
         units.append(source.units[band - 1] if _keeps_unit(source, band, outputs.line) else None)
         scales.append(scale / line.factor if line and scaled else 1.0)
         offsets.append(offset - line.shift * scale / line.factor if line and scaled else 0.0)
-    if not bands:
-        return
+    if outputs.scale is not None:
+        scales, offsets = ([each] * output.count for each in (outputs.scale.factor, outputs.scale.shift))
     if any(scale != 1.0 for scale in scales) or any(offset != 0.0 for offset in offsets):
         output.scales, output.offsets = scales, offsets
     if any(units):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.raster import windows
-from lib.raster.block import Buffer
+from lib.raster.block import Block, Buffer
 from lib.raster.faults import read
 from lib.raster.operations import Operation, Outputs, nudge_off_nodata
 from lib.raster.sources.dataset import RasterSource
@@ -102,7 +102,8 @@ class _Reference:
         is_alpha = len(indexes) == 1 and source.bands[indexes[0]] == source.validity.alpha
         if is_alpha and (operation is None or not operation.takes_alpha):
             return _Wanted(raw, valid, None, "alpha is not carried as it is")
-        known = operation.reference(raw, valid) if operation else None
+        bands = tuple(source.bands[i] for i in indexes)
+        known = operation.reference(Block(window, bands, raw, valid)) if operation else None
         return _Wanted(raw, valid, None) if known is None else _Wanted(*known, operation)
 
     def _around(self, index: int, window: Window, overlap: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:

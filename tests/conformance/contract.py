@@ -20,6 +20,8 @@ OPERATIONS = {
     "copy": jobs.Copy(),
     "normalise": jobs.Normalise(scale=200),
     "rescale": jobs.Rescale(multiply=2.5, add=-3),
+    "expression": jobs.Expression(expr="(b1 - b2) / (b1 + b2); b3 > 110"),
+    "reclassify": jobs.Reclassify(table=":90=1,90:130=2,130:150=3"),
     "custom": jobs.Custom(function="tests.faults.functions:unchanged"),
 }
 

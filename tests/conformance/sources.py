@@ -372,19 +372,33 @@ ODD: dict[str, tuple[Made, str]] = {
 }
 
 
-def raster_truth(operation: str, raw: np.ma.MaskedArray) -> Pixels:
-    """The whole output by NumPy, of all pixels read at once; NaN where nodata, but for a copy."""
-    dtype, valid = raw.dtype, ~np.ma.getmaskarray(raw)
-    if operation == "copy":
-        return raw.data
-    if operation == "rescale":
-        wide = dtype.name in {"int32", "uint32", "int64", "uint64", "float64"}
-        result = (raw.data.astype("float64") * 2.5 - 3).astype("float64" if wide else "float32")
-    elif operation == "normalise":
-        result = np.clip(raw.data.astype("float32") / np.float32(200), 0, 1)
-    else:
-        result = raw.data.astype("float32")
-    return np.where(valid, result, np.nan)
+def raster_truth(operation: str, raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
+    """The whole output by NumPy, of all pixels read at once, masked where nodata."""
+    return TRUTHS.get(operation, lambda pixels: pixels.astype("float32"))(raw)
+
+
+def _rescaled(raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
+    wide = raw.dtype.name in {"int32", "uint32", "int64", "uint64", "float64"}
+    return (raw.astype("float64") * 2.5 - 3).astype("float64" if wide else "float32")
+
+
+def _computed(raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
+    index = (raw[0].astype("float32") - raw[1]) / (raw[0].astype("float32") + raw[1])
+    return np.ma.stack([index, (raw[2] > 110).astype("float32")])
+
+
+def _classes(raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
+    found = np.ma.array(np.select([raw.data < 90, raw.data < 130], [1, 2], 3), mask=raw.mask)
+    return np.ma.masked_where(raw.data >= 150, found)
+
+
+TRUTHS: dict[str, Callable[[np.ma.MaskedArray], np.ma.MaskedArray]] = {
+    "copy": lambda raw: raw,
+    "normalise": lambda raw: np.ma.clip(raw.astype("float32") / np.float32(200), 0, 1),
+    "rescale": _rescaled,
+    "expression": _computed,
+    "reclassify": _classes,
+}
 
 
 def _frame(rows: int) -> gpd.GeoDataFrame:

@@ -34,6 +34,7 @@ class Outputs:
         keeps_colours: colour tables and palette interpretation stay true.
         line: how values follow from the source's, for scales, offsets and units; None where they do not.
         highest: no result is above it; None where there is no such bound.
+        scale: what the header says of what is written, value = factor * pixel + shift; None: it follows by `line`.
         new_bands: names of bands that stem from no single band of the source; empty: each selected band becomes one.
     """
 
@@ -44,6 +45,7 @@ class Outputs:
     keeps_colours: bool = False
     line: Linear | None = None
     highest: float | None = None
+    scale: Linear | None = None
     new_bands: tuple[str, ...] = ()
 
     def count(self, selected: int) -> int:
@@ -82,17 +84,10 @@ class Operation(ABC):
         """Compute a window: `out`, or `block` itself where that is the result. Validity is set, nodata is not filled in."""
 
     @abstractmethod
-    def reference(
-        self, pixels: NDArray[Any], valid: NDArray[np.bool_]
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
-        """The plain path, for verification; None: not known.
+    def reference(self, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+        """The plain path, for verification: a window's result and where it is valid, `(bands, height, width)`; None: not known.
 
-        Args:
-            pixels: `(bands, height + 2 overlap, width + 2 overlap)`, all selected bands or one, as the operation wants them.
-            valid: of the same shape.
-
-        Returns:
-            The result and where it is valid, both `(bands, height, width)`.
+        The block has all selected bands or one, as the operation wants them, with `overlap` pixels around the window.
         """
 
 

@@ -4,7 +4,6 @@ import threading
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lib.errors import FunctionError
 from lib.jobs import Custom
@@ -75,9 +74,9 @@ class UserFunction(Operation):
         out.all_valid = False
         return out
 
-    def reference(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+    def reference(self, block: Block) -> None:
         """Not known: it may depend on the window's place or size, so it is not called again."""
-        del pixels, valid
+        del block
 
 
 def _wrong(returned: Any, shape: tuple[int, ...]) -> str:

@@ -58,14 +58,14 @@ class Computed(Operation):
         out.all_valid = False
         return out
 
-    def reference(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def reference(self, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Each tree for a whole window at once."""
-        of = {band: plane.astype(self._dtype) for band, plane in zip(self._bands, pixels, strict=True)}
+        of = {band: plane.astype(self._dtype) for band, plane in zip(self._bands, block.pixels, strict=True)}
         with np.errstate(all="ignore"):
-            shape = pixels.shape[1:]
+            shape = block.pixels.shape[1:]
             results = np.stack([np.broadcast_to(tree(of, self._dtype.type), shape) for tree in self._trees])
         good = np.stack(
-            [np.all([valid[self._bands.index(band)] for band in tree.bands()], axis=0) for tree in self._trees]
+            [np.all([block.valid[self._bands.index(band)] for band in tree.bands()], axis=0) for tree in self._trees]
         )
         return results, good & np.isfinite(results)
 

@@ -86,8 +86,9 @@ class Reclassified(Operation):
             taken = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, np.bool_)
         return found, taken
 
-    def reference(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def reference(self, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Entry by entry over the whole window."""
+        pixels = block.pixels
         found = np.zeros(pixels.shape, self.outputs.dtype)
         taken = np.zeros(pixels.shape, np.bool_)
         for entry in self._entries:
@@ -97,7 +98,7 @@ class Reclassified(Operation):
         if self._rest is not None:
             found[~taken] = self._rest
             taken[:] = True
-        return found, taken & valid
+        return found, taken & block.valid
 
 
 def parse(text: str) -> tuple[list[Entry], Number | None]:
