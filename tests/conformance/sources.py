@@ -384,7 +384,7 @@ def _rescaled(raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
 
 def _computed(raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
     index = (raw[0].astype("float32") - raw[1]) / (raw[0].astype("float32") + raw[1])
-    return np.ma.stack([index, (raw[2] > 110).astype("float32")])
+    return np.ma.concatenate([index[None], (raw[2:3] > 110).astype("float32")])
 
 
 def _classes(raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
