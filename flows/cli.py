@@ -175,6 +175,7 @@ def demo(*, folder: str | None, display: Display, **given: Any) -> int:
 def main(signals: Sequence[int] = (), came: Sequence[int] = ()) -> None:
     """Parse, run, show, exit with the report's code; `signals` are those to hear, `came` those that came during the imports."""
     tokens = sys.argv[1:]
+    terminal.listen_early(tokens)
     try:
         for number in signals:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else _terminate)
@@ -216,7 +217,7 @@ def _failed(error: SwathError, tokens: list[str]) -> int:
 
 def _run(job: Job, display: Display, run: Callable[..., Report] = run_job) -> Report:
     _running.update(job.model_dump(mode="json"))
-    with terminal.progress(job.label, quiet=display.json) as hear:
+    with terminal.progress(job, quiet=display.json) as hear:
         return run(job, on_event=hear)
 
 
@@ -229,6 +230,7 @@ def _planned(job: Job, display: Display) -> int:
 
 
 def _ended(report: Report, display: Display) -> int:
+    terminal.log_end(report)
     if display.json:
         terminal.write_json(report.to_record(debug=display.debug))
     elif report.ok:
@@ -242,6 +244,7 @@ def _flow(flow: Any, given: Mapping[str, Any]) -> Report:
     """Run a flow with the same words, those left out as the flow has them; its report comes back through the run's state."""
     from tasks.states import cancelled_by_signal, report_of
 
+    terminal.leave_to_flow()
     run = flow.with_options(on_crashed=[cancelled_by_signal])
     try:
         return report_of(run(return_state=True, **request.flow_arguments(given)))

@@ -9,37 +9,50 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
 
-from prefect import flow, get_run_logger, task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from pydantic import Field
 
 from flows import terminal
 from flows.filter_vector import filter_vector
+from flows.forms import job_flow
 from flows.transform_raster import transform_raster
 from lib.errors import Exceeded, SourceError
+from lib.knobs import Knob
 from lib.publish import staging
 from lib.reports import Report
 from lib.request import raster_job
 from lib.units import format_bytes, format_seconds
+from tasks.names import task_name
 from tasks.raster import transform
-from tasks.states import named_end, report_of, settled
+from tasks.states import report_of, settled
 
 _SCALE = 30.0  # the climate raster's classes run to 30
 _LEAST_SQM = 1e10  # 10,000 km²
+_KNOBS = [
+    Knob(
+        name="folder",
+        type=Annotated[str, Field(min_length=1)],
+        sentence="where the sample data and the outputs go, a path on the worker's host, made where it is missing",
+        default=".demo",
+    ),
+    Knob(
+        name="memory_limit_mb",
+        type=Annotated[int, Field(gt=0)],
+        sentence="resident memory that each job may use, everything included",
+        default=256,
+        unit="MiB",
+    ),
+]
 
 
-@flow(name="demo")
-@named_end
-def demo(folder: str = ".demo", memory_limit_mb: int = 256) -> dict[str, Any]:
-    """Transform a climate raster of 933 MB and filter 275,973 land-cover patches, each under one small memory limit.
-
-    Args:
-        folder: Where the sample data and the outputs go, a path on the worker's host. Default .demo, made where it is missing.
-        memory_limit_mb: Resident memory that each job may use, everything included, MiB. Default 256.
-    """
+@job_flow("demo", _KNOBS, kind="demo", verb="demo")
+def demo(*, folder: str, memory_limit_mb: int) -> dict[str, Any]:
+    """Transform a climate raster of 933 MB and filter 275,973 land-cover patches, each under one small memory limit."""
     samples = get_samples(folder)
     climate, patches = samples["climate"], samples["patches"]
     outputs = Path(folder).absolute()
@@ -68,7 +81,7 @@ def demo(folder: str = ".demo", memory_limit_mb: int = 256) -> dict[str, Any]:
 
 def run_demo(folder: str = ".demo", memory_limit_mb: int = 256, *, quiet: bool = False) -> dict[str, Any]:
     """Run the flow and show its table on stdout (nothing where `quiet`); the demo's record, whatever came of it."""
-    state = demo(folder=folder, memory_limit_mb=memory_limit_mb, return_state=True)
+    state: State[Any] = cast("State[Any]", demo(folder=folder, memory_limit_mb=memory_limit_mb, return_state=True))
     record = state.result(raise_on_failure=False)
     if not isinstance(record, dict):
         record = report_of(state).model_dump(mode="json")
@@ -77,7 +90,7 @@ def run_demo(folder: str = ".demo", memory_limit_mb: int = 256, *, quiet: bool =
     return record
 
 
-@task(name="Get sample data", cache_policy=NO_CACHE)
+@task(name="Get sample data", task_run_name="Get sample data", cache_policy=NO_CACHE)
 def get_samples(folder: str) -> dict[str, str]:
     """Fetch what is missing of the sample data, in a process of its own: it needs GIS libraries and a gigabyte at most."""
     root = Path(__file__).resolve().parents[1]
@@ -105,7 +118,9 @@ def _read_whole(source: str, destination: Path, memory_limit_mb: int) -> Report:
     )
     os.environ["SWATH_WHOLE_SOURCE"] = source  # for the child; nothing else reads it
     with staging(destination, overwrite=True) as staged:
-        ended = transform.with_options(name="Read whole raster")(job, staged.path)
+        ended = transform.with_options(name="Read whole raster", task_run_name=task_name("Read whole"))(
+            job, staged.path
+        )
     return report_of(ended) if isinstance(ended, State) else ended
 
 

@@ -2,20 +2,16 @@
 
 from typing import Any
 
-from prefect import flow
-
-from flows.signatures import PROFILE, flow_parameters
+from flows.forms import job_flow
+from flows.signatures import PROFILE
 from flows.steps import make
 from lib.jobs import VectorJob
 from lib.reports import Report
-from lib.request import vector_job
-from tasks.states import named_end
+from lib.request import job_knobs, vector_job
 from tasks.vector import filter_features
 
 
-@flow(name="filter-vector")
-@named_end
-@flow_parameters(VectorJob, PROFILE)
+@job_flow("filter-vector", [*job_knobs(VectorJob), PROFILE], kind="vector", verb="filter")
 def filter_vector(*, profile: bool, **given: Any) -> Report:
     """Filter a vector layer inside a memory limit: validate drivers, profile, filter, verify, publish.
 

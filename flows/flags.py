@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from cyclopts import Parameter
 
+from flows import terminal
 from flows.signatures import with_signature
 from lib.jobs import ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import Knob
-from lib.request import AnyKind, job_knobs
+from lib.request import AnyKind, job_knobs, settings_of
+from lib.settings import settings_knobs
 
 _COMMANDS: dict[str, AnyKind] = {"raster": RasterJob, "vector": VectorJob, "verify": VerifyJob, "profile": ProfileJob}
 
@@ -41,6 +43,7 @@ DEMO_FOLDER = Knob(name="folder", type=str, sentence="where the sample data and 
 _DISPLAY = (
     Knob(name="json", type=bool, sentence="print exactly one JSON object on stdout, errors included", default=False),
     Knob(name="debug", type=bool, sentence="show tracebacks", default=False),
+    *settings_knobs(["log_format"]),
 )
 
 
@@ -54,7 +57,7 @@ class Display(NamedTuple):
 def flags(
     kind: AnyKind | None = None, *more: Knob, **defaults: Any
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command the knobs of a kind of job (None: those of every job), `more`, and `--json --debug` as `display`.
+    """Give a command the knobs of a kind of job (None: those of every job), `more`, and those of its display.
 
     It gets them all as keywords, None where one was left out. `defaults` are of what another command must be told.
     """
@@ -62,7 +65,9 @@ def flags(
 
     def decorate(work: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(work)
-        def run(*, json: bool, debug: bool, **given: Any) -> int:
+        def run(*, json: bool, debug: bool, log_format: str | None, **given: Any) -> int:
+            settings = settings_of({"config": given.get("config"), "log_format": log_format}).settings
+            terminal.listen(settings.log_format, settings.log_path)
             return work(display=Display(json, debug), **given)
 
         parameters = [_parameter(each, defaults) for each in knobs]

@@ -11,6 +11,7 @@ from lib.errors import UsageError
 from lib.memory import history
 from lib.publish import Leftover, find_leftovers, remove_leftover
 from lib.settings import SettingsLayers, settings_knobs
+from lib.underway import Unfinished
 from lib.units import format_bytes, format_seconds
 
 _DONE = {"status": "completed", "exit_code": 0, "error": None}
@@ -59,6 +60,7 @@ def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: boo
             "host": each.owner.get("host"),
             "pid": each.owner.get("pid"),
             "state": "dead" if each.dead else "alive or of another host",
+            "job": None if each.job is None else each.job.to_record(),
             "removed": each.folder in gone,
         }
         for each in found
@@ -69,11 +71,15 @@ def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: boo
             format_bytes(each["bytes"]),
             format_seconds(each["age_seconds"]),
             f"pid {each['pid']} on {each['host']}: {each['state']}",
+            _was(of.job),
             "yes" if each["removed"] else "no",
         ]
-        for each in leftovers
+        for each, of in zip(leftovers, found, strict=True)
     ]
-    title, columns = f"{len(found)} leftover(s), {len(gone)} removed", ["folder", "size", "age", "owner", "removed"]
+    title, columns = (
+        f"{len(found)} leftover(s), {len(gone)} removed",
+        ["folder", "size", "age", "owner", "was", "removed"],
+    )
     return _ended(display, {"leftovers": leftovers}, title, columns, rows)
 
 
@@ -119,6 +125,11 @@ def _stopped(past: history.Past) -> str:
     if not past.stopped:
         return ""
     return f"{past.stopped}, at least {format_bytes(past.stopped_beyond_bytes)} beyond projection"
+
+
+def _was(job: Unfinished | None) -> str:
+    """What is told of the job that a leftover is of."""
+    return "" if job is None else job.words.partition(": ")[2]
 
 
 def _seconds(text: str) -> float:

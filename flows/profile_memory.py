@@ -2,19 +2,15 @@
 
 from typing import Any
 
-from prefect import flow
-
-from flows.signatures import flow_parameters
+from flows.forms import job_flow
 from lib.jobs import ProfileJob
 from lib.reports import Report
-from lib.request import profile_job
+from lib.request import job_knobs, profile_job
 from tasks.profiling import profile_source
-from tasks.states import named_end, settled
+from tasks.states import settled
 
 
-@flow(name="profile-memory")
-@named_end
-@flow_parameters(ProfileJob)
+@job_flow("profile-memory", job_knobs(ProfileJob), kind="profile", verb="profile")
 def profile_memory(**given: Any) -> Report:
     """Measure what reading a source takes: baseline, peak, top allocators; suggest a limit, a chunk and a cache.
 

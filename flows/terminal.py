@@ -1,19 +1,25 @@
 """What the terminal shows: progress on stderr, one summary or one JSON object on stdout, one line for an error.
 
-rich is imported where something is shown: a job need not wait for it.
+Where stderr is no terminal, or as `log_format` says, its lines are JSON objects (lib/log.py). rich is imported where something is
+shown: a job need not wait for it.
 """
 
 import contextlib
 import json
+import os
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib.errors import shown, shown_lines
+from lib.jobs import Job
+from lib.log import Level, Line, append, as_json, wants_json
 from lib.memory.watch import OnEvent
 from lib.reports import Report, chunk_words
+from lib.telling import Telling, error_words, outcome
+from lib.underway import INTERRUPTED
 from lib.units import format_bytes, format_seconds, mib
 
 if TYPE_CHECKING:
@@ -22,12 +28,74 @@ if TYPE_CHECKING:
 
 _LOG_COLUMNS = 130
 _NAMES_WIDE = 10
+# What is shown above a bar.
+_BESIDE_BAR = {"child.said", "job.attempt", "run.interrupted"}
 
 
-def tell(text: str) -> None:
-    """A line on stderr."""
+@dataclass(slots=True)
+class _Log:
+    """How lines are said in this process, and of which job they are."""
+
+    is_json: bool = False
+    path: Path | None = None
+    job: Mapping[str, Any] | None = None
+    telling: Telling | None = None
+    is_of_flow: bool = False
+
+
+_log = _Log()
+
+
+def listen(log_format: str, path: Path | None = None) -> None:
+    """Choose how lines are said from now on: `log_format` and `log_path` of the settings."""
+    _log.is_json, _log.path = wants_json(log_format, sys.stderr), path
+    _log.job, _log.telling, _log.is_of_flow = None, None, False
+
+
+def leave_to_flow() -> None:
+    """Leave it to a flow's own log, in this process, to say that it went well."""
+    _log.is_of_flow = True
+
+
+def listen_early(tokens: list[str]) -> None:
+    """The same as the command line or the environment asks, before either is checked: an error may come first."""
+    pairs = zip(tokens, [*tokens[1:], ""], strict=True)
+    typed = [
+        value if name == "--log-format" else name.partition("=")[2]
+        for name, value in pairs
+        if name.startswith("--log-format")
+    ]
+    asked = (typed or [os.environ.get("BATCH_LOG_FORMAT", "")])[-1]
+    path = os.environ.get("BATCH_LOG_PATH")
+    listen(asked if asked in {"json", "text"} else "auto", Path(path).expanduser() if path else None)
+
+
+def say(line: Line) -> None:
+    """A line on stderr, as JSON or in its words, and in the log file if there is one."""
+    _note(line)
+    if not _log.is_json:
+        _write(shown(line.message))
+
+
+def _note(line: Line) -> None:
+    """A line where machines read it: as JSON on stderr, if that is wanted, and in the log file."""
+    if not _log.is_json and _log.path is None:
+        return
+    record = as_json(line, job=_log.job)
+    if _log.is_json:
+        _write(record)
+    if _log.path is not None:
+        append(_log.path, record)
+
+
+def _write(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def tell(text: str, level: Level = "INFO") -> None:
+    """A line on stderr that is of no event."""
+    say(Line(level, "log", text, {}))
 
 
 def show(what: "RenderableType") -> None:
@@ -47,11 +115,12 @@ def write_json(record: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def progress(label: str, *, quiet: bool) -> Iterator[OnEvent]:
-    """A progress bar on stderr, fed by a child's events; only words where stderr is no terminal."""
-    last_words: deque[str] = deque(maxlen=1)
-    if quiet or not sys.stderr.isatty():
-        yield lambda event: _hear_words(event, last_words, tell)
+def progress(job: Job, *, quiet: bool) -> Iterator[OnEvent]:
+    """What hears a child's events: a progress bar on a terminal, else lines at a human pace; where `quiet`, no words of ours."""
+    telling = _log.telling = Telling(job)
+    _log.job = job.model_dump(mode="json")
+    if _log.is_json or quiet or not sys.stderr.isatty():
+        yield lambda event: _hear_lines(telling.lines(event), _write if quiet else None)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -64,13 +133,24 @@ def progress(label: str, *, quiet: bool) -> Iterator[OnEvent]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        bar.add_task(label, total=None, detail="starting")
+        bar.add_task(job.label, total=None, detail="starting")
 
         def hear(event: dict[str, Any]) -> None:
             _hear(event, bar)
-            _hear_words(event, last_words, lambda text: console.print(text, markup=False))
+            _hear_lines(telling.lines(event), lambda text: console.print(text, markup=False))
 
         yield hear
+
+
+def _hear_lines(lines: Iterator[Line], show_words: Callable[[str], None] | None) -> None:
+    """Say the lines; where a bar or one JSON object tells the rest (`show_words`), only what neither has."""
+    for line in lines:
+        if _log.is_json or show_words is None:
+            say(line)
+            continue
+        _note(line)
+        if line.event in _BESIDE_BAR:
+            show_words(shown(line.message))
 
 
 def _hear(event: dict[str, Any], bar: "Progress") -> None:
@@ -88,28 +168,31 @@ def _hear(event: dict[str, Any], bar: "Progress") -> None:
             bar.update(task, detail=f"waiting for the host's budget behind {event['behind']} job(s)")
 
 
-def _hear_words(event: dict[str, Any], last_words: deque[str], say: Callable[[str], None]) -> None:
-    match event["event"]:
-        case "attempt":
-            limit = format_bytes(event["limit_bytes"])
-            say(f"memory ran out: attempt {event['number']}, {event['fraction']:.0%} of {limit}")
-        case "stderr":
-            for line in event["text"].splitlines():
-                if line not in last_words:  # libtiff says the same for each block that it cannot write
-                    say(line)
-                last_words.append(line)
+def log_end(report: Report) -> None:
+    """A report's warnings and its end where machines read them; people are shown the same by `show_report` and `show_error`."""
+    _log.job = report.job or _log.job
+    if report.status == "planned" or (_log.is_of_flow and report.error is None):  # a flow's own log has said it
+        return
+    for line in _log.telling.ending(report) if _log.telling else (outcome(report),):
+        _note(
+            line._replace(message=f"swath: {line.message}")
+            if line.event == f"job.{report.status}" and report.error
+            else line
+        )
 
 
 def show_error(report: Report, *, debug: bool) -> None:
-    """One line of what is wrong and what to do; the traceback only with `--debug`."""
+    """One line of what is wrong and what to do; the traceback only with `--debug`. As JSON, `log_end` has said it."""
     error = report.error
     if error is None:
         return
-    smallest = f" (smallest limit that would do: {error.smallest_limit_mb} MiB)" if error.smallest_limit_mb else ""
-    hint = f"; {error.hint}" if error.hint else ""
-    tell(f"swath: {report.status}: {error.message.rstrip('.')}{smallest}{hint}")
+    if not _log.is_json:
+        _write(shown(f"swath: {error_words(report)}"))
     if debug and error.traceback:
-        tell(shown_lines(error.traceback))
+        if _log.is_json:
+            _note(Line("DEBUG", "log", "traceback", {"exception": shown_lines(error.traceback)}))
+        else:
+            _write(shown_lines(error.traceback))
 
 
 def show_report(report: Report) -> None:
@@ -117,8 +200,10 @@ def show_report(report: Report) -> None:
     for name, words in _summary(report):
         sys.stdout.write(f"{name:<{_NAMES_WIDE}}{shown(words)}\n")  # rich would be imported for this alone
     sys.stdout.flush()
-    for warning in report.warnings:
-        tell(f"swath: warning: {warning}")
+    if not _log.is_json:
+        for warning in report.warnings:
+            if not warning.startswith(INTERRUPTED):  # was said when it was found
+                _write(shown(f"swath: warning: {warning}"))
 
 
 def _summary(report: Report) -> Iterator[tuple[str, str]]:

@@ -2,20 +2,16 @@
 
 from typing import Any
 
-from prefect import flow
-
-from flows.signatures import PROFILE, flow_parameters
+from flows.forms import job_flow
+from flows.signatures import PROFILE
 from flows.steps import make
 from lib.jobs import RasterJob
 from lib.reports import Report
-from lib.request import raster_job
+from lib.request import job_knobs, raster_job
 from tasks.raster import transform
-from tasks.states import named_end
 
 
-@flow(name="transform-raster")
-@named_end
-@flow_parameters(RasterJob, PROFILE)
+@job_flow("transform-raster", [*job_knobs(RasterJob), PROFILE], kind="raster", verb="operation")
 def transform_raster(*, profile: bool, **given: Any) -> Report:
     """Transform a raster inside a memory limit: validate drivers, profile, transform, verify, publish.
 

@@ -2,19 +2,15 @@
 
 from typing import Any
 
-from prefect import flow
-
-from flows.signatures import flow_parameters
+from flows.forms import job_flow
 from lib.jobs import VerifyJob
 from lib.reports import Report
-from lib.request import verify_job
-from tasks.states import named_end, settled
+from lib.request import job_knobs, verify_job
+from tasks.states import settled
 from tasks.verification import verify
 
 
-@flow(name="verify-output")
-@named_end
-@flow_parameters(VerifyJob)
+@job_flow("verify-output", job_knobs(VerifyJob), kind="verify", verb="verify")
 def verify_output(**given: Any) -> Report:
     """Check an output against its source: structure, counts, decoded blocks or rows, recomputed samples.
 

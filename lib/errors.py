@@ -34,6 +34,8 @@ Errors carry their facts as attributes, survive pickling and cross the child's p
 import re
 from typing import Any, ClassVar, Self
 
+from lib.redact import redacted
+
 # A user function's error may be megabytes long, and carry what a terminal would obey.
 MOST_CHARACTERS = 2000
 MOST_LINES = 100
@@ -41,7 +43,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def shown(text: str) -> str:
-    """A text in one line that a terminal shows and does not obey: cut to `MOST_CHARACTERS`, control characters replaced."""
+    """A text in one line that a terminal shows and does not obey: cut to `MOST_CHARACTERS`, no control characters, no secrets."""
+    text = redacted(text)
     if len(text) > MOST_CHARACTERS:
         half = MOST_CHARACTERS // 2 - 2
         text = f"{text[:half]} … {text[-half:]}"

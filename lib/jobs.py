@@ -229,7 +229,11 @@ class RasterJob(_Work):
         "edge of an output tile", None, unit="pixels", unset="planned, 512 where it fits", ge=16, multiple_of=16
     )
     nodata: Annotated[int | float | Literal["nan"] | None, BeforeValidator(_nodata)] = knob(
-        "nodata value of the output, a number or nan", None, unset="the source's for copy, else nan"
+        "nodata value of the output, a number or nan",
+        None,
+        unset="the source's for copy, else nan",
+        in_forms=Annotated[float, Field(title="number")]
+        | Annotated[Literal["nan"], Field(title="nan", json_schema_extra={"enum": ["nan"]})],
     )
     dtype: DType | None = knob(
         "type of the output's pixels; results are rounded half away from zero and saturate at its ends",

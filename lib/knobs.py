@@ -35,6 +35,7 @@ class Knob:
         common: True for what comes first in forms and help.
         operations: the operations whose parameter it is; empty for a job's own.
         is_setting: left out it is "as configured".
+        in_forms: the type that forms show, where the one that is validated would make a poor input.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Knob:
     common: bool = False
     operations: tuple[str, ...] = ()
     is_setting: bool = False
+    in_forms: Any = None
 
     @property
     def as_flag(self) -> str:
@@ -61,7 +63,7 @@ class Knob:
         """What it is, with its owner, unit and bounds."""
         bounds = [
             f"{word} {as_words(getattr(each, name))}"
-            for each in getattr(self.type, "__metadata__", ())
+            for each in _facts(self.type)
             for name, word in _BOUNDS.items()
             if getattr(each, name, None) is not None
         ]
@@ -75,6 +77,11 @@ class Knob:
             return ""
         said = self.unset if default in {None, ()} else as_words(default)
         return f"as configured, else {said}" if self.is_setting else said
+
+    @property
+    def form_type(self) -> Any:
+        """The type as a form's one input: without None, which a form leaves empty; with bounds and choices."""
+        return self.in_forms or _for_forms(self.type)
 
     @property
     def bare_type(self) -> Any:
@@ -108,11 +115,30 @@ def knobs_of(model: type[BaseModel], names: Iterable[str] | None = None) -> list
     return list(found.values())
 
 
+# What the terminal's door says otherwise than a flow: there a run's log, its form and its parameters are at hand.
+_IN_FLOWS = (
+    (r"run again with --debug for (the (?:function's )?traceback)", r"the run's log has \1"),
+    (r"see `swath[^`]*--help`", "the deployment's form says what each parameter is"),
+    (r"^`swath config` shows", "`swath config` on the worker's host shows"),
+    (r"with --overwrite\b", "by setting overwrite"),
+    (r" \(--json\)", ""),
+)
+
+
 def as_parameters(text: str) -> str:
     """A sentence for the terminal as flows say it: `--memory-limit-mb` is `memory_limit_mb`; commands in backticks stay."""
+    for flags, parameters in _IN_FLOWS:
+        text = re.sub(flags, parameters, text)
     parts = text.split("`")
-    parts[::2] = [re.sub(r"--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", "_"), part) for part in parts[::2]]
+    parts[::2] = [
+        re.sub(r"(?<![^\s(])--([a-z][a-z-]*)", lambda flag: flag[1].replace("-", "_"), part) for part in parts[::2]
+    ]
     return "`".join(parts)
+
+
+def as_a_flow_says(text: str) -> str:
+    """A sentence for the terminal by the names of a flow's parameters, the limit's among them."""
+    return as_parameters(text).replace("raise the memory limit", "raise memory_limit_mb")
 
 
 def as_words(value: Any) -> str:
@@ -166,6 +192,28 @@ def _bare(annotation: Any) -> Any:
     if get_origin(annotation) not in {Union, UnionType}:
         return annotation
     return functools.reduce(operator.or_, [_bare(each) for each in get_args(annotation) if each is not NoneType])
+
+
+def _for_forms(annotation: Any) -> Any:
+    """Without None, and without what reads texts: pydantic shows no bounds behind that."""
+    if get_origin(annotation) is Annotated:
+        inner, *facts = get_args(annotation)
+        kept = [each for each in facts if not isinstance(each, BeforeValidator)]
+        return Annotated[(_for_forms(inner), *kept)] if kept else _for_forms(inner)
+    if get_origin(annotation) not in {Union, UnionType}:
+        return annotation
+    return functools.reduce(operator.or_, [_for_forms(each) for each in get_args(annotation) if each is not NoneType])
+
+
+def _facts(annotation: Any) -> list[Any]:
+    """What is annotated of a type that may be None: bounds among it."""
+    if get_origin(annotation) is Annotated:
+        inner, *facts = get_args(annotation)
+        spread = [fact for each in facts for fact in (each.metadata if isinstance(each, FieldInfo) else [each])]
+        return [*_facts(inner), *spread]
+    if get_origin(annotation) in {Union, UnionType}:
+        return [fact for each in get_args(annotation) if each is not NoneType for fact in _facts(each)]
+    return []
 
 
 def _reads_text(annotation: Any) -> bool:

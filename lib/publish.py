@@ -13,17 +13,17 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.errors import DestinationBusy, DestinationError, DiskRefused, OutputError
 from lib.paths import check_exists, is_local, is_local_output, is_text
+from lib.resume import ASIDE, BESIDE, finished
+from lib.underway import Unfinished, unfinished
 
 _OWNER = "owner"
-_ASIDE = "replaced"
-_BESIDE = "beside"
 # What a former file at the destination leaves beside it: readers would take it for the new file's.
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".msk.ovr")
 # SQLite would replay these into the new database.
@@ -40,12 +40,14 @@ class Staging:
         path: where the child writes; same name, hence same extension, as the destination.
         destination: what `publish` replaces.
         overwrite: whether an existing destination may be replaced.
+        unfinished: the job whose leftovers were swept for this one; None where there were none.
     """
 
     folder: Path
     path: Path
     destination: Path
     overwrite: bool
+    unfinished: Unfinished | None = None
 
     def publish(self) -> int:
         """Move the staged file to the destination: fsync, mode, rename, fsync of the folder.
@@ -93,7 +95,7 @@ class Staging:
             raise FileExistsError(self.destination)
         old, new = sidecars(self.destination), sidecars(self.path)
         if self.overwrite and old:
-            aside = self.folder / _ASIDE
+            aside = self.folder / ASIDE
             aside.mkdir(exist_ok=True)
             for sidecar in old:
                 sidecar.rename(aside / sidecar.name)
@@ -102,7 +104,7 @@ class Staging:
                 f"{old[0]} is in the way: it would be read along with the output", hint="move it away"
             )
         if new:
-            beside = self.folder / _BESIDE  # says, after a kill, that what is at the destination is ours
+            beside = self.folder / BESIDE  # says, after a kill, that what is at the destination is ours
             beside.mkdir(exist_ok=True)
             for sidecar in new:
                 staged = sidecar.rename(beside / sidecar.name)
@@ -117,9 +119,9 @@ def _bring_back(folder: Path) -> None:
     staged, destination = folder / name, folder.parent / name
     if not staged.exists() or (destination.exists() and destination.samefile(staged)):
         return
-    for placed in _entries(folder / _BESIDE):
+    for placed in _entries(folder / BESIDE):
         (folder.parent / placed.name).unlink(missing_ok=True)
-    for sidecar in _entries(folder / _ASIDE):
+    for sidecar in _entries(folder / ASIDE):
         if not (there := folder.parent / sidecar.name).exists():
             sidecar.rename(there)
 
@@ -202,8 +204,16 @@ def _check_paths(path: Path, destination: str, source: str | None, *, overwrite:
 
 
 @contextlib.contextmanager
-def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
+def staging(
+    destination: Path, *, overwrite: bool, by: str = "", keep: Callable[[BaseException], bool] | None = None
+) -> Iterator[Staging]:
     """Own the staging folder of a destination; it is removed on the way out, whatever happened.
+
+    Args:
+        destination: what is to be published.
+        overwrite: whether an existing destination may be replaced.
+        by: the run whose finished staged file is left as it is, where an earlier try of it left one.
+        keep: asked with the error that ends this try, whether a finished staged file stays for the next.
 
     Raises:
         DestinationBusy: another job holds it.
@@ -212,7 +222,7 @@ def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
     """
     folder = destination.parent / f".{destination.name}.swath"
     try:
-        descriptor = _own(folder)
+        descriptor, swept = _own(folder, by)
     except OSError as error:
         said = f"cannot stage in {folder}: {error.strerror}"
         if error.errno in _DISK_FULL:
@@ -220,15 +230,20 @@ def staging(destination: Path, *, overwrite: bool) -> Iterator[Staging]:
         is_long = error.errno == errno.ENAMETOOLONG
         hint = "choose a shorter name" if is_long else "choose a folder in which one can be made"
         raise DestinationError(said, hint=hint) from error
+    staged, stays = Staging(folder, folder / destination.name, destination, overwrite, swept), False
     try:
-        yield Staging(folder, folder / destination.name, destination, overwrite)
+        yield staged
+    except BaseException as error:
+        stays = keep is not None and finished(folder, by) is not None and keep(error)
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not stays:
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(descriptor)
 
 
-def _own(folder: Path) -> int:
-    """Lock the folder's owner file, sweep what a dead owner left, and write who we are; the lock's descriptor."""
+def _own(folder: Path, by: str) -> tuple[int, Unfinished | None]:
+    """Lock the folder's owner file, sweep what a dead owner left, and write who we are; the lock's descriptor, what was swept."""
     while True:
         folder.mkdir(exist_ok=True)
         if not _is_ours(folder):
@@ -244,13 +259,13 @@ def _own(folder: Path) -> int:
             if not _lock(descriptor, folder):
                 os.close(descriptor)
                 continue  # it was removed before we had the lock
-            _take_over(descriptor, folder)
+            swept = _take_over(descriptor, folder, by)
         except BaseException as error:
             if isinstance(error, OSError):
                 shutil.rmtree(folder, ignore_errors=True)  # it is ours: the disk is full, or nearly
             os.close(descriptor)
             raise
-        return descriptor
+        return descriptor, swept
 
 
 def _lock(descriptor: int, folder: Path) -> bool:
@@ -267,20 +282,23 @@ def _lock(descriptor: int, folder: Path) -> bool:
     return _same_file(descriptor, owner)
 
 
-def _take_over(descriptor: int, folder: Path) -> None:
-    """Sweep what a dead owner on this host left, and write who we are."""
+def _take_over(descriptor: int, folder: Path, by: str) -> Unfinished | None:
+    """Sweep what a dead owner on this host left, and write who we are; what its note tells of its job."""
     previous = _read_owner(folder / _OWNER)
     if previous and previous.get("host") != socket.gethostname():
         raise DestinationBusy(
             f"{folder} was left by a job on host {previous.get('host')}, which may still run",
             hint=f"if it does not, run `swath clean {folder.parent} --older-than 0`",
         )
+    swept = unfinished(folder, previous)
     _bring_back(folder)
+    is_ours = finished(folder, by) is not None
     for entry in folder.iterdir():
-        if entry.name != _OWNER:
+        if entry.name != _OWNER and not is_ours:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(_identity()).encode(), 0)
+    return swept
 
 
 def _is_ours(folder: Path) -> bool:
@@ -335,13 +353,14 @@ def _rename_new(staged: Path, destination: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """A staging folder found on disk: whose it is, whether that owner is dead, its size in bytes and age in seconds."""
+    """A staging folder found on disk: whose it is, whether it is dead, size in bytes, age in seconds, what its job was."""
 
     folder: Path
     owner: dict[str, Any]
     dead: bool
     bytes: int
     age_seconds: float
+    job: Unfinished | None = None
 
 
 def find_leftovers(folder: Path) -> list[Leftover]:
@@ -373,6 +392,7 @@ def _leftover(folder: Path) -> Leftover:
         dead=same_host and not _is_locked(owner_path),
         bytes=sum(entry.st_size for entry in files),
         age_seconds=max(0.0, time.time() - newest),
+        job=unfinished(folder, owner),
     )
 
 

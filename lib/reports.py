@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lib.errors import SwathError, from_record
+from lib.redact import redacted_record
 from lib.units import mib
 
 Status = Literal["completed", "planned", "refused", "exceeded", "failed", "cancelled"]
@@ -203,6 +204,11 @@ class Report(_Record):
     attempts: list[Attempt] = Field(default_factory=list)
     seconds: Seconds = Field(default_factory=Seconds)
 
+    @field_validator("job", "plan", "result", "warnings")
+    @classmethod
+    def _without_credentials(cls, value: Any) -> Any:
+        return redacted_record(value)
+
     @property
     def ok(self) -> bool:
         """True for `completed` and `planned`."""
@@ -210,7 +216,7 @@ class Report(_Record):
 
     def to_record(self, *, debug: bool = False) -> dict[str, Any]:
         """The report as a JSON object; with `debug` its error has its traceback, else it has none."""
-        record = self.model_dump(mode="json")
+        record: dict[str, Any] = redacted_record(self.model_dump(mode="json"))
         if debug and self.error:
             record["error"]["traceback"] = self.error.traceback
         return record

@@ -45,7 +45,7 @@ _CONFIG = Knob(
 _REPORT = Knob(
     name="report",
     type=str | None,
-    sentence="a report (--json) of the job that wrote the output",
+    sentence="a report of the job that wrote the output, as `swath … --json` prints it",
     unset="what the output's own metadata says",
 )
 
@@ -150,7 +150,7 @@ def drivers_job(names: Sequence[str] = (), **given: Any) -> DriversJob:
 
 def _read_report(path: str) -> dict[str, Any]:
     """A report of another run, as `--json` printed it."""
-    hint = "name a file that --json wrote"
+    hint = "name a file that `swath … --json` wrote"
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

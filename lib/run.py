@@ -20,7 +20,11 @@ def run_published(job: RasterJob | VectorJob, on_event: OnEvent | None = None) -
     """
     began = time.monotonic()
     with staging(Path(job.destination), overwrite=job.overwrite) as staged:
+        swept = staged.unfinished
+        if swept and on_event:
+            on_event({"event": "interrupted", "words": swept.words, **swept.to_record()})
         report = run_job(job, staged=staged.path, on_event=on_event)
+        report.warnings[:0] = [swept.words] if swept else []
         if report.ok and job.verify == "full":
             found = run_job(verification_of(job, report, staged.path), on_event=on_event)
             report = with_verification(report, found)

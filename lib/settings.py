@@ -79,7 +79,7 @@ def _state_folder() -> Path:
 MiB = Annotated[int, BeforeValidator(_whole_mib), Field(gt=0)]
 MiBOrZero = Annotated[int, BeforeValidator(_whole_mib), Field(ge=0)]
 GdalCache = Annotated[int | str, BeforeValidator(_cachemax)]
-Threads = Annotated[int, BeforeValidator(_threads)]
+Threads = Annotated[int, BeforeValidator(_threads), Field(ge=1)]
 AbsolutePath = Annotated[Path, BeforeValidator(_path)]
 
 
@@ -133,6 +133,13 @@ class Settings(BaseModel):
     history_path: Annotated[Path | Literal["off"], BeforeValidator(_history)] = knob(
         "a SQLite file of projected and measured peaks; off: none is kept",
         default_factory=lambda: _state_folder() / "history.sqlite",
+    )
+    log_format: Literal["auto", "json", "text"] = knob(
+        "lines on standard error: json, one object an event; text, sentences; auto, json where it is no terminal",
+        "auto",
+    )
+    log_path: AbsolutePath | None = knob(
+        "a file that the same lines are added to as JSON, by all jobs that name it", None
     )
 
     @field_validator("*", mode="before")

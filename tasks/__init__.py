@@ -2,3 +2,8 @@
 
 Nothing here opens a dataset: that happens in the child. How runs end is in `states.py`.
 """
+
+from tasks.logs import install
+
+# Before a flow begins: its process's stderr is somebody's log.
+install()

@@ -1,30 +1,24 @@
-"""Job → Report inside a Prefect task: the child's events to the run's log, its memory to artifacts, its end to a state.
+"""Job → Report inside a Prefect task: the child's events to the run's log, its report to the run's page, its end to a state.
 
 Called from the thread that runs the task, which outlives the child (the child's death signal follows that thread). The running
 itself, retries included, is lib/memory/process.py.
 """
 
-import json
-import logging
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger
-from prefect.context import TaskRunContext
-from prefect.exceptions import MissingContextError
+from prefect.context import FlowRunContext, TaskRunContext
 
 from lib.errors import Interrupted, SwathError, Terminated
 from lib.jobs import Job
 from lib.memory.process import run_job
 from lib.memory.record import Record
-from lib.reports import Report, chunk_words
-from lib.units import format_bytes
-from tasks.artifacts import emit
+from lib.reports import Report
+from lib.telling import Telling
+from lib.underway import RUN
+from tasks.logs import Logger, run_logger, tell
+from tasks.run_page import page_of_run, show
 from tasks.states import Ended, ended
-
-Logger = logging.Logger | logging.LoggerAdapter[Any]
-
-_TENTHS = 10
 
 
 def capped(job: Job, *, staged: Path | None = None) -> Ended:
@@ -33,23 +27,24 @@ def capped(job: Job, *, staged: Path | None = None) -> Ended:
 
 
 def measured(job: Job, *, staged: Path | None = None) -> Report:
-    """Run a job in its capped child, log what it says, emit its artifacts, and return its report.
+    """Run a job in its capped child, log what it says, show its report, and return it.
 
-    A cancellation passes through after the child is gone, and leaves its artifacts too.
+    A cancellation passes through after the child is gone, and is shown too.
     """
-    logger = _logger()
+    logger = run_logger()
     listener = _Listener(job, logger)
+    token = RUN.set(_flow_run())
     try:
         report = run_job(job, staged=staged, on_event=listener.hear)
     except SwathError as error:  # before there was a child: a setting, the host's budget
         report = Report.of_error(error, job.model_dump(mode="json"))
     except BaseException as error:
         if not isinstance(error, Exception):
-            _emit(listener.cancelled(error), logger)
+            listener.end(listener.cancelled(error))
         raise
-    for warning in report.warnings:
-        logger.warning("%s", warning)
-    _emit(report, logger)
+    finally:
+        RUN.reset(token)
+    listener.end(report)
     return report
 
 
@@ -58,17 +53,19 @@ class _Listener:
 
     def __init__(self, job: Job, logger: Logger) -> None:
         self._record = Record(job)
+        self._telling = Telling(job)
+        self._told = job.model_dump(mode="json")
         self._logger = logger
-        self._tenth = 0
 
     def hear(self, event: dict[str, Any]) -> None:
         """One event: fold it into the record, and log it."""
         if event["event"] == "attempt":
-            self._record, self._tenth = Record(self._record.job, self._record.began), 0
+            self._record = Record(self._record.job, self._record.began)
         self._record.take(event)
         if "resident_bytes" in event:
             self._record.sample(event["resident_bytes"])
-        self._log(event)
+        for line in self._telling.lines(event):
+            tell(self._logger, line, self._told)
 
     def cancelled(self, reason: BaseException) -> Report:
         """The report of a job that was cancelled while it ran."""
@@ -76,56 +73,21 @@ class _Listener:
         self._record.fail(kind(f"{self._record.job.label}: cancelled while it ran"))
         return self._record.report()
 
-    def _log(self, event: dict[str, Any]) -> None:
-        """Checks as JSON lines, progress in tenths, what the child printed line by line."""
-        match event["event"]:
-            case "planned":
-                if event["final"]:
-                    self._log_plan(event["plan"])
-            case "chunk":
-                self._log_progress(event)
-            case "check":
-                level = logging.INFO if event["passed"] else logging.ERROR
-                self._logger.log(level, "%s", json.dumps(event, ensure_ascii=False))
-            case "stderr":
-                for line in str(event["text"]).splitlines():
-                    self._logger.info("child: %s", line)
-            case "waiting":
-                self._logger.info("waiting for the host's memory budget, behind %s", event["behind"])
-            case "attempt":
-                share, limit = f"{event['fraction']:.0%}", format_bytes(event["limit_bytes"])
-                self._logger.warning("attempt %s: planning with %s of a limit of %s", event["number"], share, limit)
-
-    def _log_plan(self, plan: dict[str, Any]) -> None:
-        chunk = chunk_words(plan)
-        self._logger.info(
-            "%s: projected peak %s of a limit of %s%s",
-            self._record.job.label,
-            format_bytes(plan["projected_bytes"]),
-            format_bytes(plan["limit_bytes"]),
-            f", in chunks of {chunk}" if chunk else "",
-        )
-
-    def _log_progress(self, event: dict[str, Any]) -> None:
-        done, of = event["done"], event["of"]
-        tenth = done * _TENTHS // of if of else 0
-        if tenth > self._tenth:
-            self._tenth = tenth
-            self._logger.info("%d of %d chunks, %s resident", done, of, format_bytes(event["resident_bytes"]))
+    def end(self, report: Report) -> None:
+        """Log warnings and end, and hand the report to the run's page; a run that has none shows it by itself."""
+        *warnings, last = self._telling.ending(report)
+        for line in warnings:
+            tell(self._logger, line, self._told)
+        if (page := page_of_run()) is not None:
+            tell(self._logger, last, self._told)
+            page.add(report)
+        else:
+            show(report, self._logger)
 
 
-def _logger() -> Logger:
-    try:
-        return get_run_logger()
-    except MissingContextError:  # a task's function called outside a run: a script, a test
-        return logging.getLogger("swath")
-
-
-def _emit(report: Report, logger: Logger) -> None:
-    """Emit the artifacts, inside a run only; a server that is away must not undo the work."""
-    if TaskRunContext.get() is None:
-        return
-    try:
-        emit(report)
-    except Exception as error:  # noqa: BLE001 - whatever the API's client raises
-        logger.warning("no artifacts of this job: %s", error)
+def _flow_run() -> dict[str, str] | None:
+    """The flow run that we are in, as a job's note has it."""
+    of_flow, of_task = FlowRunContext.get(), TaskRunContext.get()
+    if of_flow is not None and of_flow.flow_run is not None:
+        return {"id": str(of_flow.flow_run.id), "name": str(of_flow.flow_run.name)}
+    return {"id": str(of_task.task_run.flow_run_id), "name": ""} if of_task is not None else None

@@ -15,9 +15,10 @@ from prefect.exceptions import ParameterTypeError
 from prefect.states import Cancelled, Failed
 from prefect.tasks import Task
 
-from lib.errors import DataError, FunctionError, JobFailed, SwathError, UsageError, VerificationFailed
-from lib.knobs import as_parameters
+from lib.errors import JobFailed, SwathError, UsageError
+from lib.knobs import as_a_flow_says
 from lib.reports import Report
+from tasks.retries import note_failure, passes
 
 # What a task of ours ends with, see `ended`.
 Ended = Report | State[Any]
@@ -38,19 +39,22 @@ def failed(error: SwathError) -> State[Any]:
     """`Failed` under the error's name; its data is the error, so that a plain call of the flow raises it."""
     return Failed(
         name=type(error).__name__,
-        message=as_parameters(f"exit {error.exit_code}: {error.message}{f' ({error.hint})' if error.hint else ''}"),
+        message=as_a_flow_says(f"exit {error.exit_code}: {error.message}{f' ({error.hint})' if error.hint else ''}"),
         data=error,
     )
 
 
 def settled(value: R | State[Any]) -> R:
-    """What a task that was called plainly returned, or its error raised.
+    """What a task returned, or its error raised.
 
     Raises:
         SwathError: the error of a task that ended Failed.
     """
     if not isinstance(value, State):
         return value
+    if value.is_completed():
+        made: R = _data(value)
+        return made
     raise _error_of(value)
 
 
@@ -62,6 +66,7 @@ def named_end(work: Callable[P, R]) -> Callable[P, R | State[Any]]:
         try:
             return work(*args, **kwargs)
         except SwathError as error:
+            note_failure(error)
             return failed(error)
 
     return run
@@ -88,9 +93,8 @@ def report_of(state: State[Any]) -> Report:
 
 
 def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Veto Prefect's retries where another try must end the same: memory has its own ladder in lib, bad input stays bad."""
-    data = _data(state)
-    return isinstance(data, JobFailed) and not isinstance(data, (DataError, FunctionError, VerificationFailed))
+    """Veto Prefect's retries of a task where another try must end the same."""
+    return passes(_data(state))
 
 
 # Of every task of ours: what it did is on the disk, so nothing of it is cached.

@@ -1,21 +1,26 @@
 """Knobs: what a model declares once is a flag with its help, a flow parameter with its description, and a line of the README."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from prefect.utilities.callables import parameter_schema
+from prefect.utilities.schema_tools.validation import validate
 from pydantic import BaseModel, BeforeValidator
 
+from flows.demo import demo
 from flows.filter_vector import filter_vector
 from flows.flags import flag_table, flags
+from flows.forms import job_flow
 from flows.profile_memory import profile_memory
-from flows.signatures import flow_parameters
+from flows.signatures import PROFILE
 from flows.transform_raster import transform_raster
 from flows.verify_output import verify_output
 from lib.errors import UsageError
 from lib.jobs import COMMON_SETTINGS, OPERATIONS, ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import Knob, knob, knobs_of
+from lib.parameters import take_parameters
 from lib.request import AnyKind, job_knobs, raster_job
 from lib.settings import Settings, settings_knobs
 
@@ -64,7 +69,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 def _form(flow: Any) -> dict[str, dict[str, Any]]:
     """A flow's parameters as Prefect's form gets them, in its order."""
-    found = parameter_schema(flow.fn if hasattr(flow, "fn") else flow).model_dump()["properties"]
+    found = parameter_schema(flow).model_dump()["properties"]
     return dict(sorted(found.items(), key=lambda each: each[1]["position"]))
 
 
@@ -93,7 +98,7 @@ def test_a_knob_that_is_added_to_a_model_appears_everywhere(
     monkeypatch.setitem(RasterJob.__pydantic_fields__, "sharpness", knob("how sharp it gets", 7, unit="stripes", le=9))
     RasterJob.__pydantic_fields__["sharpness"].annotation = int
 
-    @flow_parameters(RasterJob)
+    @job_flow("work", job_knobs(RasterJob), kind="raster", verb="operation")
     def work(**given: Any) -> Any:
         """Do it."""
         return given["sharpness"]
@@ -103,10 +108,10 @@ def test_a_knob_that_is_added_to_a_model_appears_everywhere(
         "description": "How sharp it gets, stripes, at most 9. Default: 7.",
         "maximum": 9,
         "position": list(_form(work)).index("sharpness"),
-        "title": "sharpness",
+        "title": "sharpness (stripes)",
         "type": "integer",
     }
-    assert (work("a.tif", "b.tif"), work("a.tif", destination="b.tif", sharpness=2)) == (7, 2)
+    assert (work.fn("a.tif", "b.tif"), work.fn("a.tif", destination="b.tif", sharpness=2)) == (7, 2)
     from cyclopts import App
 
     app = App(name="swath", help_format="plaintext", result_action="return_value")
@@ -153,7 +158,10 @@ def test_help_has_every_knob_with_its_unit_and_default(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_form_has_every_knob_with_its_default_and_description(kind: AnyKind) -> None:
-    """Each parameter: the model's own default unless it is a setting, which is as configured; its sentence; common ones first."""
+    """Each parameter: its unit, its sentence, common ones first; the model's own default, or none where it may be left empty.
+
+    A default of None would be a word in the form, and sent by each custom run; a setting's would freeze what is configured.
+    """
     form = _form(KINDS[kind])
     knobs = job_knobs(kind)
     assert list(form)[: len(knobs)] == [each.name for each in knobs]
@@ -162,11 +170,14 @@ def test_a_form_has_every_knob_with_its_default_and_description(kind: AnyKind) -
         assert each.words.lower() in described
         assert each.default_words(in_flows=True).lower() in described
         expected = None if each.is_setting else each.in_flows or each.default
-        if expected is ...:
+        if expected in {..., None}:
             assert "default" not in form[each.name]
         else:
             found = form[each.name]["default"]
             assert (tuple(found) if isinstance(found, list) else found) == expected
+        assert (f"({each.unit})" in form[each.name]["title"]) is (each.unit not in {"", "no unit"})
+        assert form[each.name]["title"].startswith(each.name)
+        assert '"null"' not in json.dumps(form[each.name])
     first = [each.common for each in knobs]
     assert first == sorted(first, reverse=True)
 
@@ -181,7 +192,10 @@ def test_a_raster_form_shows_plain_values_and_drop_downs() -> None:
     assert (form["multiply"]["default"], form["add"]["default"]) == (1, 0)
     assert (form["compress"]["enum"], form["compress"]["default"]) == (["none", "lzw", "deflate", "zstd"], "zstd")
     assert (form["verify"]["default"], form["profile"]["default"]) == ("full", True)
-    assert form["block_size"]["anyOf"][0] == {"minimum": 16, "multipleOf": 16, "type": "integer"}
+    assert {"minimum": 16, "multipleOf": 16, "type": "integer"}.items() <= form["block_size"].items()
+    assert (form["memory_limit_mb"]["type"], form["memory_limit_mb"]["exclusiveMinimum"]) == ("integer", 0)
+    assert "Left empty: as configured, else 2048 MiB." in form["memory_limit_mb"]["description"]
+    assert [each["title"] for each in form["nodata"]["anyOf"]] == ["number", "nan"]
 
 
 def test_a_flow_takes_what_its_form_sends() -> None:
@@ -194,14 +208,60 @@ def test_a_flow_takes_what_its_form_sends() -> None:
         "nodata": "nan",
         "memory_limit_mb": "512",
     }
-    found = transform_raster.validate_parameters(sent)
+    found = take_parameters(sent, [*job_knobs(RasterJob), PROFILE], "transform-raster")
     assert (found["clip"], found["bands"], found["nodata"], found["memory_limit_mb"]) == (
         (0.0, 2.0),
         (4, 3),
         "nan",
-        512,
+        "512",
     )
-    assert (found["scale"], found["threads"], found["operation"]) == (10000.0, None, "copy")
+    assert (found["scale"], found["threads"], found["operation"], found["profile"]) == (10000.0, None, "copy", True)
+
+
+_UNKNOWN = "did you mean memory_limit_mb? known are source, destination,"
+
+
+@pytest.mark.parametrize(
+    ("given", "says", "hint"),
+    [
+        ({"memory_limt_mb": 5}, "work has no parameter 'memory_limt_mb'", _UNKNOWN),
+        ({"memory-limit-mb": 5}, "work has no parameter 'memory-limit-mb'", _UNKNOWN),
+        ({"colour": 5}, "work has no parameter 'colour'", "known are source, destination,"),
+        (
+            {"memory_limit": 1, "sorce": 2},
+            "work has no parameter 'memory_limit' and 'sorce'",
+            "did you mean memory_limit_mb for",
+        ),
+        ({"source": None}, "work needs a value of source", "known are source, destination,"),
+        ({"source": None, "src": "a"}, "work has no parameter 'src'; work needs a value of source", "known are source"),
+        ({"source": 5}, "source: Input should be a valid string (it is 5)", "it is: the raster to read"),
+        ({"profile": "perhaps"}, "profile: Input should be a valid boolean", "it is: read and measure"),
+        ({"operation": "sharpen"}, "operation: Input should be 'copy'", "it is: what is done"),
+        ({"clip": [1]}, "clip: ", "it is: normalise"),
+    ],
+)
+def test_parameters_that_are_wrong_are_named(given: dict[str, Any], says: str, hint: str) -> None:
+    """A misspelt one with what is near and what is known, a missing one, one of the wrong type; of any version's run."""
+    with pytest.raises(UsageError) as caught:
+        take_parameters({"source": "a", "destination": "b"} | given, [*job_knobs(RasterJob), PROFILE], "work")
+    assert caught.value.message.startswith(says)
+    assert caught.value.hint.startswith(hint)
+    assert ("another version than" in caught.value.hint) is ("no parameter" in says)
+
+
+@pytest.mark.parametrize("flow", [*KINDS.values(), demo])
+def test_what_a_form_sends_is_taken_again(flow: Any) -> None:
+    """All defaults spelt out, and again with null for what was left empty: the server's own check passes both, and so do we.
+
+    So "Copy to new run" works, of runs that an older form sent, too.
+    """
+    schema = parameter_schema(flow).model_dump()
+    needed = dict.fromkeys(schema.get("required") or [], "a.tif")
+    sent = needed | {name: each["default"] for name, each in schema["properties"].items() if "default" in each}
+    nulls = {name: None for name, each in schema["properties"].items() if "type" in each and "default" not in each}
+    for parameters in (needed, sent, nulls | sent):
+        assert validate(parameters, schema) == []
+        assert set(take_parameters(parameters, flow.knobs, flow.name)) == set(schema["properties"])
 
 
 def test_operations_that_share_a_parameter_agree_on_it() -> None:

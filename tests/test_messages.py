@@ -1,18 +1,24 @@
 """What users are told where they are wrong: near suggestions only, the command they typed, words of their own door."""
 
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from flows import cli, terminal
 from lib.errors import DestinationError, SwathError
-from lib.jobs import Custom
+from lib.jobs import Custom, ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import as_parameters
 from lib.reports import Report
+from lib.request import job_knobs
 from lib.units import MIB
 from tasks.states import failed
 
 
 def _said(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    monkeypatch.setattr("sys.argv", ["swath", *words.split()])
+    monkeypatch.setattr("sys.argv", ["swath", *words.split(), "--log-format", "text"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
@@ -48,7 +54,7 @@ def test_a_function_that_is_no_name_is_told_what_one_is(function: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "parameter"),
     [
-        ("replace it with --overwrite", "replace it with overwrite"),
+        ("replace it with --overwrite", "replace it by setting overwrite"),
         ("raise --memory-limit-mb or lower --threads", "raise memory_limit_mb or lower threads"),
         ("run `swath clean DIR --older-than 0`", "run `swath clean DIR --older-than 0`"),
         ("a range 1--2 and an em -- dash", "a range 1--2 and an em -- dash"),
@@ -62,7 +68,75 @@ def test_flows_name_parameters(flag: str, parameter: str) -> None:
 def test_a_flows_end_names_its_parameters() -> None:
     """The state's message is read where there are no flags."""
     message = failed(DestinationError("out.tif exists", hint="replace it with --overwrite")).message
-    assert message == "exit 2: out.tif exists (replace it with overwrite)"
+    assert message == "exit 2: out.tif exists (replace it by setting overwrite)"
+
+
+def _flags_in(text: str) -> list[str]:
+    """Flags outside of commands to be typed."""
+    return re.findall(r"(?<![^\s(\"'])--[a-z][a-z-]*", "".join(text.split("`")[::2]))
+
+
+@pytest.mark.parametrize("kind", SwathError.known().values(), ids=SwathError.known())
+def test_no_error_of_a_flow_speaks_of_flags(kind: type[SwathError]) -> None:
+    """Neither of any flag, nor of running again with tracebacks, nor of the terminal's help: a flow has none of them."""
+    message = str(failed(kind("it went wrong")).message)
+    assert message.startswith(f"exit {kind.exit_code}: it went wrong")
+    assert _flags_in(message) == []
+    for words in ("--debug", "--help", "--json", "run again with"):
+        assert words not in message
+
+
+def _texts() -> Iterator[tuple[str, str]]:
+    """Every text in `lib` and `tasks` that names a flag, with its file; docstrings apart."""
+    root = Path(__file__).parents[1]
+    for path in [*root.glob("lib/**/*.py"), *root.glob("tasks/*.py")]:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        documents = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        for node in nodes:
+            text = _text(node) if id(node) not in parts | documents else ""
+            if _flags_in(text) and path.name not in _NOT_TOLD:
+                yield path.name, text
+
+
+def _text(node: ast.AST) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(_text(part) or "X" for part in parts)
+    return ""
+
+
+# pip's flags; the flags that are replaced.
+_NOT_TOLD = {"samples.py", "knobs.py"}
+
+
+def test_every_flag_in_a_message_is_a_parameter_of_a_flow() -> None:
+    """What is said with a flag can be said with a parameter: it exists, and nothing else of the terminal is left."""
+    parameters = {each.name for kind in (RasterJob, VectorJob, VerifyJob, ProfileJob) for each in job_knobs(kind)}
+    found = list(_texts())
+    assert len(found) > 10
+    for name, text in found:
+        assert _flags_in(as_parameters(text)) == [], (name, text)
+        named = {flag.removeprefix("--").replace("-", "_") for flag in _flags_in(text)}
+        assert named - {"debug", "json"} <= parameters, (name, text)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "flow"),
+    [
+        ("run again with --debug for the function's traceback", "the run's log has the function's traceback"),
+        ("see `swath raster --help`", "the deployment's form says what each parameter is"),
+        ("choose another, or replace it with --overwrite", "choose another, or replace it by setting overwrite"),
+        ("it is in the report (--json)", "it is in the report"),
+        ("/data/scene--final.tif does not exist", "/data/scene--final.tif does not exist"),
+        ("/data/--odd.tif does not exist", "/data/--odd.tif does not exist"),
+    ],
+)
+def test_what_the_terminal_says_otherwise(terminal: str, flow: str) -> None:
+    """Whole hints of the terminal's door have their own words in flows; names of files stay what they are."""
+    assert as_parameters(terminal) == flow
 
 
 def test_a_plan_shows_limits_as_the_flag_takes_them_and_no_empty_rows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None
         residual_tolerance_bytes=resources.residual_tolerance_bytes,
     )
     try:
-        with heard(meter.warnings):
+        with heard(meter.warnings, lambda text: send({"event": "warning", "text": text})):
             last = _Sitting(request, job, meter, send, leaf).work(engine)
     except BaseException as error:  # noqa: BLE001 - the job's boundary
         cap.lift_address_space_cap()

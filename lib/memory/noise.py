@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +64,28 @@ def sift(text: str, noted: list[str], *, calls_function: bool) -> str:
 
 
 @contextlib.contextmanager
-def heard(noted: list[str]) -> Iterator[None]:
-    """Note Python's warnings instead of printing them, those of a user's own code with their place; and what rasterio logs."""
+def heard(noted: list[str], tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Note Python's warnings instead of printing them, those of a user's own code with their place; and what rasterio logs.
+
+    Args:
+        noted: where they go.
+        tell: called at once with each that was noted.
+    """
+
+    def new(text: str) -> None:
+        before = len(noted)
+        note(text, noted)
+        for each in noted[before:]:
+            tell(each)
 
     def take(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
         text = " ".join(str(message).split())
         if not any(each in filename for each in ("site-packages", sys.prefix, str(_ROOT))):
-            note(f"{Path(filename).name}:{lineno}: {category.__name__}: {text}", noted)
+            new(f"{Path(filename).name}:{lineno}: {category.__name__}: {text}")
         else:
-            note(text, noted)
+            new(text)
 
-    before, log = warnings.showwarning, _Log(noted)
+    before, log = warnings.showwarning, _Log(new)
     loggers = [logging.getLogger(name) for name in _LOGS]
     for logger in loggers:
         logger.setLevel(logging.INFO)
@@ -91,12 +102,12 @@ def heard(noted: list[str]) -> Iterator[None]:
 class _Log(logging.Handler):
     """Notes what GDAL said, as rasterio logs it."""
 
-    def __init__(self, noted: list[str]) -> None:
+    def __init__(self, new: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
-        self._noted = noted
+        self._new = new
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take one message; others than GDAL's are rasterio's own business."""
         said = _LOGGED.fullmatch(record.getMessage())
         if said and not said[0].rstrip("\"'").endswith(_LOOKED_FOR):
-            note(GDAL + " ".join((said[1] or said[2]).split()), self._noted)
+            self._new(GDAL + " ".join((said[1] or said[2]).split()))

@@ -21,6 +21,7 @@ from lib.memory.ledger import Entry, admission
 from lib.memory.record import Record
 from lib.memory.watch import OnEvent, Watch
 from lib.reports import Attempt, Report, chunk_words
+from lib.underway import Notes, notes_of
 from lib.units import format_bytes, mib
 
 _JOBS_PER_CHILD = 200
@@ -71,12 +72,14 @@ class Runner:
             job: what to do.
             staged: the file to write, for kinds that write one.
             plan_only: stop after the plan; the report's status is "planned".
-            on_event: called with each of the child's events, and with `{"event": "attempt"}` before a further attempt.
+            on_event: called with each of the child's events, with `{"event": "attempt"}` before a further attempt, and with
+                `{"event": "alive"}` every few seconds in which the child says nothing.
 
         Returns:
             The report of the last attempt, with all attempts in it.
         """
-        hear = on_event or (lambda _: None)
+        notes = notes_of(job, staged)
+        hear = _both(notes, on_event)
         began = time.monotonic()
         attempts: list[Attempt] = []
         report = None
@@ -98,6 +101,8 @@ class Runner:
         _warn_of_overrun(report, job.resources)
         _remember(report, job.resources.history_path)
         report.seconds.total = round(time.monotonic() - began, 3)
+        if notes:
+            notes.end(report)
         return report
 
     def _admitted(self, job: Job, rung: "_Rung", staged: Path | None, *, plan_only: bool, hear: OnEvent) -> Record:
@@ -151,6 +156,18 @@ class Runner:
             self.close()
             raise
         return watch
+
+
+def _both(notes: Notes | None, on_event: OnEvent | None) -> OnEvent:
+    """Hears an event for both, or for the one that there is."""
+
+    def hear(event: dict[str, Any]) -> None:
+        if notes is not None:
+            notes.hear(event)
+        if on_event is not None:
+            on_event(event)
+
+    return hear
 
 
 class _Rung(NamedTuple):

@@ -84,6 +84,8 @@ class Record:
                 self.memory.tracing_stopped = event["tracing_stopped"]
             case "check":
                 self.checks.append(Check(event["name"], event["passed"], event["detail"]))
+            case "warning":  # of a child that dies, all that is known; else its last event has it, too
+                note(event["text"], self.noted)
             case "done" | "error":
                 self._take_end(event)
 

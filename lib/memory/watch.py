@@ -26,6 +26,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 _PATIENT_CPU_SECONDS = 0.01
 _HEAR_SECONDS = 0.5
+_ALIVE_SECONDS = 5.0
 _FORK_SECONDS = (0.005, 0.01, 0.02)  # on a busy machine an exec takes its time
 
 
@@ -64,23 +65,36 @@ class Watch:
             looking.join()
 
     def _keep_hearing(self, hear: OnEvent) -> None:
+        told_at = time.monotonic()
         while not self.record.done:
             events, speaks = self.child.hear(_HEAR_SECONDS)
+            if events:
+                told_at = time.monotonic()
+            elif time.monotonic() - told_at > _ALIVE_SECONDS:  # in a long chunk the child says nothing
+                told_at = time.monotonic()
+                self._hand({"event": "alive", "resident_bytes": self.record.held_bytes}, hear)
             for event in events:
                 if event["event"] == "stderr":
-                    event["text"] = sift(event["text"], self.record.noted, calls_function=self._calls_function)
+                    noted = self.record.noted
+                    before = len(noted)
+                    event["text"] = sift(event["text"], noted, calls_function=self._calls_function)
+                    for text in noted[before:]:
+                        self._hand({"event": "warning", "text": text}, hear)
                     if not event["text"]:
                         continue
                 else:  # words are no progress: a hang may log for ever
                     self._progress_at = time.monotonic()
                 self.record.take(event)
-                self._in_callback, began = True, time.monotonic()
-                hear(event)
-                self._progress_at += time.monotonic() - began  # the callback's silence is not the child's
-                self._in_callback = False
+                self._hand(event, hear)
             if not speaks and not self.record.done:
                 self._over.set()
                 self._died(self.child.wait())
+
+    def _hand(self, event: dict[str, Any], hear: OnEvent) -> None:
+        self._in_callback, began = True, time.monotonic()
+        hear(event)
+        self._progress_at += time.monotonic() - began  # the callback's silence is not the child's
+        self._in_callback = False
 
     def _keep_looking(self) -> None:
         while not self._over.wait(self.record.job.resources.watch_interval_seconds) and not self.record.done:

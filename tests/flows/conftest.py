@@ -1,7 +1,8 @@
 """Small real inputs, and what the Prefect API knows of a flow run."""
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State
 from rasterio.transform import from_origin
+
+from tests.servers import Prefect
 
 _PATIENCE_SECONDS = 30
 
@@ -48,6 +51,14 @@ def parcels(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    """A server and a worker, once for all modules of the group "server"."""
+    running = Prefect(tmp_path_factory.mktemp("prefect"))
+    yield running
+    running.stop()
+
+
 @pytest.fixture
 def task_runs() -> Callable[[State[Any] | UUID], dict[str, str]]:
     """Task runs of a flow run, name → state name, by start. They reach the API as events: ask until all have ended."""
@@ -62,19 +73,20 @@ def task_runs() -> Callable[[State[Any] | UUID], dict[str, str]]:
                     break
                 assert time.monotonic() < deadline, f"task runs have not ended in the API: {found}"
         found.sort(key=lambda run: run.start_time or run.expected_start_time)
-        return {run.name.rpartition("-")[0]: run.state_name for run in found}
+        return {run.name: run.state_name for run in found}
 
     return ask
 
 
 @pytest.fixture
 def artifacts() -> Callable[[State[Any] | UUID], dict[str, Any]]:
-    """Artifacts of a flow run: key → data."""
+    """Artifacts of a flow run: key without its hash → data."""
 
     def ask(run: State[Any] | UUID) -> dict[str, Any]:
         of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[_id(run)]))
         with get_client(sync_client=True) as client:
-            return {artifact.key: artifact.data for artifact in client.read_artifacts(artifact_filter=of_run)}
+            found = client.read_artifacts(artifact_filter=of_run)
+            return {re.sub(r"-[0-9a-f]{6}(?=$|-allocators$)", "", str(each.key)): each.data for each in found}
 
     return ask
 

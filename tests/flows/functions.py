@@ -1,6 +1,9 @@
 """Functions for the operation `custom`, imported in the capped child."""
 
+import os
+import sys
 import time
+from pathlib import Path
 
 
 def hoard(pixels, valid):
@@ -24,3 +27,21 @@ def linger(pixels, valid):
     """Take a minute for each window, as a slow job does."""
     time.sleep(60)
     return pixels
+
+
+def fail_while_flagged(pixels, valid):
+    """Fail for as long as there is a file `flag` in Prefect's home."""
+    if _is_flagged():
+        raise RuntimeError("not yet")
+    return pixels
+
+
+def linger_in_verification(pixels, valid):
+    """Take a minute for each window that is recomputed, likewise."""
+    if "verify" in sys.argv and _is_flagged():
+        time.sleep(60)
+    return pixels
+
+
+def _is_flagged():
+    return (Path(os.environ["PREFECT_HOME"]) / "flag").exists()

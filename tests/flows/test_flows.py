@@ -1,11 +1,14 @@
 """Whole flows on a Prefect test server: their tasks, artifacts, names of states, and what they return."""
 
+import re
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pytest
 import rasterio
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from flows.filter_vector import filter_vector
 from flows.profile_memory import profile_memory
@@ -19,25 +22,30 @@ from tasks.states import report_of
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
 
-_STEPS = ["Validate drivers", "Profile source", "{}", "Verify output", "Publish output"]
+_STEPS = ["Validate drivers for {driver}", "Profile {source}", "{work} {source}", "Verify {made}", "Publish {made}"]
 
 
-def _steps(work: str) -> list[str]:
-    return [step.format(work) for step in _STEPS]
+def _steps(work: str, driver: str, source: str, made: str) -> list[str]:
+    return [step.format(work=work, driver=driver, source=source, made=made) for step in _STEPS]
 
 
 def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_runs, artifacts) -> None:
-    """Five tasks in order, each with its memory as artifacts; pixels equal whole-array numpy; the report is whole."""
+    """Five tasks in order, one page and one table of them all; pixels equal whole-array numpy; the report is whole."""
     destination = tmp_path / "out.tif"
     state = transform_raster(
         str(raster), str(destination), operation="normalise", scale=12000, memory_limit_mb=512, return_state=True
     )
     report = report_of(state)
     assert state.is_completed(), state.message
-    assert list(task_runs(state)) == _steps("Transform raster")
+    assert list(task_runs(state)) == _steps("Transform", "GTiff", "small.tif", "out.tif")
     assert set(task_runs(state).values()) == {"Completed"}
-    kinds = ("drivers", "profile", "raster", "verify")
-    assert set(artifacts(state)) == {f"{kind}-{what}" for kind in kinds for what in ("memory", "allocators")}
+    pages = artifacts(state)
+    assert set(pages) == {"raster-small", "raster-small-allocators"}
+    assert pages["raster-small"].startswith("# Completed: out.tif is published\n")
+    assert all(
+        f"| {step} | completed |" in pages["raster-small"]
+        for step in ("validate drivers", "profile", "transform", "verify")
+    )
     assert report.output
     assert (report.output.path, report.output.bytes) == (str(destination), destination.stat().st_size)
     assert report.verification
@@ -52,14 +60,13 @@ def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_r
 
 
 def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, artifacts) -> None:
-    """Five tasks in order, artifacts of four; the kept set equals geopandas' planar areas in a metric CRS."""
+    """Five tasks in order, one page; the kept set equals geopandas' planar areas in a metric CRS."""
     destination = tmp_path / "large.gpkg"
     state = filter_vector(str(parcels), str(destination), min_area_sqm=2500, memory_limit_mb=512, return_state=True)
     report = report_of(state)
     assert state.is_completed(), state.message
-    assert list(task_runs(state)) == _steps("Filter features")
-    kinds = ("drivers", "profile", "vector", "verify")
-    assert set(artifacts(state)) == {f"{kind}-{what}" for kind in kinds for what in ("memory", "allocators")}
+    assert list(task_runs(state)) == _steps("Filter", "GPKG", "parcels.gpkg", "large.gpkg")
+    assert set(artifacts(state)) == {"vector-parcels", "vector-parcels-allocators"}
     source = geopandas.read_file(parcels)
     expected = source[source.area >= 2500]
     written = geopandas.read_file(destination)
@@ -68,7 +75,10 @@ def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, 
 
 
 def test_steps_that_are_not_wanted_are_left_out(raster, tmp_path, task_runs) -> None:
-    """Without a profile and with basic verification three tasks remain, and the report says basic."""
+    """Without a profile and with basic verification three tasks remain, and the report says basic.
+
+    The API knows the run by what it does, and run and tasks by kind and operation.
+    """
     state = transform_raster(
         str(raster),
         str(tmp_path / "out.tif"),
@@ -78,10 +88,15 @@ def test_steps_that_are_not_wanted_are_left_out(raster, tmp_path, task_runs) -> 
         memory_limit_mb=512,
         return_state=True,
     )
-    assert list(task_runs(state)) == ["Validate drivers", "Transform raster", "Publish output"]
+    assert list(task_runs(state)) == ["Validate drivers for GTiff", "Transform small.tif", "Publish out.tif"]
     report = report_of(state)
     assert report.verification
     assert report.verification.level == "basic"
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(state.state_details.flow_run_id)
+        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+    assert run.name == "normalise small.tif → out.tif"
+    assert {frozenset(each.tags) for each in (run, *tasks)} == {frozenset({"raster", "normalise"})}
 
 
 def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_path, artifacts) -> None:
@@ -96,25 +111,35 @@ def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_pat
     assert (report.status, report.exit_code) == ("refused", 137)
     smallest = report.error.smallest_limit_mb
     assert smallest > 40
-    assert f"raise the memory limit to {smallest} MiB" in state.message
+    assert f"raise memory_limit_mb to {smallest} MiB" in state.message
     assert f"at least {smallest} MiB" in state.message
-    assert "**Smallest limit for this job:**" in artifacts(state)["drivers-memory"]
+    assert f"**Smallest limit for this job:** `memory_limit_mb` {smallest} (MiB)" in artifacts(state)["raster-small"]
     _assert_nothing_left(destination)
 
 
-def test_the_smallest_limit_that_is_named_is_enough(raster, tmp_path) -> None:
-    """A flow that was refused succeeds with exactly the limit that its refusal named, however its steps differ."""
-    destination = tmp_path / "out.tif"
-    refused = report_of(
-        transform_raster(str(raster), str(destination), operation="normalise", memory_limit_mb=40, return_state=True)
-    )
-    state = transform_raster(
-        str(raster),
-        str(destination),
-        operation="normalise",
-        memory_limit_mb=refused.error.smallest_limit_mb,
-        return_state=True,
-    )
+@pytest.mark.parametrize("kind", ["raster", pytest.param("vector", marks=pytest.mark.slow)])
+def test_the_smallest_limit_that_is_named_is_the_same_on_the_next_try_and_enough(
+    kind: str, request: pytest.FixtureRequest, tmp_path
+) -> None:
+    """However the steps differ: refused by another step at a larger limit, it is one number again, the only one in the message.
+
+    With it the run completes, its verification in full included.
+    """
+    flow, source, name, given = {
+        "raster": (transform_raster, "raster", "out.tif", {"operation": "normalise"}),
+        "vector": (filter_vector, "parcels", "out.gpkg", {"min_area_sqm": 2500}),
+    }[kind]
+    paths = (str(request.getfixturevalue(source)), str(tmp_path / name))
+    named = 0
+    for limit in (40, None):
+        granted = limit or named * 9 // 10
+        state = flow(*paths, **given, memory_limit_mb=granted, return_state=True)
+        assert state.name == "MemoryRefused"
+        smallest = report_of(state).error.smallest_limit_mb
+        assert set(re.findall(r"(\d+) MiB", state.message)) == {str(smallest), str(granted)}
+        assert named in {0, smallest}
+        named = smallest
+    state = flow(*paths, **given, memory_limit_mb=named, return_state=True)
     assert state.is_completed(), state.message
 
 
@@ -134,10 +159,12 @@ def test_going_over_the_limit_is_a_named_failure_with_artifacts(raster, tmp_path
     )
     assert (state.type.value, state.name) == ("FAILED", "MemoryExceeded")
     assert state.message.startswith("exit 137: small.tif")
-    assert task_runs(state) == {"Validate drivers": "Completed", "Transform raster": "MemoryExceeded"}
-    assert "**MemoryExceeded** (exit 137)" in artifacts(state)["raster-memory"]
-    assert "data:image/svg+xml" in artifacts(state)["raster-memory"]
-    assert "raster-allocators" in artifacts(state)
+    assert task_runs(state) == {"Validate drivers for GTiff": "Completed", "Transform small.tif": "MemoryExceeded"}
+    assert artifacts(state)["raster-small"].startswith(
+        "# Exceeded: out.tif is not published (MemoryExceeded, exit 137)\n"
+    )
+    assert "data:image/svg+xml" in artifacts(state)["raster-small"]
+    assert "raster-small-allocators" in artifacts(state)
     assert report_of(state).attempts
     _assert_nothing_left(destination)
 
@@ -183,8 +210,8 @@ def test_profile_memory_suggests_a_limit(raster, task_runs, artifacts) -> None:
     """One task, its artifacts, and a suggested limit in the result."""
     state = profile_memory(str(raster), sample_chunks=4, memory_limit_mb=512, return_state=True)
     assert state.is_completed(), state.message
-    assert task_runs(state) == {"Profile source": "Completed"}
-    assert set(artifacts(state)) == {"profile-memory", "profile-allocators"}
+    assert task_runs(state) == {"Profile small.tif": "Completed"}
+    assert set(artifacts(state)) == {"profile-small", "profile-small-allocators"}
     assert report_of(state).result["suggested_limit_mb"] > 0
 
 
@@ -197,8 +224,8 @@ def test_verify_output_finds_a_changed_pixel(raster, tmp_path, task_runs, artifa
         dataset.write(dataset.read(1) * 0 + 0.123, 1)
     state = verify_output(str(raster), str(destination), memory_limit_mb=512, return_state=True)
     assert (state.type.value, state.name) == ("FAILED", "VerificationFailed")
-    assert task_runs(state) == {"Verify output": "VerificationFailed"}
-    assert "| **no** |" in artifacts(state)["verify-memory"]
+    assert task_runs(state) == {"Verify out.tif": "VerificationFailed"}
+    assert "| **no** |" in artifacts(state)["verify-small"]
 
 
 def _assert_nothing_left(destination: Path) -> None:

@@ -10,7 +10,7 @@ from lib.units import MIB
 
 
 @pytest.mark.parametrize(
-    ("facts", "hint"), [({}, "raise the memory limit to 123 MiB"), ({"culprit": "threads"}, "lower threads")]
+    ("facts", "hint"), [({}, "raise the memory limit to 128 MiB"), ({"culprit": "threads"}, "lower threads")]
 )
 def test_a_step_s_refusal_names_the_limit_for_all_or_the_culprit(
     facts: dict[str, str], hint: str, monkeypatch: pytest.MonkeyPatch
@@ -22,4 +22,4 @@ def test_a_step_s_refusal_names_the_limit_for_all_or_the_culprit(
     plan = Report.of_error(MemoryRefused("too small", smallest_limit_bytes=120 * MIB))
     monkeypatch.setattr("flows.steps.run_job", lambda *_, **__: plan)
     told = _for_all_steps(refused, job, profile=True)
-    assert (told.hint, told.smallest_limit_bytes) == (hint, 123 * MIB)
+    assert (told.hint, told.smallest_limit_bytes) == (hint, 128 * MIB)

@@ -1,5 +1,6 @@
 """What libraries say becomes warnings of the report, and nothing of it is printed raw."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -71,8 +72,20 @@ def test_what_was_heard_beside_the_child_is_in_the_report_unless_its_error_says_
     assert record.report().warnings == ["GDAL says: tag ignored", "a leak"]
 
 
+def test_what_is_noted_is_told_at_once() -> None:
+    """Once, when it is first heard: a child that is killed later has said it."""
+    told: list[str] = []
+    with heard([], told.append):
+        logging.getLogger("rasterio._env").warning("%s in %s", "CPLE_AppDefined", "a.tif: tag ignored")
+        logging.getLogger("rasterio._env").warning("%s in %s", "CPLE_AppDefined", "a.tif: tag ignored")
+    assert told == ["GDAL says: a.tif: tag ignored"]
+    record = Record(DriversJob(resources=Resources(limit_bytes=1)))
+    record.take({"event": "warning", "text": told[0]})
+    assert record.report().warnings == told
+
+
 def test_a_successful_job_writes_nothing_on_stderr(tmp_path: Path) -> None:
-    """Beside --json there is none of what NumPy, shapely and GDAL have to say of coordinates that are no numbers."""
+    """Beside --json and lines of the log there is none of what NumPy, shapely and GDAL say of coordinates that are no numbers."""
     ring = "[[10,50],[NaN,50],[11,51],[10,50]]"
     feature = f'{{"type":"Feature","properties":{{}},"geometry":{{"type":"Polygon","coordinates":[{ring}]}}}}'
     (tmp_path / "nan.geojson").write_text(f'{{"type":"FeatureCollection","features":[{feature}]}}')
@@ -86,7 +99,8 @@ def test_a_successful_job_writes_nothing_on_stderr(tmp_path: Path) -> None:
         "--json",
     ]
     done = subprocess.run([*command, "--min-area-sqm", "5"], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    assert "child.said" not in {json.loads(line)["event"] for line in done.stderr.splitlines()}
+    assert not any(words in done.stderr for words in ("invalid value", "Warning:", "NaN or"))
     assert geopandas.read_file(tmp_path / "o.gpkg").empty
 
 

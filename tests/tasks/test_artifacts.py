@@ -1,4 +1,4 @@
-"""The artifacts of a report, from hand-made reports: no Prefect server, no child."""
+"""The page and the table of a report, from hand-made reports: no Prefect server, no child."""
 
 import base64
 import re
@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from lib.errors import MemoryExceeded, MemoryRefused
-from lib.reports import Allocator, Attempt, Cap, Check, MemoryRecord, Report, Seconds, Verification
+from lib.errors import DestinationError, MemoryExceeded, MemoryRefused, VerificationFailed
+from lib.reports import Allocator, Attempt, Cap, Check, MemoryRecord, Output, Report, Seconds, Verification
 from lib.units import MIB
-from tasks.artifacts import allocator_rows, memory_markdown, memory_svg
+from tasks.artifacts import artifact_key, describe, describe_table, holder_rows
+from tasks.page import Chapters, page_markdown
+from tasks.past import Past, compared, from_metadata, to_metadata
+from tasks.picture import memory_svg
 
 _PLAN = {
     "limit_bytes": 256 * MIB,
@@ -55,6 +58,11 @@ def make(**changes: Any) -> Report:
     return Report(**fields | changes)
 
 
+def memory_markdown(report: Report, **chapters: Any) -> str:
+    """The page of a report."""
+    return page_markdown(Chapters(report, **chapters))
+
+
 def tables(markdown: str) -> list[list[list[str]]]:
     """Every table of a markdown text, as an independent parser of markdown sees them: rows of cells."""
     found: list[list[list[str]]] = []
@@ -87,7 +95,7 @@ def test_memory_is_told_with_units() -> None:
 def test_every_table_parses_whatever_stands_in_its_cells() -> None:
     """Bars and markup in what a check says neither break a table nor become markup."""
     markdown = memory_markdown(make())
-    _, plan, checks, attempts, time = tables(markdown)
+    _, checks, attempts, plan, time = tables(markdown)
     assert ["**memory: projected peak**", "**142.0 MiB**"] in plan
     assert checks[1] == ["structure", "yes", "1 | 2 &lt;b&gt;"]
     assert [row[1] for row in attempts[1:]] == ["exceeded", "completed"]
@@ -132,19 +140,19 @@ def test_a_killed_job_tells_error_hint_and_last_sample() -> None:
         MemoryExceeded("in.tif: stopped by the watchdog", hint="raise the limit")
     )
     markdown = memory_markdown(killed)
-    assert markdown.startswith("# Raster job exceeded\n")
-    assert "> **MemoryExceeded** (exit 137): in.tif: stopped by the watchdog" in markdown
+    assert markdown.startswith("# Exceeded: out.tif is not published (MemoryExceeded, exit 137)\n")
+    assert "> **What is wrong:** in.tif: stopped by the watchdog" in markdown
     assert "> **What to do:** raise the limit" in markdown
     assert ["Last sample", "250.0 MiB", "1.5 s after the job began"] in tables(markdown)[0]
-    assert allocator_rows(killed) == [{"location": "(no Python allocation was traced)", "size": "-", "blocks": "-"}]
+    assert [row["what"] for row in holder_rows(killed.memory)] == ["none was traced"]
 
 
 def test_a_refused_job_names_the_limit_that_would_do() -> None:
     """A job that was refused has no samples; its page says so, and names the smallest limit."""
     error = MemoryRefused("in.tif: 100 MiB are too few", smallest_limit_bytes=120 * MIB + 1)
     markdown = memory_markdown(Report.of_error(error, make().job | {"resources": {"limit_bytes": 100 * MIB}}))
-    assert "> **Smallest limit for this job:** 121 MiB" in markdown
-    assert "No sample of memory was taken" in markdown
+    assert "> **Smallest limit for this job:** `memory_limit_mb` 121 (MiB)" in markdown
+    assert "There is no picture" in markdown
     assert tables(markdown)[0][1][:2] == ["Limit", "100.0 MiB"]
 
 
@@ -184,7 +192,7 @@ def test_no_row_says_0_bytes() -> None:
     plan = _PLAN | {"disk_bytes": 0, "gdal_cache_bytes": 0, "terms": {"interpreter": 88 * MIB, "retained": 0}}
     end = _SEEN | {"tracing_bytes": MIB, "numpy_bytes": 0}
     markdown = memory_markdown(_with(attribution=_SEEN, attribution_end=end).model_copy(update={"plan": plan}))
-    _, holders, planned, *_ = tables(markdown)
+    _, holders, _, _, planned, _ = tables(markdown)
     assert " 0 B" not in markdown
     assert ["numpy", "24.0 MiB (19%)", "-"] in holders
     assert "not resident" not in [row[0] for row in holders]
@@ -214,6 +222,138 @@ def test_a_leak_has_a_row(lines: list[dict[str, Any]]) -> None:
     assert ("mine.py:7 (+1.0 MiB)" if lines else "no line") in rows["**Leak**"][1]
 
 
-def test_allocators_become_rows() -> None:
-    """The table's rows are location, size with unit, blocks."""
-    assert allocator_rows(make()) == [{"location": "engine.py:120", "size": "12.0 MiB", "blocks": 4}]
+def test_the_table_has_native_memory_beside_python_s_lines() -> None:
+    """Holders, largest first, sum up to the resident size; then the lines, with shares; the description says what is what."""
+    memory = _with(attribution=_SEEN).memory
+    rows = holder_rows(memory)
+    assert rows[0] == {
+        "kind": "holder", "what": "what imports left: modules, native heaps", "size": "64.0 MiB", "share": "50.0%", "blocks": "-",
+    }  # fmt: skip
+    holders = [row for row in rows if row["kind"] == "holder"]
+    assert sum(float(row["share"].rstrip("%")) for row in holders) == pytest.approx(100, abs=0.5)
+    assert any("native memory that no allocator" in row["what"] for row in holders)
+    assert any(row["what"] == "NumPy arrays" for row in holders)
+    assert rows[-1] == {
+        "kind": "line of Python or NumPy", "what": "engine.py:120", "size": "12.0 MiB", "share": "9.4%", "blocks": 4,
+    }  # fmt: skip
+    assert "Python's heap" in describe_table(memory)
+    assert "What the 128.0 MiB were that were resident" in describe_table(memory)
+
+
+def test_the_verdict_comes_first() -> None:
+    """What is published, how large, how long, in what memory and how it compares, before any picture; nothing of 0 B."""
+    report = make(output=Output(path="/data/out.tif", bytes=12 * MIB, driver="GTiff"))
+    report.memory.residual_bytes = 0
+    markdown = memory_markdown(report, compared="(2026-11-27 02:10 UTC): 3.1 s slower (11.2 s after 8.1 s)")
+    head = markdown[: markdown.index("![")]
+    assert head.startswith("# Completed: out.tif is published\n")
+    for words in (
+        "`/data/out.tif`, 12.0 MiB, GTiff",
+        "**Took** 11.2 s",
+        "**Memory** peak 131.0 MiB of a limit of 256.0 MiB",
+        "3.1 s slower",
+    ):
+        assert words in head
+    assert " 0 B" not in markdown
+
+
+def test_a_failure_says_what_to_do_with_parameters() -> None:
+    """Flags are called as the form calls them; a failed verification shows its failed check first."""
+    busy = make().with_error(DestinationError("destination out.tif exists", hint="replace it with --overwrite"))
+    assert "**What to do:** replace it by setting overwrite" in memory_markdown(busy)
+    exceeded = make().with_error(MemoryExceeded("in.tif: stopped"))
+    assert "raise memory_limit_mb" in memory_markdown(exceeded)
+    checks = [Check("structure", True, "x"), Check("extent", False, "1 of 2")]
+    failed = make(verification=Verification(level="full", passed=False, checks=checks))
+    markdown = memory_markdown(failed.with_error(VerificationFailed("out.tif failed the check 'extent'")))
+    assert markdown.startswith("# Failed: out.tif is not published (VerificationFailed, exit 1)")
+    assert "what was at the destination is as it was" in markdown
+    assert next(table for table in tables(markdown) if table[0][0] == "Check")[1][:2] == ["extent", "**no**"]
+
+
+@pytest.mark.parametrize(
+    ("source", "deployment", "key"),
+    [
+        ("/data/scene_T32UQD.tif", "nightly", "raster-nightly-scene-t32uqd-"),
+        ("/vsicurl/https://a:b@h/München (1).TIF?sig=x", "ad-hoc", "raster-ad-hoc-munchen-1-"),
+        ("/data/_.tif", None, "raster-"),
+        ("/data/" + "x" * 300 + ".tif", "n" * 300, "raster-nnn"),
+    ],
+)
+def test_keys_are_what_prefect_takes(source: str, deployment: str | None, key: str) -> None:
+    """By kind, deployment and source, of the letters that a key may have, of bounded length."""
+    made = artifact_key({"kind": "raster", "source": source}, deployment)
+    assert made.startswith(key)
+    assert re.fullmatch(r"[a-z0-9-]{8,150}", made)
+
+
+def test_sources_of_the_same_words_have_keys_of_their_own() -> None:
+    """By folder, case, and operation; a signature that is another one each night changes nothing."""
+    jobs = [
+        {"kind": "raster", "source": "/a/t.tif"},
+        {"kind": "raster", "source": "/b/t.tif"},
+        {"kind": "raster", "source": "/a/T.tif"},
+        {"kind": "raster", "source": "/a/t.tif", "operation": {"name": "custom", "function": "a:b"}},
+    ]
+    assert len({artifact_key(job, "n") for job in jobs}) == 4
+    url = {"kind": "raster", "source": "/vsicurl/https://h/t.tif?X-Amz-Signature="}
+    assert artifact_key(url | {"source": url["source"] + "1"}, "n") == artifact_key(
+        url | {"source": url["source"] + "2"}, "n"
+    )
+
+
+def _past(**changes: Any) -> Past:
+    return Past(**{"at": 1_790_000_000, "status": "completed", "seconds": 10.0, "peak_bytes": 100 * MIB} | changes)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (
+            {"seconds": 13.1, "peak_bytes": 112 * MIB},
+            "3.1 s slower (13.1 s after 10.0 s), 12.0 MiB heavier (112.0 MiB after 100.0 MiB)",
+        ),
+        (
+            {"seconds": 8.0, "peak_bytes": 50 * MIB},
+            "2.0 s faster (8.0 s after 10.0 s), 50.0 MiB lighter (50.0 MiB after 100.0 MiB)",
+        ),
+        ({"seconds": 10.2}, "as fast (10.2 s after 10.0 s), as heavy (100.0 MiB after 100.0 MiB)"),
+        ({"status": "exceeded"}, "that completed (2026-09-21 14:13 UTC in 10.0 s, peak 100.0 MiB)"),
+    ],
+)
+def test_a_run_is_compared_with_the_last_that_completed(now: dict[str, Any], said: str) -> None:
+    """In words, with numbers and units; failed runs between are passed over."""
+    assert compared(_past(**now), [_past(status="failed", seconds=1.0), _past()]).endswith(said)
+
+
+def test_the_first_run_compares_with_nothing() -> None:
+    """Nothing is said; nor of a last run that told no number."""
+    assert compared(_past(), []) == ""
+    assert compared(_past(), [_past(seconds=None, peak_bytes=None)]) == ""
+
+
+def test_the_past_travels_in_metadata() -> None:
+    """Fourteen runs, latest first, each text within what Prefect keeps; foreign metadata is left out."""
+    runs = [
+        _past(at=1_790_000_000 - n, run="n" * 80, run_id="i" * 36, limit_bytes=2**60, output_bytes=2**60)
+        for n in range(20)
+    ]
+    kept = to_metadata(runs)
+    assert all(len(text) < 500 for text in kept.values())
+    assert from_metadata(kept) == runs[:14]
+    assert from_metadata({"swath.run.00": "{", "swath.run.01": "[]", "swath.run.02": "{}", "other": "1"}) == []
+    assert from_metadata(None) == []
+    rows = tables(memory_markdown(make(), past=runs[:2]))
+    assert next(table for table in rows if table[0][0] == "When")[1][1] == "completed"
+
+
+def test_no_page_has_a_credential() -> None:
+    """Neither page, card nor table shows what a source's URL or a warning holds."""
+    source = "/vsicurl/https://ann:s3cr3t@h/a.tif?sig=s3cr3t"
+    report = make(
+        job={"kind": "raster", "source": source, "destination": "/out/b.tif"}, warnings=[f"GDAL says: {source}"]
+    )
+    report = report.with_error(MemoryExceeded(f"{source}: stopped"))
+    shown = memory_markdown(report, job={"kind": "raster", "source": source}, compared="") + describe(report, "")
+    assert "s3cr3t" not in shown
+    assert "h/a.tif" in shown

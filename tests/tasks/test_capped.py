@@ -1,6 +1,5 @@
 """Job → Report inside a task's function: what is logged and what comes back. Children are real, the server is not needed."""
 
-import json
 import logging
 
 import pytest
@@ -45,27 +44,29 @@ def _say(monkeypatch: pytest.MonkeyPatch, *events: dict[str, object], fail: Base
     monkeypatch.setattr(module, "run_job", run_job)
 
 
-def test_checks_are_logged_as_json_and_progress_in_tenths(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A thousand chunks give ten lines; a check is one JSON object, an error where it failed; words of the child pass through."""
-    chunks = [{"event": "chunk", "done": n, "of": 1000, "resident_bytes": 90 * MIB} for n in range(1, 1001)]
+def test_a_run_is_told_in_sentences(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """No raw JSON: a failed check is an error in words, the child's words pass, warnings and the end come last; no secrets."""
     check = {"event": "check", "name": "counts", "passed": False, "detail": "3 of 4"}
-    _say(monkeypatch, *chunks, check, {"event": "stderr", "text": "one\ntwo"})
+    waiting = {"event": "waiting", "behind": 2}
+    _say(monkeypatch, waiting, check, {"event": "stderr", "text": "one\ntwo AWS_SECRET_ACCESS_KEY=s3cr3t"})
     with caplog.at_level(logging.INFO, logger="swath"):
         measured(DriversJob(resources=_RESOURCES))
-    said = [record.getMessage() for record in caplog.records]
-    assert [text for text in said if "chunks" in text] == [
-        f"{n} of 1000 chunks, 90.0 MiB resident" for n in range(100, 1001, 100)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert said[:4] == [
+        ("INFO", "waiting for the host's memory budget, behind 2 job(s)"),
+        ("ERROR", "check 'counts' FAILED: 3 of 4"),
+        ("INFO", "child: one"),
+        ("INFO", "child: two AWS_SECRET_ACCESS_KEY=***"),
     ]
-    assert [json.loads(record.getMessage()) for record in caplog.records if record.levelno == logging.ERROR] == [check]
-    assert said[-3:] == ["child: one", "child: two", "stayed"]
+    assert said[4] == ("WARNING", "stayed")
+    assert said[5][1].startswith("drivers job done in ")
+    assert not any("{" in words for _, words in said)
 
 
 def test_a_cancelled_job_leaves_a_report_of_what_was_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cancellation passes through, after an artifact with plan, baseline and samples so far."""
     emitted: list[Report] = []
-    monkeypatch.setattr(module, "_emit", lambda report, _logger: emitted.append(report))
+    monkeypatch.setattr(module, "show", lambda report, _logger: emitted.append(report))
     plan = {"limit_bytes": 9, "projected_bytes": 8}
     _say(
         monkeypatch,

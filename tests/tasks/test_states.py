@@ -13,6 +13,8 @@ from prefect.states import Completed, Failed, State, exception_to_crashed_state
 from lib.errors import (
     ChildDied,
     DataError,
+    DestinationBusy,
+    DiskRefused,
     MemoryExceeded,
     MemoryRefused,
     OutputError,
@@ -102,11 +104,13 @@ def test_report_of_parameters_that_prefect_refused() -> None:
         (DataError("d"), False),
         (VerificationFailed("v"), False),
         (OutputError("o"), True),
+        (DestinationBusy("b"), True),
+        (DiskRefused("d"), True),
         (ChildDied("c"), True),
     ],
 )
 def test_prefect_retries_are_vetoed_where_they_cannot_help(error: SwathError, expected: bool) -> None:
-    """Memory, bad input and bad data are never retried by Prefect; a full disk or a crash may be, where retries are asked for."""
+    """Memory, bad input and bad data are never retried by Prefect; what may pass is, where retries are asked for."""
     assert worth_retrying(None, None, Failed(data=error)) is expected
 
 
