@@ -180,7 +180,7 @@ RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
 VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 
 Verify = Literal["none", "basic", "full"]
-DType = Literal["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
+DType = Literal["auto", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 
 # What knobs of several kinds have in common.
 _PATH: dict[str, Any] = {"min_length": 1, "positional": True, "common": True}
@@ -235,10 +235,9 @@ class RasterJob(_Work):
         in_forms=Annotated[float, Field(title="number")]
         | Annotated[Literal["nan"], Field(title="nan", json_schema_extra={"enum": ["nan"]})],
     )
-    dtype: DType | None = knob(
-        "type of the output's pixels; results are rounded half away from zero and saturate at its ends",
-        None,
-        unset="the operation's own",
+    dtype: DType = knob(
+        "type of the output's pixels: auto, the operation's own; results are rounded half away from zero and saturate at its ends",
+        "auto",
     )
     scale_offset: tuple[float, float] | None = knob(
         "scale and offset that the output declares: a result is written as (result - offset) / scale, such as 0.0001 0 for "

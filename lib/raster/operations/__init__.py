@@ -32,8 +32,8 @@ def make(job: RasterJob, source: RasterSource) -> Operation:
         SourceError: the source has what the output cannot hold.
     """
     nodata = float("nan") if job.nodata == "nan" else job.nodata
-    if job.dtype is None and job.scale_offset is None:
+    if job.dtype == "auto" and job.scale_offset is None:
         return REGISTRY[job.operation.name](job.operation, source, nodata)
     inner = REGISTRY[job.operation.name](job.operation, source, None)
     scale = None if job.scale_offset is None else Linear(*job.scale_offset)
-    return Cast(inner, np.dtype(job.dtype or inner.outputs.dtype), source, nodata, scale)
+    return Cast(inner, inner.outputs.dtype if job.dtype == "auto" else np.dtype(job.dtype), source, nodata, scale)
