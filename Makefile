@@ -15,6 +15,8 @@ PEER_LIST := tests/benchmarks/peers.txt
 help:
 	@echo 'make install   build .venv ($(CONSTRAINTS) pins it; PYTHON=/path/to/python chooses)'
 	@echo 'make demo      real data, end to end, as a Prefect flow under a memory limit'
+	@echo 'make up        Prefect server, page, deployments and a worker on this machine; PORT=4200; Ctrl-C ends it'
+	@echo 'make down      ends what `make up` runs, from another shell'
 	@echo 'make test      the tests, without the slow ones and those that need a server'
 	@echo 'make check     ruff, mypy, import-linter'
 	@echo 'make bench     against peers in .venv-peers ($(PEER_LIST) pins them); ARGS="--size small --only v1"'
@@ -37,8 +39,12 @@ check: $(INSTALLED)
 bench: $(INSTALLED) $(PEERS)
 	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
-up down:
-	@echo 'not yet: make $@' >&2; exit 1
+# exec: a Ctrl-C has one process to wait for, which ends all the others.
+up: $(INSTALLED)
+	@exec $(BIN)/python -m deployments.up --port '$(PORT)'
+
+down: $(INSTALLED)
+	@exec $(BIN)/python -m deployments.down
 
 # Rewritten only when the interpreter is another one, or .venv's does not run: then .venv is built again.
 $(INTERPRETER): FORCE

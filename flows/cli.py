@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from flows import terminal
 from flows.flags import DEMO_FOLDER, DRY_RUN, FLOW, FOLDER, HISTORY, OLDER_THAN, Display, flags
+from flows.server import choose_server
 from lib import __version__, request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
 from lib.jobs import DriversJob, Job, ProfileJob, RasterJob, VectorJob, VerifyJob
@@ -53,6 +54,7 @@ _running: dict[str, Any] = {}
 def raster(*, flow: bool, display: Display, **given: Any) -> int:
     """Transform a raster window by window into a tiled, compressed GeoTIFF."""
     if flow:
+        choose_server()
         from flows.transform_raster import transform_raster
 
         return _ended(_flow(transform_raster, given), display)
@@ -64,6 +66,7 @@ def raster(*, flow: bool, display: Display, **given: Any) -> int:
 def vector(*, flow: bool, display: Display, **given: Any) -> int:
     """Filter a vector layer batch by batch, in one pass."""
     if flow:
+        choose_server()
         from flows.filter_vector import filter_vector
 
         return _ended(_flow(filter_vector, given), display)
@@ -75,6 +78,7 @@ def vector(*, flow: bool, display: Display, **given: Any) -> int:
 def verify(*, flow: bool, display: Display, **given: Any) -> int:
     """Check an output against its source."""
     if flow:
+        choose_server()
         from flows.verify_output import verify_output
 
         report = _flow(verify_output, given)
@@ -99,6 +103,7 @@ def profile(*, source: str | None, history: bool, flow: bool, display: Display, 
     if source is None:
         raise UsageError("profile needs a source", hint="name one, or pass --history")
     if flow:
+        choose_server()
         from flows.profile_memory import profile_memory
 
         report = _flow(profile_memory, given | {"source": source})
@@ -163,6 +168,7 @@ def clean(*, folder: str, older_than: str | None, dry_run: bool, display: Displa
 @flags(None, DEMO_FOLDER)
 def demo(*, folder: str | None, display: Display, **given: Any) -> int:
     """Real data, end to end, as a flow under 256 MiB."""
+    choose_server()
     from flows.demo import run_demo
 
     limit = request.settings_of(given).settings.memory_limit_mb if given["memory_limit_mb"] else 256
@@ -252,7 +258,7 @@ def _flow(flow: Any, given: Mapping[str, Any]) -> Report:
         if "reach API" not in str(error):
             raise
         problem = f"the Prefect API in PREFECT_API_URL does not answer: {_plain(str(error))}"
-        hint = "start that server, or unset PREFECT_API_URL to run on an embedded one"
+        hint = "start that server, or unset PREFECT_API_URL to run on `make up`'s or an embedded one"
         raise SwathError(problem, hint=hint) from error
 
 

@@ -1,7 +1,7 @@
 """The flow `demo`: real data, end to end, under 256 MiB; and beside it the same raster read whole, which fails.
 
-`run_demo` is what `swath demo` and `make demo` call: it runs the flow on the API in PREFECT_API_URL, or on an embedded one,
-and ends with one table. A second run uses the sample data that is there again, and makes the outputs anew.
+`run_demo` is what `swath demo` and `make demo` call: it runs the flow on the API in PREFECT_API_URL, on that of `make up`, or
+on an embedded one, and ends with one table. A second run uses the sample data that is there again, and makes the outputs anew.
 """
 
 import json

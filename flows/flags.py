@@ -22,7 +22,7 @@ _COMMANDS: dict[str, AnyKind] = {"raster": RasterJob, "vector": VectorJob, "veri
 FLOW = Knob(
     name="flow",
     type=bool,
-    sentence="run as a Prefect flow run: on the server in PREFECT_API_URL, or on an embedded one",
+    sentence="run as a Prefect flow run: on the server in PREFECT_API_URL, else of `make up`, else on an embedded one",
     default=False,
 )
 HISTORY = Knob(

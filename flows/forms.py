@@ -21,6 +21,7 @@ from lib.errors import UsageError, shown
 from lib.knobs import Knob
 from lib.parameters import take_parameters
 from lib.units import file_label
+from tasks.run_page import page_of_refusal
 from tasks.states import named_end
 from tasks.tagging import tagged
 
@@ -48,13 +49,16 @@ class JobFlow(Flow[..., R | State[Any]], Generic[R]):
         @functools.wraps(work)
         def run(*given_in_order: Any, **given: Any) -> R:
             named = dict(zip([each.name for each in knobs], given_in_order, strict=False))
-            try:
-                taken = take_parameters(named | given, knobs, name)
-            except UsageError:
-                with tagged(kind):  # so that it is found among its like
-                    raise
-            with tagged(kind, taken.get(verb, verb)):
-                return work(**taken)
+            given = named | given
+            with page_of_refusal(kind, given):
+                try:
+                    taken = take_parameters(given, knobs, name)
+                    given.update(taken)
+                except UsageError:
+                    with tagged(kind):  # so that it is found among its like
+                        raise
+                with tagged(kind, taken.get(verb, verb)):
+                    return work(**taken)
 
         run.__doc__ = f"{about}\n\nArgs:\n{arguments}\n"
         run.__signature__ = inspect.Signature(call_parameters(knobs))  # type: ignore[attr-defined]

@@ -17,6 +17,8 @@ from lib.units import format_bytes, format_seconds
 _DONE = {"status": "completed", "exit_code": 0, "error": None}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
+SWEEP_COLUMNS = ("folder", "size", "age", "owner", "was", "removed")
+
 
 def show_config(layers: SettingsLayers, display: Display) -> int:
     """Every setting with its value and where it came from."""
@@ -42,17 +44,27 @@ def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: boo
     Raises:
         UsageError: it is no folder, or the age is no duration.
     """
+    leftovers = swept(folder, older_than, word="--older-than", dry_run=dry_run)
+    return _ended(display, {"leftovers": leftovers}, sweep_title(leftovers), list(SWEEP_COLUMNS), sweep_rows(leftovers))
+
+
+def swept(folder: str, older_than: str | None, *, word: str, dry_run: bool) -> list[dict[str, Any]]:
+    """Leftovers below a folder, and whether each was removed; `word` is what the age is called where it was given.
+
+    Raises:
+        UsageError: it is no folder, or the age is no duration.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise UsageError(f"{folder} is not a folder", hint="name the folder of the destinations")
-    age = None if older_than is None else _seconds(older_than)
+    age = None if older_than is None else _seconds(older_than, word)
     found = find_leftovers(root)
     removable = [each for each in found if _is_removable(each, age)]
     if not dry_run:
         for each in removable:
             remove_leftover(each)
     gone = {each.folder for each in removable if not each.folder.exists()}
-    leftovers: list[dict[str, Any]] = [
+    return [
         {
             "path": str(each.folder),
             "bytes": each.bytes,
@@ -61,26 +73,33 @@ def sweep(folder: str, older_than: str | None, display: Display, *, dry_run: boo
             "pid": each.owner.get("pid"),
             "state": "dead" if each.dead else "alive or of another host",
             "job": None if each.job is None else each.job.to_record(),
+            "was": _was(each.job),
             "removed": each.folder in gone,
         }
         for each in found
     ]
-    rows = [
+
+
+def sweep_title(leftovers: list[dict[str, Any]]) -> str:
+    """How many there were, and how many went."""
+    gone = [each for each in leftovers if each["removed"]]
+    freed = f", {format_bytes(sum(each['bytes'] for each in gone))}" if gone else ""
+    return f"{len(leftovers)} leftover(s), {len(gone)} removed{freed}"
+
+
+def sweep_rows(leftovers: list[dict[str, Any]]) -> list[list[str]]:
+    """Leftovers as rows of a table, under `SWEEP_COLUMNS`."""
+    return [
         [
             each["path"],
             format_bytes(each["bytes"]),
             format_seconds(each["age_seconds"]),
             f"pid {each['pid']} on {each['host']}: {each['state']}",
-            _was(of.job),
+            each["was"],
             "yes" if each["removed"] else "no",
         ]
-        for each, of in zip(leftovers, found, strict=True)
+        for each in leftovers
     ]
-    title, columns = (
-        f"{len(found)} leftover(s), {len(gone)} removed",
-        ["folder", "size", "age", "owner", "was", "removed"],
-    )
-    return _ended(display, {"leftovers": leftovers}, title, columns, rows)
 
 
 def show_history(layers: SettingsLayers, display: Display) -> int:
@@ -132,10 +151,10 @@ def _was(job: Unfinished | None) -> str:
     return "" if job is None else job.words.partition(": ")[2]
 
 
-def _seconds(text: str) -> float:
+def _seconds(text: str, word: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if not match:
-        raise UsageError(f"--older-than {text!r} is not a duration", hint="write 90s, 30m, 24h or 7d")
+        raise UsageError(f"{word} {text!r} is not a duration", hint="write 90s, 30m, 24h or 7d")
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 

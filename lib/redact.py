@@ -23,12 +23,12 @@ _VALUE = r"""(?:'(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?|(?:(?![,;&]\s*[\w .-]+=)[^
 
 # Pattern, and what is put in the place of what it matches.
 _RULES = (
-    # scheme://user:password@host, whatever the password holds; a port before a path is none.
-    (r"(://)[^\s/@:'\"]*:(?!\d*/)[^\s'\"]*@(?=[\w\[.-])", rf"\1{HIDDEN}@"),
-    (r"(?<!abfss)(?<!abfs)(?<!wasbs)(?<!wasb)(://)[^\s/?#@'\"]+@", rf"\1{HIDDEN}@"),
+    # scheme://user:password@host, whatever the password holds; a port before a path is none, nor is what our hints say to write.
+    (r"(://)(?!USER:PASSWORD@)[^\s/@:'\"]*:(?!\d*/)[^\s'\"]*@(?=[\w\[.-])", rf"\1{HIDDEN}@"),
+    (r"(?<!abfss)(?<!abfs)(?<!wasbs)(?<!wasb)(://)(?!USER:PASSWORD@)[^\s/?#@'\"]+@", rf"\1{HIDDEN}@"),
     (r"(%3A%2F%2F)(?:(?!%2F|%40)[^\s&/])+%40", rf"\1{HIDDEN}%40"),
-    # Parameters of a query, as they are or percent-encoded.
-    (rf"([?&]{_IN_QUERY}=)[^\s&'\"<>#]+", rf"\1{HIDDEN}"),
+    # Parameters of a query, as they are or percent-encoded; what is hidden already keeps the backtick of its markdown.
+    (rf"([?&]{_IN_QUERY}=)(?!\*\*\*`)[^\s&'\"<>#]+", rf"\1{HIDDEN}"),
     (rf"((?:%3F|%26){_IN_QUERY}%3D)(?:(?!%26)[^\s&'\"<>#])+", rf"\1{HIDDEN}"),
     # name=value of connection strings and of options; "name": "value" of JSON; header: value.
     (rf"(?<![\w.-])({_SECRETIVE}\s*=\s*){_VALUE}", rf"\1{HIDDEN}"),

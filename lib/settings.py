@@ -269,4 +269,5 @@ def _checked(origin: Origin, key: str, value: Any) -> Any:
         problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         shown = "" if repr(value) in problem else f" (it is {value!r})"
         hint = f"it is: {settings_knobs([key])[0].words}"
-        raise SettingsError(f"{origin}: {key}: {problem}{shown}", hint=hint, layer=origin.layer, key=key) from error
+        where = str(origin) if origin.name == key else f"{origin}: {key}"
+        raise SettingsError(f"{where}: {problem}{shown}", hint=hint, layer=origin.layer, key=key) from error

@@ -38,9 +38,9 @@ def install() -> None:
                 isinstance(each, _Redacting) for each in handler.filters
             ):
                 handler.addFilter(_Redacting())
-    runs = logging.getLogger("prefect.flow_runs")
-    if not any(isinstance(each, _Untraced) for each in runs.filters):
-        runs.addFilter(_Untraced())
+    for runs in map(logging.getLogger, ("prefect.flow_runs", "prefect.task_runs")):
+        if not any(isinstance(each, _Untraced) for each in runs.filters):
+            runs.addFilter(_Untraced())
     root = logging.getLogger()
     for handler in [each for each in root.handlers if isinstance(each, PrefectConsoleHandler)]:
         if wants_json(settings.log_format, handler.stream):
@@ -76,9 +76,14 @@ class _Redacting(logging.Filter):
 
 
 class _Untraced(logging.Filter):
-    """Drops what Prefect's engine says of an error of ours behind the line that told it: its own sixty lines of traceback."""
+    """Drops what Prefect's engine says of an error of ours behind the line that told it: its own sixty lines of traceback.
+
+    Of a task that returned Failed it asks for a traceback, too, where there is none: "NoneType: None" in the page.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[0] is None:
+            record.exc_info = None
         return not (record.exc_info and isinstance(record.exc_info[1], SwathError))
 
 

@@ -164,7 +164,7 @@ def _subject(job: dict[str, Any]) -> str:
     names = [name for name in (job.get("source"), job.get("output") or job.get("destination")) if name]
     if job.get("kind") == "drivers" and job.get("names"):
         names = [", ".join(job["names"])]
-    return " → ".join(f"`{_cell(str(name)).replace('`', '')}`" for name in names)
+    return " → ".join(f"`{_cell(redacted(str(name))).replace('`', '')}`" for name in names)
 
 
 def _error(report: Report) -> str:

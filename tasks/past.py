@@ -45,13 +45,13 @@ class Past(BaseModel):
 
 def past_of(report: Report, *, run: str | None, run_id: str | None) -> Past:
     """What is kept of a run that has just ended."""
-    memory, plan = report.memory, report.plan or {}
+    memory, plan, resources = report.memory, report.plan or {}, report.job.get("resources", {})
     return Past(
         at=round(time.time()),
         status=report.status,
         seconds=report.seconds.total or None,
         peak_bytes=memory.peak_bytes,
-        limit_bytes=memory.cap.bytes if memory.cap else plan.get("limit_bytes"),
+        limit_bytes=memory.cap.bytes if memory.cap else plan.get("limit_bytes") or resources.get("limit_bytes"),
         output_bytes=report.output.bytes if report.output else None,
         input_bytes=plan.get("facts", {}).get("decoded_bytes"),
         verified=report.verification.level if report.verification else None,

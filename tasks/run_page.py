@@ -6,9 +6,10 @@ A flow of several steps opens a `run_page`, and its tasks hand their reports in.
 import importlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from prefect.context import FlowRunContext, TaskRunContext
 
@@ -76,7 +77,9 @@ class RunPage:
         ):
             return self._final
         if isinstance(error, SwathError):
-            return error.report or Report.of_error(error, self._job)
+            error.report = error.report or Report.of_error(error, self._job)
+            report: Report = error.report
+            return report
         kind: type[SwathError] = JobFailed
         if not isinstance(error, Exception):
             kind = Interrupted if isinstance(error, KeyboardInterrupt) else Terminated
@@ -112,6 +115,26 @@ def run_page(job: Job) -> Iterator[RunPage]:
         page.end(None)
     finally:
         _PAGE.reset(token)
+
+
+@contextmanager
+def page_of_refusal(kind: str, given: Mapping[str, Any]) -> Iterator[None]:
+    """Show an error that came before there was a job: a source that has vanished is a night of its history, too.
+
+    Args:
+        kind: of the flow's jobs.
+        given: the run's parameters as they came, or as they were taken: the key is the one that its job would have.
+    """
+    try:
+        yield
+    except SwathError as error:
+        if error.report is None:
+            named = {name: str(given[name]) for name in ("source", "destination", "output") if given.get(name)}
+            operation = {"name": given.get("operation"), "function": given.get("function")}
+            job = {"kind": kind, "source": given.get("folder"), "operation": operation, **named}
+            error.report = Report.of_error(error, job)
+            show(error.report, run_logger())
+        raise
 
 
 def page_of_run() -> RunPage | None:

@@ -19,6 +19,7 @@ for _name in [name for name in os.environ if name.startswith(("PREFECT_", "BATCH
     del os.environ[_name]
 os.environ |= {
     "PREFECT_HOME": f"{_HOME}/prefect",
+    "XDG_STATE_HOME": f"{_HOME}/state",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "BATCH_HISTORY_PATH": "off",

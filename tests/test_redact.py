@@ -93,6 +93,12 @@ def test_no_form_of_password_survives_a_url(password: str) -> None:
     assert told.endswith("@host.example/a.tif failed")
 
 
+def test_markdown_around_a_hidden_value_stays() -> None:
+    """A link in backticks that was redacted is redacted again with its page; and what a hint says to write is no credential."""
+    assert redacted("`https://***@h/x.tif?sig=***` and more") == "`https://***@h/x.tif?sig=***` and more"
+    assert redacted("write postgresql://USER:PASSWORD@HOST/NAME") == "write postgresql://USER:PASSWORD@HOST/NAME"
+
+
 def test_a_record_is_redacted_whole() -> None:
     """Strings at any depth, and the value of a key that is a secret's name; numbers stay."""
     record = {"a": [{"source": "https://a:b@h/x.tif", "n": 3}], "password": "hunter2", "tokens": 5, "token": ""}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterId
 
 from flows.filter_vector import filter_vector
 from flows.profile_memory import profile_memory
@@ -196,14 +196,32 @@ def test_a_plain_call_raises_the_error_with_the_report(raster, tmp_path) -> None
         ({"scale": 5}, "UsageError", "write operation normalise, or leave scale at its default of 10000"),
     ],
 )
-def test_bad_input_ends_under_its_errors_name(raster, tmp_path, changes, name, says) -> None:
-    """Bad input fails before any task, exit 2, with one line, and no destination."""
+def test_bad_input_ends_under_its_errors_name(raster, tmp_path, changes, name, says, artifacts) -> None:
+    """Bad input fails before any task, exit 2, with one line, a page of its own, and no destination."""
     destination = tmp_path / "out.tif"
     state = transform_raster(**{"source": str(raster), "destination": str(destination)} | changes, return_state=True)
     assert (state.type.value, state.name) == ("FAILED", name)
     assert state.message.startswith("exit 2: ")
     assert says in state.message
+    ((key, page),) = artifacts(state).items()
+    assert key == ("raster-missing" if "source" in changes else "raster-small")
+    assert page.startswith(f"# Failed: out.tif is not published ({name}, exit 2)")
+    assert says in page
     _assert_nothing_left(destination)
+
+
+def test_a_night_without_its_source_is_in_the_sources_history(raster, tmp_path) -> None:
+    """What ends before there is a job has the artifact's key of the runs that got further."""
+    wanted = {"destination": str(tmp_path / "out.tif"), "operation": "normalise", "profile": False, "verify": "basic"}
+    assert transform_raster(str(raster), **wanted).ok
+    raster.rename(tmp_path / "elsewhere.tif")
+    state = transform_raster(str(raster), **wanted, return_state=True)
+    with get_client(sync_client=True) as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
+        (page,) = client.read_artifacts(artifact_filter=of_run)
+    assert "source " in state.message
+    assert "## Last runs" in page.data
+    assert "Compared with the last run that completed" in page.description
 
 
 def test_profile_memory_suggests_a_limit(raster, task_runs, artifacts) -> None:

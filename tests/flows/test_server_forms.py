@@ -105,7 +105,7 @@ def test_wrong_parameters_end_a_run_failed_and_named(prefect: Prefect, raster: P
         ),
         _unchecked(prefect, transform, {"src": "a.tif", "memory_limit": "2 GB"}): (
             "UsageError",
-            "exit 2: transform-raster has no parameter 'src' and 'memory_limit'; transform-raster needs a value of source",
+            "exit 2: transform-raster has no parameter 'src' and 'memory_limit' (did you mean memory_limit_mb for memory_limit? ",
         ),
         _unchecked(prefect, transform, paths | {"memory_limit_mb": "a lot"}): (
             "SettingsError",
@@ -156,7 +156,7 @@ def test_a_retried_run_reuses_what_it_had_finished(prefect: Prefect, raster: Pat
     said = "try 2 of this run: reused: Validate drivers, Profile source; done again: Transform raster, Publish output"
     until(lambda: said in [each.message for each in prefect.client.read_logs(log)], what="the log of the retry")
     found = prefect.client.read_flow_run(run)
-    assert (found.name, set(found.tags)) == ("custom small.tif → o.tif", {"raster", "custom"})
+    assert (found.name, set(found.tags)) == ("custom small.tif → o.tif", {"ad-hoc", "raster", "custom"})
     assert any("RuntimeError: not yet" in each.message for each in prefect.client.read_logs(log))
 
 

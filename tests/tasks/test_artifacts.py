@@ -13,7 +13,7 @@ from lib.reports import Allocator, Attempt, Cap, Check, MemoryRecord, Output, Re
 from lib.units import MIB
 from tasks.artifacts import artifact_key, describe, describe_table, holder_rows
 from tasks.page import Chapters, page_markdown
-from tasks.past import Past, compared, from_metadata, to_metadata
+from tasks.past import Past, compared, from_metadata, past_of, to_metadata
 from tasks.picture import memory_svg
 
 _PLAN = {
@@ -357,3 +357,16 @@ def test_no_page_has_a_credential() -> None:
     shown = memory_markdown(report, job={"kind": "raster", "source": source}, compared="") + describe(report, "")
     assert "s3cr3t" not in shown
     assert "h/a.tif" in shown
+
+
+def test_a_credential_in_a_source_leaves_the_page_its_markdown() -> None:
+    """What is hidden at the end of a URL does not take the backtick behind it along."""
+    job = {"kind": "raster", "source": "https://ann:pw@h/x.tif?sig=abc", "destination": "/o/b.tif"}
+    page = page_markdown(Chapters(make(job=job), job))
+    assert "`https://***@h/x.tif?sig=***` → `/o/b.tif`" in page
+
+
+def test_a_refused_run_keeps_the_limit_that_refused_it() -> None:
+    """Among the last runs stands the limit that was asked for, where nothing was capped or planned."""
+    refused = Report.of_error(MemoryRefused("too small"), {"kind": "raster", "resources": {"limit_bytes": 40 * MIB}})
+    assert past_of(refused, run=None, run_id=None).limit_bytes == 40 * MIB

@@ -94,3 +94,12 @@ def test_an_exception_is_a_field() -> None:
     (line,) = read_log(to_json(record))
     assert line["fields"]["exception"].startswith("Traceback (most recent call last)")
     assert "s3cr3t" not in json.dumps(line)
+
+
+def test_a_failed_tasks_line_has_no_empty_traceback(fresh: tuple[logging.Logger, io.StringIO]) -> None:
+    """Prefect asks for a traceback where no error is being handled: its words for none would stand in the page."""
+    assert fresh
+    install()
+    record = logging.LogRecord("prefect.task_runs", logging.ERROR, "f.py", 1, "Task run failed", (), (None, None, None))
+    assert logging.getLogger("prefect.task_runs").filter(record)
+    assert logging.Formatter().format(record) == "Task run failed"
