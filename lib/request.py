@@ -5,6 +5,7 @@ can tell is checked in the child.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from lib.jobs import (
     Copy,
     DriversJob,
     Expression,
+    Focal,
     Job,
     ProfileJob,
     RasterJob,
@@ -216,6 +218,10 @@ def _with_files(model: BaseModel) -> BaseModel:
             from lib.settings_file import read_table
 
             return model.model_copy(update={"table": read_table(table)})
+        case Focal(kernel=str(kernel)) if not re.fullmatch(r"[\d\s.,;eE+-]+", kernel):
+            from lib.settings_file import read_kernel
+
+            return model.model_copy(update={"kernel": read_kernel(kernel)})
     return model
 
 

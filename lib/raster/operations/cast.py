@@ -66,6 +66,11 @@ class Cast(Operation):
         between = pixels * self.outputs.count(bands) * (self._inner.outputs.dtype.itemsize + 1)
         return self._inner.memory(pixels, bands) + between * self._inner.needs_room + 2 * 8 * min(_PIECE, pixels)
 
+    def tolerance(self, block: Block) -> float:
+        """The inner operation's, scaled; where results are rounded, one more."""
+        inner = self._inner.tolerance(block) / abs(self._scale.factor if self._scale else 1)
+        return inner + 1 if inner and self.outputs.dtype.kind in "iu" else inner
+
     def apply(self, block: Block, out: Block) -> Block:
         """Compute, then convert piece by piece."""
         done = self._inner.apply(block, self._room(out) if self._inner.needs_room else block)
