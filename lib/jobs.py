@@ -204,6 +204,34 @@ class Focal(_Model):
         return self
 
 
+class Terrain(_Model):
+    """An attribute of a surface of heights, of three by three pixels as gdaldem defines it.
+
+    A result is valid where all nine are. Pixels are measured on the ground: a geographic CRS's by the latitude of each row.
+    """
+
+    name: Literal["terrain"] = "terrain"
+    attribute: Literal["slope", "aspect", "hillshade", "roughness", "tpi", "tri"] = knob(
+        "slope (degrees), aspect (0 to 360 clockwise from north, flat is nodata), hillshade (1 to 255, uint8), roughness, tpi, "
+        "or Riley's tri"
+    )
+    z_factor: float = knob("what heights are multiplied by", 1.0, unit="no unit", gt=0)
+    percent: bool = knob("slope in percent", False)
+    zero_for_flat: bool = knob("aspect 0 where it is flat", False)
+    azimuth: float = knob(
+        "where light comes from for hillshade", 315.0, unit="degrees clockwise from north", ge=0, le=360
+    )
+    altitude: float = knob("how high light stands for hillshade", 45.0, unit="degrees", ge=0, le=90)
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Terrain":
+        owners = {"percent": "slope", "zero_for_flat": "aspect", "azimuth": "hillshade", "altitude": "hillshade"}
+        for name, owner in owners.items():
+            if self.attribute != owner and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of attribute {owner}, not of {self.attribute}")
+        return self
+
+
 class Custom(_Model):
     """Your own function, called with each window.
 
@@ -215,7 +243,7 @@ class Custom(_Model):
     function: _Function = knob("your function as module:name, importable where the job runs")
 
 
-Operation = Copy | Normalise | Rescale | Expression | Reclassify | Focal | Custom
+Operation = Copy | Normalise | Rescale | Expression | Reclassify | Focal | Terrain | Custom
 
 OPERATIONS: dict[str, type[_Model]] = {model.model_fields["name"].default: model for model in get_args(Operation)}
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}

@@ -207,8 +207,9 @@ def _same(found: NDArray[Any], wanted: NDArray[Any], tolerance: float, absolute:
     if found.dtype.kind == "f":
         least = max(absolute, float(np.finfo(found.dtype).tiny))
         same = np.isclose(found, wanted, rtol=tolerance, atol=least, equal_nan=True)
-        return same
-    return same | (np.abs(found.astype(np.float64) - wanted) <= absolute) if absolute else same
+    elif absolute:
+        same |= np.abs(found.astype(np.float64) - wanted) <= absolute
+    return same
 
 
 def _moved(found: NDArray[Any], wanted: NDArray[Any], outputs: Outputs) -> NDArray[np.bool_]:

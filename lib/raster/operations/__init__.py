@@ -10,6 +10,7 @@ from lib.raster.operations.custom import UserFunction
 from lib.raster.operations.expression import Computed
 from lib.raster.operations.focal import FocalStatistic
 from lib.raster.operations.reclassify import Reclassified
+from lib.raster.operations.terrain import TerrainAttribute
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.sources.dataset import RasterSource
 
@@ -22,6 +23,7 @@ REGISTRY: dict[str, Maker] = {
     "expression": Computed,
     "reclassify": Reclassified,
     "focal": FocalStatistic,
+    "terrain": TerrainAttribute,
     "custom": UserFunction,
 }
 
