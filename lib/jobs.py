@@ -213,7 +213,8 @@ class Terrain(_Model):
     name: Literal["terrain"] = "terrain"
     attribute: Literal["slope", "aspect", "hillshade", "roughness", "tpi", "tri"] = knob(
         "slope (degrees), aspect (0 to 360 clockwise from north, flat is nodata), hillshade (1 to 255, uint8), roughness, tpi, "
-        "or Riley's tri"
+        "or Riley's tri",
+        "slope",
     )
     z_factor: float = knob("what heights are multiplied by", 1.0, unit="no unit", gt=0)
     percent: bool = knob("slope in percent", False)
@@ -236,7 +237,8 @@ class Custom(_Model):
     """Your own function, called with each window.
 
     It gets `(bands, height, width)` float32 pixels and a boolean array of the same shape, True where a pixel is valid; it returns
-    an array of the first one's shape. It is imported from the working directory or the Python path, in the capped child.
+    an array of the first one's shape. Its attributes may say `overlap`, `dtype` and `bands`; a third parameter gets a context.
+    It is imported from the working directory or the Python path, in the capped child.
     """
 
     name: Literal["custom"] = "custom"

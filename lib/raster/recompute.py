@@ -6,7 +6,7 @@ again (it may depend on the window's place or size): of its result only nodata i
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -51,7 +51,8 @@ def differences(
         The windows, and the first difference in words; "" where there is none.
     """
     shape = output.grid.shape
-    together = operation is not None and operation.wants_all_bands
+    own_bands = len(output.bands) if len(output.bands) != len(source.bands) else 0
+    together = own_bands > 0 or (operation is not None and operation.wants_all_bands)
     if together:  # as much at once as of one band
         edge = max(_LEAST_EDGE, int(edge / math.sqrt(len(source.bands))))
     places = sorted(windows.sample(shape, edge, most, _SEED))
@@ -61,6 +62,8 @@ def differences(
     for window in sorted(map(reference.within, places)):
         for i in [0] if together else windows.evenly(len(every), _MOST_BANDS):
             wanted = reference.compute(every if together else (i,), window)
+            if own_bands and len(wanted.pixels) != own_bands:
+                wanted = wanted.of_all(own_bands)
             for plane in range(len(wanted.pixels)):
                 band = i + plane + 1
                 found = reader.read(window, (band,), 0, buffer.block(window, (band,)))
@@ -180,6 +183,13 @@ class _Wanted:
     operation: Operation | None
     as_read: str = ""
     tolerance: float = 0.0
+
+    def of_all(self, count: int) -> "_Wanted":
+        """Of a function's own bands: nothing is valid where not all that it gets is."""
+        shape = count, *self.valid.shape[1:]
+        return replace(
+            self, pixels=np.zeros(shape, self.pixels.dtype), valid=np.broadcast_to(self.valid.all(axis=0), shape)
+        )
 
     def differs(self, plane: int, found: NDArray[Any], lost: NDArray[np.bool_]) -> str:
         """How a band of the output differs; "" where it does not. `lost` is where its pixels are not valid."""

@@ -84,7 +84,8 @@ def test_as_gdaldem(attribute: str, dtype: str, shop: Workshop, write: Write) ->
     [
         (Terrain(attribute="slope", percent=True), ["slope", "-p"]),
         (Terrain(attribute="aspect", zero_for_flat=True), ["aspect", "-zero_for_flat"]),
-        (Terrain(attribute="hillshade", z_factor=3, azimuth=120, altitude=20), ["hillshade", "-z", "3", "-az", "120", "-alt", "20"]),
+        (Terrain(attribute="hillshade", z_factor=3, azimuth=120), ["hillshade", "-z", "3", "-az", "120"]),
+        (Terrain(attribute="hillshade", altitude=20), ["hillshade", "-alt", "20"]),
         (Terrain(attribute="slope", z_factor=2), ["slope", "-s", "0.5"]),
     ],
 )  # fmt: skip
@@ -97,6 +98,7 @@ def test_options_as_gdaldem(model: Terrain, options: list[str], shop: Workshop, 
     alike(found, wanted, 1 if model.attribute == "hillshade" else 1e-3)
 
 
+_TILES = {"tiled": True, "blockxsize": 32, "blockysize": 64}
 _SMALL = {"block_size": 16, "resources": {"max_chunk_bytes": 30_000}}
 
 
