@@ -99,6 +99,12 @@ def _apart(values: tuple[str, ...]) -> tuple[str, ...]:
 _NamedSource = Annotated[str, AfterValidator(_named_source)]
 
 
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"{value} is even: the pixel itself is in the middle of an odd number")
+    return value
+
+
 def _codec(value: str | None) -> str | None:
     try:
         if value is not None:
@@ -162,18 +168,84 @@ class Reclassify(_Model):
     )
 
 
+class Focal(_Model):
+    """A statistic of each pixel's neighbourhood, of its valid pixels alone; valid where the pixel itself is.
+
+    Beyond the raster's edge nothing is valid. min and max are in the raster's own type; the others in float32, of 32- and 64-bit
+    integers and float64 in float64, and so are sums that float32 does not hold.
+    """
+
+    name: Literal["focal"] = "focal"
+    statistic: Literal["mean", "min", "max", "sum", "std", "median", "gaussian", "kernel"] = knob(
+        "what is computed; kernel, a sum by weights of your own, where a neighbour that is not valid counts as the pixel",
+        "mean",
+    )
+    size: Annotated[int, AfterValidator(_odd)] | None = knob(
+        "edge of the neighbourhood, an odd number",
+        None,
+        unit="pixels",
+        unset="3; of gaussian 4 sigma to each side",
+        ge=1,
+    )
+    sigma: float | None = knob("standard deviation of gaussian weights", None, unit="pixels", unset="1", gt=0)
+    kernel: str | None = knob(
+        "weights row by row from the north-west, odd in both directions: 0 1 0; 1 -4 1; 0 1 0, or a YAML file of such rows",
+        None,
+    )
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Focal":
+        if (self.kernel is None) == (self.statistic == "kernel"):
+            raise ValueError("statistic kernel and a kernel go together: one is given without the other")
+        if self.sigma is not None and self.statistic != "gaussian":
+            raise ValueError(f"sigma is of statistic gaussian, not of {self.statistic}")
+        if self.size is not None and self.statistic == "kernel":
+            raise ValueError("size is not of statistic kernel, whose rows say how large it is")
+        return self
+
+
+class Terrain(_Model):
+    """An attribute of a surface of heights, of three by three pixels as gdaldem defines it.
+
+    A result is valid where all nine are. Pixels are measured on the ground: a geographic CRS's by the latitude of each row.
+    """
+
+    name: Literal["terrain"] = "terrain"
+    attribute: Literal["slope", "aspect", "hillshade", "roughness", "tpi", "tri"] = knob(
+        "slope (degrees), aspect (0 to 360 clockwise from north, flat is nodata), hillshade (1 to 255, uint8), roughness, tpi, "
+        "or Riley's tri",
+        "slope",
+    )
+    z_factor: float = knob("what heights are multiplied by", 1.0, unit="no unit", gt=0)
+    percent: bool = knob("slope in percent", False)
+    zero_for_flat: bool = knob("aspect 0 where it is flat", False)
+    azimuth: float = knob(
+        "where light comes from for hillshade", 315.0, unit="degrees clockwise from north", ge=0, le=360
+    )
+    altitude: float = knob("how high light stands for hillshade", 45.0, unit="degrees", ge=0, le=90)
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Terrain":
+        owners = {"percent": "slope", "zero_for_flat": "aspect", "azimuth": "hillshade", "altitude": "hillshade"}
+        for name, owner in owners.items():
+            if self.attribute != owner and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of attribute {owner}, not of {self.attribute}")
+        return self
+
+
 class Custom(_Model):
     """Your own function, called with each window.
 
     It gets `(bands, height, width)` float32 pixels and a boolean array of the same shape, True where a pixel is valid; it returns
-    an array of the first one's shape. It is imported from the working directory or the Python path, in the capped child.
+    an array of the first one's shape. Its attributes may say `overlap`, `dtype` and `bands`; a third parameter gets a context.
+    It is imported from the working directory or the Python path, in the capped child.
     """
 
     name: Literal["custom"] = "custom"
     function: _Function = knob("your function as module:name, importable where the job runs")
 
 
-Operation = Copy | Normalise | Rescale | Expression | Reclassify | Custom
+Operation = Copy | Normalise | Rescale | Expression | Reclassify | Focal | Terrain | Custom
 
 OPERATIONS: dict[str, type[_Model]] = {model.model_fields["name"].default: model for model in get_args(Operation)}
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}

@@ -5,7 +5,10 @@ can tell is checked in the child.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +23,7 @@ from lib.jobs import (
     Copy,
     DriversJob,
     Expression,
+    Focal,
     Job,
     ProfileJob,
     RasterJob,
@@ -27,6 +31,7 @@ from lib.jobs import (
     Resources,
     VectorJob,
     VerifyJob,
+    user_function,
 )
 from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
@@ -36,6 +41,8 @@ from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
 from lib.units import MIB
 
 _Made = TypeVar("_Made")
+# Whoever sits at a terminal may run what they like without us; a flow's parameters come from whoever reaches the server.
+_at_terminal = ContextVar("at_terminal", default=False)
 AnyKind = type[Job]
 
 # Knobs of the door, which no model has.
@@ -48,6 +55,16 @@ _REPORT = Knob(
     sentence="a report of the job that wrote the output, as `swath … --json` prints it",
     unset="what the output's own metadata says",
 )
+
+
+@contextmanager
+def at_terminal() -> Iterator[None]:
+    """What runs meanwhile may name any function."""
+    token = _at_terminal.set(True)
+    try:
+        yield
+    finally:
+        _at_terminal.reset(token)
 
 
 def job_knobs(kind: AnyKind | None = None) -> list[Knob]:
@@ -88,7 +105,7 @@ def raster_job(
     """A raster job of flat choices, by the names of its knobs; None: the default."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
     own = _of_operations(given)
-    return _made(
+    job = _made(
         RasterJob,
         lambda: RasterJob(
             source=absolute(source),
@@ -99,18 +116,22 @@ def raster_job(
         ),
         word,
     )
+    _check_function(job, word)
+    return job
 
 
 def vector_job(source: str, destination: str, *, word: str = "flag", **given: Any) -> VectorJob:
     """A vector job, likewise."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
-    return _made(
+    job = _made(
         VectorJob,
         lambda: VectorJob(
             source=absolute(source), destination=str(path), driver=_driver(path, VECTOR_DRIVERS), **_rest(given, word)
         ),
         word,
     )
+    _check_function(job, word)
+    return job
 
 
 def verify_job(source: str, output: str, *, report: str | None = None, word: str = "flag", **given: Any) -> VerifyJob:
@@ -204,6 +225,24 @@ def _operation(name: str | None, given: Mapping[str, Any], word: str) -> BaseMod
     return _with_files(model(**own))
 
 
+def _check_function(job: Job, word: str) -> None:
+    """May a flow call this job's function? The setting is not read from the flow's own parameters.
+
+    Raises:
+        UsageError: its module is not among `function_modules`.
+    """
+    name = user_function(job)
+    if name is None or word == "flag" or _at_terminal.get():
+        return
+    module = name.partition(":")[0]
+    allowed = load_settings().settings.function_modules
+    if not any(module == each or module.startswith(f"{each}.") for each in allowed):
+        raise UsageError(
+            f"function {name}: a flow may call functions of {', '.join(allowed) or 'no module'} only (setting function_modules)",
+            hint=f"set BATCH_FUNCTION_MODULES to {','.join([*allowed, module])} in the environment of the flow's process",
+        )
+
+
 def _with_files(model: BaseModel) -> BaseModel:
     """An operation whose parameters name files: sources by their whole paths, a table read in."""
     match model:
@@ -216,6 +255,10 @@ def _with_files(model: BaseModel) -> BaseModel:
             from lib.settings_file import read_table
 
             return model.model_copy(update={"table": read_table(table)})
+        case Focal(kernel=str(kernel)) if not re.fullmatch(r"[\d\s.,;eE+-]+", kernel):
+            from lib.settings_file import read_kernel
+
+            return model.model_copy(update={"kernel": read_kernel(kernel)})
     return model
 
 

@@ -40,11 +40,36 @@ def read_table(path: str) -> str:
     return ",".join(f"{key}={value}" for key, value in content.items())
 
 
+def read_kernel(path: str) -> str:
+    """A kernel, a list of rows of weights, as `--kernel` takes it.
+
+    Raises:
+        UsageError: a missing or malformed file.
+    """
+
+    def unusable(problem: str, hint: str = "write rows such as `- [0, 1, 0]`") -> UsageError:
+        return UsageError(f"--kernel {path}{problem}", hint=hint)
+
+    rows = _parsed(path, _TextLoader, unusable, "--kernel takes rows such as 0 1 0; 1 -4 1; 0 1 0, or a YAML file")
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise unusable(" holds no list of rows")
+    if odd := next((each for row in rows for each in row if not isinstance(each, str)), None):
+        raise unusable(f" has {odd} for a weight")
+    return "; ".join(" ".join(row) for row in rows)
+
+
 def _content(
     path: str | Path, loader: type[Any], unusable: Callable[..., SwathError], missing_hint: str
 ) -> dict[Any, Any]:
+    content = _parsed(path, loader, unusable, missing_hint)
+    if not isinstance(content, dict | None):
+        raise unusable(f" holds a {type(content).__name__}, not keys and values")
+    return content or {}
+
+
+def _parsed(path: str | Path, loader: type[Any], unusable: Callable[..., SwathError], missing_hint: str) -> Any:
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(Path(path).read_text(encoding="utf-8"), loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise unusable(f": {error.strerror}", missing_hint) from error
     except UnicodeDecodeError as error:
@@ -54,9 +79,6 @@ def _content(
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it does not parse"
         raise unusable(f" is not YAML{where}: {problem}") from error
-    if not isinstance(content, dict | None):
-        raise unusable(f" holds a {type(content).__name__}, not keys and values")
-    return content or {}
 
 
 class _OnceLoader(yaml.SafeLoader):

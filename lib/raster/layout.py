@@ -50,7 +50,7 @@ class Facts:
         parallel: several readers may work at once.
         all_bands: the operation wants all bands at once.
         overlap: pixels that it wants around a window.
-        operation_memory: what it holds for `(pixels, bands)`, bytes.
+        operation_memory: what it holds for `(pixels, bands)`, those around a window included, bytes.
         one_at_a_time: it works on one chunk at a time, however many workers there are.
         needs_room: results do not take the place of what was read.
         has_mask: the output has a mask band.
@@ -114,7 +114,7 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
         # And what nodata is found in.
         "output buffer": pixels
         + (Buffer.bytes(pixels * facts.written_at_once(bands), encoding.dtype) if facts.needs_room else 0),
-        "operation": facts.operation_memory(pixels, bands),
+        "operation": facts.operation_memory(around, bands),
         "encoder": encoding.scratch_bytes,
     }
 
@@ -193,7 +193,8 @@ class Layouts:
         """GDAL cache sizes to consider, each with how often a source block is decoded then."""
         facts, bound = self._facts, self._resources.gdal_cache_max_bytes
         decodes = math.prod(
-            _touches(step, edge, length) for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
+            _touches(step, edge, length, facts.overlap)
+            for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
         )
         row = self.row_cache_bytes(window, at_once)
         if decodes <= _MOST_DECODES or row > bound:
@@ -205,7 +206,11 @@ class Layouts:
         """A cache that keeps the source blocks of one row of windows, with what GDAL needs to spare (FACTS), bytes."""
         facts = self._facts
         edge, height = facts.block[0], facts.shape[0]
-        rows = min(windows.steps(window[0], edge) * edge + (edge if window[0] % edge else 0), max(height, edge))
+        if facts.overlap:  # the rows of blocks that the next row of windows touches again are kept, too
+            rows = (windows.steps(window[0] + 2 * facts.overlap, edge) + 1) * edge
+        else:
+            rows = windows.steps(window[0], edge) * edge + (edge if window[0] % edge else 0)
+        rows = min(rows, max(height, edge))
         across = windows.steps(facts.shape[1], facts.block[1]) * facts.block[1]
         bands = facts.file_bands if facts.pixel_interleaved else at_once
         return int(_ROW_CACHE * rows * across * facts.in_dtype.itemsize * bands)
@@ -228,10 +233,12 @@ def _powers(most: int) -> Iterator[int]:
         power *= 2
 
 
-def _touches(step: int, edge: int, length: int) -> float:
-    """In how many windows a block lies, on average, along one axis."""
-    if step >= length or step % edge == 0:
+def _touches(step: int, edge: int, length: int, overlap: int) -> float:
+    """In how many windows a block lies, on average, along one axis; a window reaches `overlap` pixels farther on each side."""
+    if step >= length:
         return 1.0
     if edge >= length:
         return float(windows.steps(length, step))
-    return 1.0 + (edge - math.gcd(step, edge)) / step
+    if step % edge == 0:
+        return 1.0 + 2 * windows.steps(overlap, edge) * edge / step
+    return 1.0 + (edge - math.gcd(step, edge) + 2 * overlap) / step

@@ -157,7 +157,10 @@ class Worker:
             all_valid = done.all_valid
             if not np.may_share_memory(done.pixels, out.pixels):
                 out.pixels[others], out.valid[others] = done.pixels, done.valid
-        np.copyto(out.pixels[at], block.pixels[at], casting="unsafe")
+        overlap = self._operation.overlap
+        height, width = block.window.height, block.window.width
+        alpha = block.pixels[at, overlap : overlap + height, overlap : overlap + width]
+        np.copyto(out.pixels[at], alpha, casting="unsafe")
         if all_valid:
             out.valid.fill(True)
         nodata = self._operation.outputs.nodata

@@ -6,7 +6,7 @@ again (it may depend on the window's place or size): of its result only nodata i
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -51,7 +51,8 @@ def differences(
         The windows, and the first difference in words; "" where there is none.
     """
     shape = output.grid.shape
-    together = operation is not None and operation.wants_all_bands
+    own_bands = len(output.bands) if len(output.bands) != len(source.bands) else 0
+    together = own_bands > 0 or (operation is not None and operation.wants_all_bands)
     if together:  # as much at once as of one band
         edge = max(_LEAST_EDGE, int(edge / math.sqrt(len(source.bands))))
     places = sorted(windows.sample(shape, edge, most, _SEED))
@@ -61,6 +62,8 @@ def differences(
     for window in sorted(map(reference.within, places)):
         for i in [0] if together else windows.evenly(len(every), _MOST_BANDS):
             wanted = reference.compute(every if together else (i,), window)
+            if own_bands and len(wanted.pixels) != own_bands:
+                wanted = wanted.of_all(own_bands)
             for plane in range(len(wanted.pixels)):
                 band = i + plane + 1
                 found = reader.read(window, (band,), 0, buffer.block(window, (band,)))
@@ -100,33 +103,42 @@ class _Reference:
         overlap = operation.overlap if operation else 0
         raw, valid = map(np.stack, zip(*(self._around(i, window, overlap) for i in indexes), strict=True))
         is_alpha = len(indexes) == 1 and source.bands[indexes[0]] == source.validity.alpha
+        inner = tuple(slice(overlap, overlap + length) for length in window[2:])
+        read = raw[:, *inner], valid[:, *inner]
         if is_alpha and (operation is None or not operation.takes_alpha):
-            return _Wanted(raw, valid, None, "alpha is not carried as it is")
-        bands = tuple(source.bands[i] for i in indexes)
-        known = operation.reference(Block(window, bands, raw, valid)) if operation else None
-        return _Wanted(raw, valid, None) if known is None else _Wanted(*known, operation)
+            return _Wanted(*read, None, "alpha is not carried as it is")
+        if operation is None:
+            return _Wanted(*read, None)
+        block = Block(window, tuple(source.bands[i] for i in indexes), raw, valid)
+        known = operation.reference(block)
+        return _Wanted(*read, None) if known is None else _Wanted(*known, operation, "", operation.tolerance(block))
 
     def _around(self, index: int, window: Window, overlap: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """A band's pixels in and around a window, and where they are valid; nothing is valid beyond the raster's edge."""
         if not overlap:
-            return self._read(index, window)
+            return self._read(index, window, window)
         place = [(low - overlap, high + overlap) for low, high in window.ranges]
         inside = [
             (max(low, 0), min(high, most)) for (low, high), most in zip(place, self.source.grid.shape, strict=True)
         ]
         (top, bottom), (left, right) = inside
         margins = [(low - at, end - high) for (low, high), (at, end) in zip(inside, place, strict=True)]
-        read = self._read(index, Window(top, left, bottom - top, right - left))
+        read = self._read(index, Window(top, left, bottom - top, right - left), window)
         pixels, valid = (np.pad(each, margins) for each in read)
         return pixels, valid
 
-    def _read(self, index: int, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels of the selected band at an index and where they are valid, as GDAL's mask says; NaN is nodata too."""
+    def _read(self, index: int, window: Window, core: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of the selected band at an index and where they are valid, as GDAL's mask says; NaN is nodata too.
+
+        `core` is the window without what is wanted around it.
+        """
         source, band = self.source.part(self.source.bands[index])
         whole, at_once, first = window, 1, index
         if self.chunk is not None:
             height, width, at_once = self.chunk
-            whole = windows.containing(source.grid.shape, (height, width), window)
+            whole = windows.containing(source.grid.shape, (height, width), core)
+            if self.operation:
+                whole = windows.grown(source.grid.shape, whole, self.operation.overlap)
             first = index // at_once * at_once
         group = source.bands[first : first + at_once] if at_once > 1 else (band,)
         if self._place != (whole, source.path, group):
@@ -163,12 +175,21 @@ class _Wanted:
         valid: where it is valid.
         operation: whose result it is; None: only what was not valid is compared, or all is as it was read.
         as_read: how to say that a band is not what was read; "" where it need not be.
+        tolerance: what pixels may differ by, beside rounding.
     """
 
     pixels: NDArray[Any]
     valid: NDArray[np.bool_]
     operation: Operation | None
     as_read: str = ""
+    tolerance: float = 0.0
+
+    def of_all(self, count: int) -> "_Wanted":
+        """Of a function's own bands: nothing is valid where not all that it gets is."""
+        shape = count, *self.valid.shape[1:]
+        return replace(
+            self, pixels=np.zeros(shape, self.pixels.dtype), valid=np.broadcast_to(self.valid.all(axis=0), shape)
+        )
 
     def differs(self, plane: int, found: NDArray[Any], lost: NDArray[np.bool_]) -> str:
         """How a band of the output differs; "" where it does not. `lost` is where its pixels are not valid."""
@@ -183,16 +204,21 @@ class _Wanted:
         if not outputs.fills:  # as they were read, those that are not valid among them
             valid = np.ones(valid.shape, np.bool_)
         tolerance = _TOLERANCE.get(found.dtype.name, 0) if outputs.line is None or outputs.fills else 0
-        close = _same(found[valid], wanted[valid], tolerance) | _moved(found[valid], wanted[valid], outputs)
+        close = _same(found[valid], wanted[valid], tolerance, self.tolerance) | _moved(
+            found[valid], wanted[valid], outputs
+        )
         if close.all():
             return ""
         return f"{np.count_nonzero(~close)} of {close.size} pixels differ from the source recomputed"
 
 
-def _same(found: NDArray[Any], wanted: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
+def _same(found: NDArray[Any], wanted: NDArray[Any], tolerance: float, absolute: float) -> NDArray[np.bool_]:
     same: NDArray[np.bool_] = found == wanted
     if found.dtype.kind == "f":
-        same = np.isclose(found, wanted, rtol=tolerance, atol=float(np.finfo(found.dtype).tiny), equal_nan=True)
+        least = max(absolute, float(np.finfo(found.dtype).tiny))
+        same = np.isclose(found, wanted, rtol=tolerance, atol=least, equal_nan=True)
+    elif absolute:
+        same |= np.abs(found.astype(np.float64) - wanted) <= absolute
     return same
 
 

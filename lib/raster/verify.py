@@ -1,5 +1,6 @@
 """Verification of a raster: what ends a run (`basic`), and a job of its own (`prepare`). The checks are in `checks.py`."""
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -182,13 +183,19 @@ class VerifyWork(ReadingWork):
         height, width = (min(each, most) for each, most in zip(chunk[:2], source.grid.shape, strict=True))
         return height * width * chunk[2] * (source.itemsize + 1)
 
+    def _sample_pixels(self) -> int:
+        """Of a window that is recomputed, those around it included."""
+        overlap = self.subject.operation.overlap if self.subject.operation else 0
+        edges = (min(SAMPLE_EDGE + 2 * overlap, each) for each in self.subject.source.grid.shape) if overlap else ()
+        return max(SAMPLE_EDGE**2, math.prod(edges))
+
     def _plan(self) -> Plan:
         output = self.subject.output
         step = checks.decode_window(output.block)
         tiles = windows.count(output.grid.shape, output.block) * len(output.bands)
         own = {
             "decode buffers": Buffer.bytes(step[0] * step[1], output.dtype),
-            "recomputed window": SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL + self._chunk_bytes(),
+            "recomputed window": self._sample_pixels() * _BYTES_PER_SAMPLED_PIXEL + self._chunk_bytes(),
             "output index": tiles * _TABLE_BYTES_PER_BLOCK,
         }
         return self.plan_of(

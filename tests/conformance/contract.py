@@ -22,6 +22,8 @@ OPERATIONS = {
     "rescale": jobs.Rescale(multiply=2.5, add=-3),
     "expression": jobs.Expression(expr="(b1 - b2) / (b1 + b2); b3 > 110"),
     "reclassify": jobs.Reclassify(table=":90=1,90:130=2,130:150=3"),
+    "focal": jobs.Focal(size=5),
+    "terrain": jobs.Terrain(attribute="slope", percent=True),
     "custom": jobs.Custom(function="tests.faults.functions:unchanged"),
 }
 

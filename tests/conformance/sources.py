@@ -392,12 +392,41 @@ def _classes(raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
     return np.ma.masked_where(raw.data >= 150, found)
 
 
+def _mean_around(raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
+    """The mean of five by five, from sums of everything above and to the left (Crow 1984), which are exact of integers."""
+    valid = ~np.ma.getmaskarray(raw)
+
+    def total(values: Pixels) -> Pixels:
+        whole = np.pad(values.astype("int64"), ((0, 0), (3, 2), (3, 2))).cumsum(axis=1).cumsum(axis=2)
+        found: Pixels = whole[:, 5:, 5:] - whole[:, 5:, :-5] - whole[:, :-5, 5:] + whole[:, :-5, :-5]
+        return found
+
+    found = total(raw.filled(0)) / np.maximum(total(valid), 1)
+    return np.ma.array(found.astype("float32"), mask=~valid)
+
+
+def _slope(raw: np.ma.MaskedArray) -> np.ma.MaskedArray:
+    """Per cent, by Horn's formula, of pixels of 10 m; where all nine are valid."""
+    around = np.pad(raw.astype("float64").filled(np.nan), ((0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+
+    def at(row: int, column: int) -> Pixels:
+        found: Pixels = around[:, row : row + raw.shape[1], column : column + raw.shape[2]]
+        return found
+
+    east = at(0, 2) + 2 * at(1, 2) + at(2, 2) - at(0, 0) - 2 * at(1, 0) - at(2, 0)
+    south = at(2, 0) + 2 * at(2, 1) + at(2, 2) - at(0, 0) - 2 * at(0, 1) - at(0, 2)
+    rise = 100 * np.hypot(east, south) / 80 + 0 * at(1, 1)
+    return np.ma.masked_invalid(rise.astype("float32"))
+
+
 TRUTHS: dict[str, Callable[[np.ma.MaskedArray], np.ma.MaskedArray]] = {
     "copy": lambda raw: raw,
     "normalise": lambda raw: np.ma.clip(raw.astype("float32") / np.float32(200), 0, 1),
     "rescale": _rescaled,
     "expression": _computed,
     "reclassify": _classes,
+    "focal": _mean_around,
+    "terrain": _slope,
 }
 
 

@@ -8,7 +8,9 @@ from lib.raster.operations.base import Linear, Maker, Operation, Outputs, nudge_
 from lib.raster.operations.cast import Cast
 from lib.raster.operations.custom import UserFunction
 from lib.raster.operations.expression import Computed
+from lib.raster.operations.focal import FocalStatistic
 from lib.raster.operations.reclassify import Reclassified
+from lib.raster.operations.terrain import TerrainAttribute
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.sources.dataset import RasterSource
 
@@ -20,6 +22,8 @@ REGISTRY: dict[str, Maker] = {
     "rescale": linear.rescale_or_unscale,
     "expression": Computed,
     "reclassify": Reclassified,
+    "focal": FocalStatistic,
+    "terrain": TerrainAttribute,
     "custom": UserFunction,
 }
 

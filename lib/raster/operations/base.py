@@ -75,9 +75,14 @@ class Operation(ABC):
     rounded: str = ""
 
     def memory(self, pixels: int, bands: int) -> int:
-        """What it holds for a window of so many pixels beside the two blocks, bytes."""
+        """What it holds for a window of so many pixels, those around it included, beside the two blocks, bytes."""
         del pixels, bands
         return 0
+
+    def tolerance(self, block: Block) -> float:
+        """What results of the plain path may differ by for this block, in the output's units, beside rounding."""
+        del block
+        return 0.0
 
     @abstractmethod
     def apply(self, block: Block, out: Block) -> Block:

@@ -66,6 +66,11 @@ class Cast(Operation):
         between = pixels * self.outputs.count(bands) * (self._inner.outputs.dtype.itemsize + 1)
         return self._inner.memory(pixels, bands) + between * self._inner.needs_room + 2 * 8 * min(_PIECE, pixels)
 
+    def tolerance(self, block: Block) -> float:
+        """The inner operation's, scaled; where results are rounded, one more."""
+        inner = self._inner.tolerance(block) / abs(self._scale.factor if self._scale else 1)
+        return inner + 1 if inner and self.outputs.dtype.kind in "iu" else inner
+
     def apply(self, block: Block, out: Block) -> Block:
         """Compute, then convert piece by piece."""
         done = self._inner.apply(block, self._room(out) if self._inner.needs_room else block)
@@ -73,7 +78,7 @@ class Cast(Operation):
         with np.errstate(all="ignore"):
             for start in range(0, len(results), _PIECE):
                 piece = slice(start, start + _PIECE)
-                self._convert(results[piece], written[piece])
+                convert(results[piece], written[piece], self._scale)
         out.all_valid = done.all_valid
         if not done.all_valid:
             np.copyto(out.valid, done.valid)
@@ -90,26 +95,6 @@ class Cast(Operation):
         pixels, valid = self._between.pixels.reshape(-1)[:size], self._between.valid.reshape(-1)[:size]
         self._between = Block(out.window, out.bands, self._between.pixels, self._between.valid)
         return Block(out.window, out.bands, pixels.reshape(shape), valid.reshape(shape))
-
-    def _convert(self, results: NDArray[Any], written: NDArray[Any]) -> None:
-        dtype = self.outputs.dtype
-        if self._scale is None and results.dtype.kind in "iu":
-            np.copyto(written, np.clip(results, *_ends(results.dtype, dtype)), casting="unsafe")
-            return
-        work = results.astype(np.float64)
-        if self._scale is not None:
-            np.subtract(work, self._scale.shift, out=work)
-            np.divide(work, self._scale.factor, out=work)
-        if dtype.kind in "iu":
-            np.add(work, np.copysign(0.5, work), out=work)
-            np.trunc(work, out=work)
-            limits = np.iinfo(dtype)
-            saturated = np.clip(work, limits.min, limits.max)
-            np.copyto(written, np.nan_to_num(saturated, copy=False), casting="unsafe")
-            if dtype.itemsize == 8:  # noqa: PLR2004 - float64 rounds the ends of 64 bits up, beyond them
-                np.copyto(written, limits.max, where=work >= float(limits.max))
-            return
-        np.copyto(written, work, casting="unsafe")
 
     def reference(self, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
         """The inner operation's plain path, and the conversion as it is written, for whole windows."""
@@ -132,6 +117,28 @@ class Cast(Operation):
             wanted = np.nan_to_num(rounded).clip(float(limits.min), float(limits.max))
             whole = np.where(wanted >= float(limits.max), limits.max, wanted.astype(dtype))
         return whole.astype(dtype), good
+
+
+def convert(results: NDArray[Any], written: NDArray[Any], scale: Linear | None = None) -> None:
+    """Write results in another dtype: scaled, rounded half away from zero, saturated; NaN is 0 among integers."""
+    dtype = written.dtype
+    if scale is None and results.dtype.kind in "iu":
+        np.copyto(written, np.clip(results, *_ends(results.dtype, dtype)), casting="unsafe")
+        return
+    work = results.astype(np.float64)
+    if scale is not None:
+        np.subtract(work, scale.shift, out=work)
+        np.divide(work, scale.factor, out=work)
+    if dtype.kind in "iu":
+        np.add(work, np.copysign(0.5, work), out=work)
+        np.trunc(work, out=work)
+        limits = np.iinfo(dtype)
+        saturated = np.clip(work, limits.min, limits.max)
+        np.copyto(written, np.nan_to_num(saturated, copy=False), casting="unsafe")
+        if dtype.itemsize == 8:  # noqa: PLR2004 - float64 rounds the ends of 64 bits up, beyond them
+            np.copyto(written, limits.max, where=work >= float(limits.max))
+        return
+    np.copyto(written, work, casting="unsafe")
 
 
 def _ends(one: np.dtype[Any], other: np.dtype[Any]) -> tuple[Any, Any]:
