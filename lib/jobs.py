@@ -182,6 +182,10 @@ VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 Verify = Literal["none", "basic", "full"]
 DType = Literal["auto", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 
+# GDAL makes overviews with tiles of no other sizes.
+COG_BLOCK_SIZES = frozenset({64, 128, 256, 512, 1024, 2048, 4096})
+Resampling = Literal["auto", "average", "nearest", "mode"]
+
 # What knobs of several kinds have in common.
 _PATH: dict[str, Any] = {"min_length": 1, "positional": True, "common": True}
 _AREA: dict[str, Any] = {"unit": "square metres", "ge": 0, "common": True}
@@ -228,6 +232,12 @@ class RasterJob(_Work):
     block_size: int | None = knob(
         "edge of an output tile", None, unit="pixels", unset="planned, 512 where it fits", ge=16, multiple_of=16
     )
+    cog: bool = knob("write a Cloud Optimized GeoTIFF: with overviews, its directories in front of its tiles", False)
+    overview_resampling: Resampling = knob(
+        "how overviews of a COG are made, each of the one above: average of the valid ones of 2 x 2 pixels, nearest (the upper "
+        "left), mode (the most frequent); auto, nearest for classes and palettes, else average",
+        "auto",
+    )
     nodata: Annotated[int | float | Literal["nan"] | None, BeforeValidator(_nodata)] = knob(
         "nodata value of the output, a number or nan",
         None,
@@ -236,7 +246,8 @@ class RasterJob(_Work):
         | Annotated[Literal["nan"], Field(title="nan", json_schema_extra={"enum": ["nan"]})],
     )
     dtype: DType = knob(
-        "type of the output's pixels: auto, the operation's own; results are rounded half away from zero and saturate at its ends",
+        "type of the output's pixels: auto, the operation's own; results are rounded half away from zero and saturate at its "
+        "ends",
         "auto",
     )
     scale_offset: tuple[float, float] | None = knob(
@@ -252,6 +263,10 @@ class RasterJob(_Work):
     def _usable(self) -> "RasterJob":
         if self.scale_offset is not None and self.scale_offset[0] == 0:
             raise ValueError("the scale of scale_offset must not be 0")
+        if self.overview_resampling != "auto" and not self.cog:
+            raise ValueError("overview_resampling is for cog: a plain GeoTIFF has no overviews")
+        if self.cog and self.block_size is not None and self.block_size not in COG_BLOCK_SIZES:
+            raise ValueError(f"block_size of a COG is one of {', '.join(map(str, sorted(COG_BLOCK_SIZES)))}")
         return self
 
 

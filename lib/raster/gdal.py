@@ -36,6 +36,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "GDALGetSpatialRef": (_POINTER, _POINTER),
     "GDALSetSpatialRef": (_INT, _POINTER, _POINTER),
     "OSRGetCoordinateEpoch": (ctypes.c_double, _POINTER),
+    "GDALBuildOverviews": (_INT, _POINTER, _TEXT, _INT, ctypes.POINTER(_INT), _INT, _POINTER, _POINTER, _POINTER),
 }
 
 
@@ -141,6 +142,17 @@ def epoch(dataset: Any) -> float | None:
     """The coordinate epoch of a dataset's CRS, a decimal year."""
     place = _function("GDALGetSpatialRef")(_handle(dataset))
     return (float(_function("OSRGetCoordinateEpoch")(place)) or None) if place else None
+
+
+def make_room_for_overviews(output: Any, factors: Sequence[int]) -> None:
+    """Give an output overviews, so many times smaller, and no pixels of them.
+
+    Raises:
+        OSError: GDAL did not.
+    """
+    array, none = (_INT * len(factors))(*factors), (None, None, None)
+    if _function("GDALBuildOverviews")(_handle(output), b"NONE", len(factors), array, 0, *none):
+        raise OSError(f"GDAL made no overviews of {output.name}")
 
 
 def _strings(array: Any) -> list[bytes]:

@@ -8,13 +8,14 @@ from lib.memory.proc import process_memory
 from lib.raster import windows
 from lib.raster.carried import carried_bytes
 from lib.raster.formats import set_cache
-from lib.raster.layout import Facts, Layout, worker_bytes
+from lib.raster.layout import Facts, Layout, levels_of, worker_bytes
 from lib.raster.operations import Operation, make
 from lib.raster.pipeline import Chunk, Worker, in_order
 from lib.raster.plan import Held
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff, tiles
 from lib.raster.sinks.encode import TileEncoder
+from lib.raster.sinks.pyramid import Strips, WindowLevels
 from lib.raster.sources.dataset import RasterSource
 from lib.raster.sources.tables import heavy_places
 from lib.units import MIB
@@ -59,6 +60,7 @@ class Task:
             one_at_a_time=operation.one_at_a_time,
             needs_room=operation.needs_room,
             has_mask=operation.outputs.has_mask,
+            overviews=job.cog,
             block_size=job.block_size,
         )
 
@@ -67,19 +69,41 @@ class Task:
         readers = self.source.readers(layout.readers)
         while len(self._operations) < layout.threads:
             self._operations.append(make(self.job, self.source))
+        encoders = [self.encoder(layout) for _ in range(layout.threads)]
         return [
             Worker(
                 readers[i % layout.readers],
                 self._operations[i],
-                TileEncoder(gtiff.encoding(self.job, self.operation.outputs.dtype, layout.block_size)),
+                encoders[i],
                 layout,
                 self.source.bands,
                 self.source.dtype,
                 self.source.validity.alpha,
                 self.source.grid.shape,
+                self._window_levels(layout, encoders[i]),
             )
             for i in range(layout.threads)
         ]
+
+    def encoder(self, layout: Layout) -> TileEncoder:
+        """An encoder of the output's tiles."""
+        outputs = self.operation.outputs
+        return TileEncoder(gtiff.encoding(self.job, outputs.dtype, layout.block_size), gtiff.hole(self.source, outputs))
+
+    def _window_levels(self, layout: Layout, encoder: TileEncoder) -> WindowLevels | None:
+        outputs, levels = self.operation.outputs, levels_of(self.facts, layout)
+        if not (levels and levels.shapes):
+            return None
+        halving = gtiff.halving(self.job, self.source, outputs)
+        return WindowLevels(levels, halving, encoder, outputs.dtype, mask=outputs.has_mask)
+
+    def strips(self, layout: Layout) -> Strips | None:
+        """What the writer makes overviews with; None where workers make all."""
+        outputs, levels = self.operation.outputs, levels_of(self.facts, layout)
+        if not (levels and levels.strip_rows):
+            return None
+        halving, bands = gtiff.halving(self.job, self.source, outputs), self.facts.bands_out
+        return Strips(levels, bands, halving, self.encoder(layout), outputs.dtype, mask=outputs.has_mask)
 
     def rounding(self) -> list[str]:
         """What the workers have rounded, in words."""
@@ -110,7 +134,9 @@ class Task:
         outputs = self.operation.outputs
         encoding = gtiff.encoding(self.job, outputs.dtype, layout.block_size)
         bands = outputs.count(len(self.source.bands))
-        return tiles.disk_bytes(self.source.grid.shape, bands, encoding, mask=outputs.has_mask)
+        shape = self.source.grid.shape
+        levels = gtiff.levels(self.job, shape)
+        return tiles.disk_bytes(shape, bands, encoding, mask=outputs.has_mask, levels=levels)
 
     def writer_guess(self) -> int:
         """What making the output's skeleton takes at least; texts come in many copies until they are in the file."""

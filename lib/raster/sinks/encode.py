@@ -101,9 +101,15 @@ class Encoding:
 
 @dataclass(slots=True)
 class TileEncoder:
-    """Encodes one tile at a time, in buffers of its own: one for each thread."""
+    """Encodes one tile at a time, in buffers of its own: one for each thread.
+
+    Attributes:
+        encoding: how.
+        hole: what readers take a tile for that is not there, as a pixel; tiles of nothing else become None. Not where None.
+    """
 
     encoding: Encoding
+    hole: Any = None
     _plain: NDArray[Any] = field(init=False, repr=False)
     _padded: NDArray[Any] | None = field(init=False, repr=False, default=None)
     _packed: bytearray = field(init=False, repr=False)
@@ -117,7 +123,7 @@ class TileEncoder:
             self._padded = np.empty(shape, encoding.dtype)
         self._packed = bytearray(0 if encoding.compress == "none" else encoding.bound_bytes)
 
-    def encode(self, tile: NDArray[Any]) -> bytes:
+    def encode(self, tile: NDArray[Any]) -> bytes | None:
         """Encode the pixels of one tile.
 
         Args:
@@ -125,7 +131,7 @@ class TileEncoder:
                 smaller than a block: its last column and row are repeated, as they compress best.
 
         Returns:
-            The tile as it stands in the file.
+            The tile as it stands in the file; None where it is a hole.
 
         Raises:
             ValueError: another dtype, or larger than a block, or empty.
@@ -134,15 +140,19 @@ class TileEncoder:
         block, height, width = self.encoding.block, *tile.shape
         if tile.dtype != self.encoding.dtype or not 0 < height <= block or not 0 < width <= block:
             raise ValueError(f"a tile of {tile.shape} {tile.dtype} is none of {self.encoding}")
+        if self.hole is not None and _is_all(tile, self.hole):
+            return None
         return self._compress(self._predict(tile))
 
-    def encode_mask(self, valid: NDArray[np.bool_]) -> bytes:
-        """Encode one tile of a GDAL internal mask: one bit a pixel, set where it is valid, DEFLATE.
+    def encode_mask(self, valid: NDArray[np.bool_]) -> bytes | None:
+        """Encode one tile of a GDAL internal mask: one bit a pixel, set where it is valid, DEFLATE. None: a hole, nothing is.
 
         Args:
             valid: `(height, width)`, at most a block.
         """
         height, width = valid.shape
+        if self.hole is not None and not valid.any():
+            return None
         bits = np.zeros((self.encoding.block, self.encoding.block // 8), np.uint8)
         bits[:height, : -(-width // 8)] = np.packbits(valid, axis=1)
         return bytes(deflate_encode(bits.reshape(-1), level=_MASK_LEVEL))
@@ -179,6 +189,13 @@ class TileEncoder:
         except RuntimeError as error:  # the result always fits: all that can fail is to allocate the codec's state
             raise MemoryError(f"no memory for the {compress} encoder: {error}") from error
         return bytes(packed)
+
+
+def _is_all(tile: NDArray[Any], value: Any) -> bool:
+    """Whether each pixel is that one, bit for bit."""
+    bits = f"V{tile.itemsize}" if tile.dtype.kind == "c" else f"u{tile.itemsize}"
+    wanted = np.asarray(value, tile.dtype).view(bits)
+    return bool(tile[0, 0].view(bits) == wanted and (tile.view(bits) == wanted).all())
 
 
 def _pad(tile: NDArray[Any], into: NDArray[Any]) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.enums import ColorInterp
 
 from lib.jobs import RasterJob
-from lib.raster.carried import EXACT_DTYPES, carry
+from lib.raster import gdal, overviews
+from lib.raster.carried import carry
 from lib.raster.layout import Layout
 from lib.raster.operations import Outputs
 from lib.raster.sinks import tiles
@@ -26,10 +28,41 @@ def encoding(job: RasterJob, dtype: np.dtype[Any], block_size: int) -> Encoding:
     return Encoding(job.compress, dtype, block_size, predictor, _LEVELS.get(job.compress))
 
 
+def levels(job: RasterJob, shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """`(height, width)` of the overviews of an output; none unless it is a COG."""
+    return overviews.shapes(shape) if job.cog else []
+
+
+def halving(job: RasterJob, source: RasterSource, outputs: Outputs) -> overviews.Halving:
+    """How its overviews are made."""
+    return overviews.Halving(resampling(job, source, outputs), outputs)
+
+
+def resampling(job: RasterJob, source: RasterSource, outputs: Outputs) -> str:
+    """By which of `overviews.METHODS`: no average of classes, with colours or names of their own that an output keeps."""
+    if job.overview_resampling != "auto":
+        return job.overview_resampling
+    dataset = source.dataset
+    named = outputs.keeps_colours and any(
+        dataset.colorinterp[band - 1] == ColorInterp.palette
+        or gdal.category_names(dataset, band)
+        or gdal.attribute_rows(dataset, band)
+        for band in source.bands
+    )
+    return "nearest" if named or job.operation.name == "reclassify" else "average"
+
+
+def hole(source: RasterSource, outputs: Outputs) -> Any:
+    """What a tile that is not there is read as, where the source has such: those stay holes. None where it has none."""
+    if source.table is None or not source.table.has_holes:
+        return None
+    return 0 if outputs.nodata is None else outputs.nodata
+
+
 def expected(job: RasterJob, source: RasterSource, outputs: Outputs, layout: Layout) -> dict[str, Any]:
     """What the output must be, for verification; JSON-able."""
     nodata = outputs.nodata
-    return source.grid.describe() | {
+    found = source.grid.describe() | {
         "driver": "GTiff",
         "count": outputs.count(len(source.bands)),
         "bands": list(source.bands),
@@ -41,6 +74,12 @@ def expected(job: RasterJob, source: RasterSource, outputs: Outputs, layout: Lay
         "bands_at_once": layout.bands_at_once,
         "compress": job.compress,
     }
+    if hole(source, outputs) is not None:
+        found["holes"] = True
+    if job.cog:
+        found["overviews"] = [list(each) for each in levels(job, source.grid.shape)]
+        found["overview_resampling"] = resampling(job, source, outputs)
+    return found
 
 
 def create(path: Path, job: RasterJob, source: RasterSource, outputs: Outputs, layout: Layout) -> tiles.Writer:
@@ -50,7 +89,7 @@ def create(path: Path, job: RasterJob, source: RasterSource, outputs: Outputs, l
         OutputError: the disk or GDAL said no.
     """
     profile = source.grid.profile() | {"count": outputs.count(len(source.bands))}
-    if outputs.nodata is not None and outputs.dtype.name not in EXACT_DTYPES:
+    if outputs.nodata is not None and outputs.dtype.name not in tiles.EXACT_DTYPES:
         profile["nodata"] = outputs.nodata
     # What a VRT gives may depend on the windows that are read (FACTS): a verification reads the same ones.
     chunk = (*layout.window, layout.bands_at_once) if source.dataset.driver == "VRT" else ()
@@ -60,4 +99,5 @@ def create(path: Path, job: RasterJob, source: RasterSource, outputs: Outputs, l
         encoding=encoding(job, outputs.dtype, layout.block_size),
         describe=lambda output: carry(source, output, job, outputs, chunk),
         mask=outputs.has_mask,
+        levels=levels(job, source.grid.shape),
     )
