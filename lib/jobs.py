@@ -92,11 +92,30 @@ def _named_source(value: str) -> str:
 def _apart(values: tuple[str, ...]) -> tuple[str, ...]:
     names = [value.partition("=")[0] for value in values]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"two sources are named {twice!r}")
+        raise ValueError(f"{twice!r} is there twice")
     return values
 
 
 _NamedSource = Annotated[str, AfterValidator(_named_source)]
+
+
+def _creation_option(value: str) -> str:
+    key, _, chosen = value.partition("=")
+    key, chosen = key.strip().upper(), chosen.strip().upper()
+    if chosen not in _CREATION_OPTIONS.get(key, ()):
+        known = "; ".join(f"{name}={' or '.join(values)}" for name, values in _CREATION_OPTIONS.items())
+        raise ValueError(f"{value!r} is none of {known}")
+    return f"{key}={chosen}"
+
+
+# Those that change how a file is laid out or georeferenced, and nothing that flags say or the writer decides.
+_CREATION_OPTIONS = {
+    "BIGTIFF": ("YES", "IF_SAFER"),
+    "GEOTIFF_VERSION": ("1.0", "1.1"),
+    "GEOTIFF_KEYS_FLAVOR": ("STANDARD", "ESRI_PE"),
+}
+_CreationOption = Annotated[str, AfterValidator(_creation_option)]
+_LEVELS = {"deflate": 12, "zstd": 22}
 
 
 def _codec(value: str | None) -> str | None:
@@ -228,7 +247,25 @@ class RasterJob(_Work):
     bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_numbers)] = knob(
         "bands to write, by number from 1 in the order wanted, such as 4,3,2", None, unset="all"
     )
-    compress: Literal["none", "lzw", "deflate", "zstd"] = knob("codec of the output", "zstd")
+    compress: Literal["none", "lzw", "deflate", "zstd", "lerc"] = knob("codec of the output; all lose nothing", "zstd")
+    level: int | None = knob(
+        "how hard the codec tries: 1 to 12 for deflate, 1 to 22 for zstd; others have none",
+        None,
+        unset="6 for deflate, 1 for zstd",
+        ge=1,
+    )
+    predictor: Literal["auto", "1", "2", "3"] = knob(
+        "what is encoded of neighbouring pixels: 1, themselves; 2, differences; 3, those of floating point; auto, what makes "
+        "sampled tiles smallest, 2 where that is hardly so",
+        "auto",
+    )
+    creation_options: Annotated[tuple[_CreationOption, ...], AfterValidator(_apart)] = knob(
+        "a further option of GDAL's GeoTIFF driver as KEY=VALUE: BIGTIFF=YES or IF_SAFER, GEOTIFF_VERSION=1.0 or 1.1, "
+        "GEOTIFF_KEYS_FLAVOR=STANDARD or ESRI_PE",
+        (),
+        flag="creation-option",
+        unset="none",
+    )
     block_size: int | None = knob(
         "edge of an output tile", None, unit="pixels", unset="planned, 512 where it fits", ge=16, multiple_of=16
     )
@@ -263,6 +300,13 @@ class RasterJob(_Work):
     def _usable(self) -> "RasterJob":
         if self.scale_offset is not None and self.scale_offset[0] == 0:
             raise ValueError("the scale of scale_offset must not be 0")
+        levels = _LEVELS.get(self.compress, 0)
+        if self.level is not None and self.level > levels:
+            known = f"has levels 1 to {levels}" if levels else "has no levels"
+            of_others = ", ".join(
+                f"{codec} has 1 to {most}" for codec, most in _LEVELS.items() if codec != self.compress
+            )
+            raise ValueError(f"level {self.level}: {self.compress} {known}, {of_others}")
         if self.overview_resampling != "auto" and not self.cog:
             raise ValueError("overview_resampling is for cog: a plain GeoTIFF has no overviews")
         if self.cog and self.block_size is not None and self.block_size not in COG_BLOCK_SIZES:

@@ -81,7 +81,7 @@ def test_a_cog(source: str, operation: str, block_size: int | None, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compress", ["none", "lzw", "deflate", "zstd"])
+@pytest.mark.parametrize("compress", ["none", "lzw", "deflate", "zstd", "lerc"])
 def test_pixels_that_do_not_compress(compress: str, tmp_path: Path) -> None:
     """Every codec, with large tiles and three workers, holds the contract for noise, which it makes larger."""
     path = tmp_path / "in.tif"

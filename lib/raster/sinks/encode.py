@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from lib.units import KIB, MIB
 
-CODECS: Final = ("none", "lzw", "deflate", "zstd")
+CODECS: Final = ("none", "lzw", "deflate", "zstd", "lerc")
 # TIFF's numbers: 2 is differences of neighbours, as integers of their width; 3 is the bytes of floats, sorted by weight.
 _NONE, _HORIZONTAL, _FLOATING = PREDICTORS = (1, 2, 3)
+LEVELS: Final = {"deflate": range(1, 13), "zstd": range(1, 23)}
+UNPREDICTED: Final = frozenset({"none", "lerc"})
+LERC_DTYPES: Final = frozenset({"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"})
 _MASK_LEVEL = 6
 # What a codec holds beside the tile and its result while it runs (MEASURED, "What encoders hold").
 _LZW_TABLE_BYTES = 128 * KIB
@@ -31,8 +34,8 @@ class Encoding:
         compress: one of `CODECS`.
         dtype: of the pixels; any fixed-size number in native byte order.
         block: edge of a tile in pixels, a multiple of 16.
-        predictor: one of `PREDICTORS`; 2 is for real numbers, 3 for floating point.
-        level: of deflate (1 to 12) or zstd (1 to 22); the others have none.
+        predictor: one of `PREDICTORS`; 2 is for real numbers, 3 for floating point; lerc and none have none (1).
+        level: one of `LEVELS`; codecs that have none take None.
 
     Raises:
         ValueError: no such combination.
@@ -47,13 +50,13 @@ class Encoding:
     def __post_init__(self) -> None:
         """Refuse what libtiff would not read."""
         kinds = {_NONE: "iufc", _HORIZONTAL: "iuf", _FLOATING: "f"}.get(self.predictor, "")
-        levels = {"deflate": range(1, 13), "zstd": range(1, 23)}.get(self.compress, (None,))
         if (
             self.compress not in CODECS
             or self.dtype.kind not in kinds
-            or (self.compress == "none" and self.predictor != _NONE)
+            or (self.compress in UNPREDICTED and self.predictor != _NONE)
+            or (self.compress == "lerc" and self.dtype.name not in LERC_DTYPES)
             or (self.dtype.name == "float16" and self.predictor == _FLOATING)  # GDAL 3.12 refuses it
-            or self.level not in levels
+            or self.level not in LEVELS.get(self.compress, (None,))
             or self.block <= 0
             or self.block % 16
         ):
@@ -73,6 +76,7 @@ class Encoding:
             "lzw": raw * 141 // 100 + 3,
             "deflate": raw + raw // 512 + 64,
             "zstd": raw + raw // 256 + 128,
+            "lerc": raw + self.block * self.block // 8 + KIB,
         }[self.compress]
 
     @property
@@ -81,6 +85,10 @@ class Encoding:
         plain = self.tile_bytes * (2 if self.predictor == _FLOATING else 1)
         packed = 0 if self.compress == "none" else self.bound_bytes
         mask = 2 * (self.block * self.block // 8)
+        if (
+            self.compress == "lerc"
+        ):  # a mask of what is not NaN, and what it copies of a tile (MEASURED, "What encoders hold")
+            mask += self.block * self.block + self.tile_bytes
         return plain + packed + mask + self._state_bytes()
 
     @property
@@ -88,7 +96,7 @@ class Encoding:
         """GDAL's creation options of a GeoTIFF with such tiles. Levels are not stored in a file, and left out."""
         options: dict[str, Any] = {"TILED": "YES", "BLOCKXSIZE": self.block, "BLOCKYSIZE": self.block}
         options |= {"INTERLEAVE": "BAND", "COMPRESS": self.compress.upper()}
-        return options if self.compress == "none" else options | {"PREDICTOR": self.predictor}
+        return options if self.compress in UNPREDICTED else options | {"PREDICTOR": self.predictor}
 
     def _state_bytes(self) -> int:
         """What the codec allocates for each tile, and gives back."""
@@ -121,7 +129,7 @@ class TileEncoder:
         self._plain = np.empty(shape, encoding.dtype)
         if encoding.predictor == _FLOATING:
             self._padded = np.empty(shape, encoding.dtype)
-        self._packed = bytearray(0 if encoding.compress == "none" else encoding.bound_bytes)
+        self._packed = bytearray(0 if encoding.compress in UNPREDICTED else encoding.bound_bytes)
 
     def encode(self, tile: NDArray[Any]) -> bytes | None:
         """Encode the pixels of one tile.
@@ -182,6 +190,8 @@ class TileEncoder:
         try:
             if compress == "lzw":
                 packed = lzw_encode(data, out=self._packed)
+            elif compress == "lerc":
+                return _lerc(plain)
             elif compress == "zstd":
                 packed = zstd_encode(data, level=level, out=self._packed)
             else:
@@ -189,6 +199,16 @@ class TileEncoder:
         except RuntimeError as error:  # the result always fits: all that can fail is to allocate the codec's state
             raise MemoryError(f"no memory for the {compress} encoder: {error}") from error
         return bytes(packed)
+
+
+def _lerc(tile: NDArray[Any]) -> bytes:
+    """Lossless; NaN is told by a mask, as libtiff does."""
+    from imagecodecs import lerc_encode
+
+    masks = None
+    if tile.dtype.kind == "f" and (isnan := np.isnan(tile)).any():
+        masks = np.logical_not(isnan, out=isnan)
+    return bytes(lerc_encode(tile, level=0, masks=masks))
 
 
 def _is_all(tile: NDArray[Any], value: Any) -> bool:
