@@ -201,6 +201,12 @@ VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 Verify = Literal["none", "basic", "full"]
 DType = Literal["auto", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 
+OUTPUT_PROFILES: dict[str | None, dict[str, Any]] = {
+    "fast": {"compress": "zstd", "level": 1},
+    "small": {"compress": "zstd", "level": 9},
+    "cog": {"cog": True, "compress": "deflate", "block_size": 512},
+    "compat": {"compress": "deflate", "predictor": "2", "block_size": 256},
+}
 # GDAL makes overviews with tiles of no other sizes.
 COG_BLOCK_SIZES = frozenset({64, 128, 256, 512, 1024, 2048, 4096})
 Resampling = Literal["auto", "average", "nearest", "mode"]
@@ -246,6 +252,11 @@ class RasterJob(_Work):
     driver: str = "GTiff"
     bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_numbers)] = knob(
         "bands to write, by number from 1 in the order wanted, such as 4,3,2", None, unset="all"
+    )
+    output_profile: Literal["none", "fast", "small", "cog", "compat"] = knob(
+        "several of the following choices by one name, each still taken where it is made: fast, zstd 1; small, zstd 9; cog, a COG of deflate in tiles of 512; compat, deflate of differences in tiles of 256, which "
+        "every libtiff reads",
+        "none",
     )
     compress: Literal["none", "lzw", "deflate", "zstd", "lerc"] = knob("codec of the output; all lose nothing", "zstd")
     level: int | None = knob(
@@ -295,6 +306,18 @@ class RasterJob(_Work):
     )
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_profile(cls, given: Any) -> Any:
+        """A profile's choices beneath those that are made; its level and predictor are of its own codec."""
+        if not isinstance(given, dict):
+            return given
+        profile = dict(OUTPUT_PROFILES.get(given.get("output_profile"), {}))
+        if profile and given.get("compress", profile["compress"]) != profile["compress"]:
+            profile.pop("level", None)
+            profile.pop("predictor", None)
+        return profile | given
 
     @model_validator(mode="after")
     def _usable(self) -> "RasterJob":

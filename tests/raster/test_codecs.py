@@ -9,10 +9,12 @@ import pytest
 import rasterio
 
 from lib.errors import UsageError
-from lib.jobs import RasterJob, Resources
+from lib.jobs import OUTPUT_PROFILES, RasterJob, Resources, parse_job
+from lib.knobs import knobs_of
 from lib.raster import gdal
 from lib.raster.formats import environment
 from lib.raster.sinks import gtiff
+from lib.request import raster_job
 from lib.units import MIB
 from tests.raster.conftest import Workshop
 
@@ -81,6 +83,22 @@ def test_a_creation_option_is_passed_on(shop: Workshop, write: Write) -> None:
     assert shop.output.tobytes() == values.tobytes()
     with environment(), rasterio.open(shop.folder / "out.tif", overview_level=0) as dataset:
         assert abs(int(dataset.read(1)[0, 0]) - int(values[0, 0, 0])) <= 20
+
+
+@pytest.mark.parametrize("word", ["flag", "parameter"])
+@pytest.mark.parametrize("profile", OUTPUT_PROFILES)
+def test_a_profile_is_several_choices(shop: Workshop, write: Write, profile: str, word: str) -> None:
+    """Each by itself is taken where it is made; a form's defaults are no choices, and a job that is sent on stays what it is."""
+    source, destination = str(write(_surface("int16"))), str(shop.folder / "out.tif")
+    defaults = {each.name: each.default for each in knobs_of(RasterJob) if each.name in OUTPUT_PROFILES[profile]}
+    given = {"output_profile": profile} | (defaults if word == "parameter" else {})
+    job = raster_job(source, destination, word=word, **given)
+    assert job.model_dump(include=set(OUTPUT_PROFILES[profile])) == OUTPUT_PROFILES[profile]
+    assert parse_job(job.model_dump(mode="json")) == job
+    changed = raster_job(source, destination, word=word, **given | {"compress": "lzw", "cog": True})
+    assert (changed.compress, changed.level, changed.predictor, changed.cog) == ("lzw", None, "auto", True)
+    shop.run(job.model_copy(update={"resources": shop.job(source).resources}))
+    assert shop.output.tobytes() == _surface("int16").tobytes()
 
 
 @pytest.mark.parametrize(

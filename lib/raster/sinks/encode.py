@@ -83,12 +83,10 @@ class Encoding:
     def scratch_bytes(self) -> int:
         """What one encoder holds while it encodes, beside its argument and the bytes that it returns."""
         plain = self.tile_bytes * (2 if self.predictor == _FLOATING else 1)
-        packed = 0 if self.compress == "none" else self.bound_bytes
+        packed = 0 if self.compress in UNPREDICTED else self.bound_bytes
         mask = 2 * (self.block * self.block // 8)
-        if (
-            self.compress == "lerc"
-        ):  # a mask of what is not NaN, and what it copies of a tile (MEASURED, "What encoders hold")
-            mask += self.block * self.block + self.tile_bytes
+        if self.compress == "lerc":  # a mask of what is not NaN, and its own state (MEASURED, "What encoders hold")
+            mask += 3 * self.block * self.block
         return plain + packed + mask + self._state_bytes()
 
     @property

@@ -127,7 +127,7 @@ def test_an_encoder_holds_no_more_than_it_says(compress: str, level: int | str, 
     command = [sys.executable, "-c", _MEASURE, compress, str(level), str(predictor), "1024"]
     measured, foreseen = map(int, subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
     assert measured <= foreseen + 256 * 1024  # pages of code
-    assert foreseen <= 2 * measured
+    assert foreseen <= 2 * measured or compress == "lerc"  # which needs its buffer at the edges, and where there is NaN
 
 
 _STARVE = """
