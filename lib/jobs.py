@@ -92,7 +92,7 @@ def _named_source(value: str) -> str:
 def _apart(values: tuple[str, ...]) -> tuple[str, ...]:
     names = [value.partition("=")[0] for value in values]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"two sources are named {twice!r}")
+        raise ValueError(f"{twice!r} is there twice")
     return values
 
 
@@ -103,6 +103,25 @@ def _odd(value: int) -> int:
     if value % 2 == 0:
         raise ValueError(f"{value} is even: the pixel itself is in the middle of an odd number")
     return value
+
+
+def _creation_option(value: str) -> str:
+    key, _, chosen = value.partition("=")
+    key, chosen = key.strip().upper(), chosen.strip().upper()
+    if chosen not in _CREATION_OPTIONS.get(key, ()):
+        known = "; ".join(f"{name}={' or '.join(values)}" for name, values in _CREATION_OPTIONS.items())
+        raise ValueError(f"{value!r} is none of {known}")
+    return f"{key}={chosen}"
+
+
+# Those that change how a file is laid out or georeferenced, and nothing that flags say or the writer decides.
+_CREATION_OPTIONS = {
+    "BIGTIFF": ("YES", "IF_SAFER"),
+    "GEOTIFF_VERSION": ("1.0", "1.1"),
+    "GEOTIFF_KEYS_FLAVOR": ("STANDARD", "ESRI_PE"),
+}
+_CreationOption = Annotated[str, AfterValidator(_creation_option)]
+_LEVELS = {"deflate": 12, "zstd": 22}
 
 
 def _codec(value: str | None) -> str | None:
@@ -254,6 +273,16 @@ VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 Verify = Literal["none", "basic", "full"]
 DType = Literal["auto", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 
+OUTPUT_PROFILES: dict[str | None, dict[str, Any]] = {
+    "fast": {"compress": "zstd", "level": 1},
+    "small": {"compress": "zstd", "level": 9},
+    "cog": {"cog": True, "compress": "deflate", "block_size": 512},
+    "compat": {"compress": "deflate", "predictor": "2", "block_size": 256},
+}
+# GDAL makes overviews with tiles of no other sizes.
+COG_BLOCK_SIZES = frozenset({64, 128, 256, 512, 1024, 2048, 4096})
+Resampling = Literal["auto", "average", "nearest", "mode"]
+
 # What knobs of several kinds have in common.
 _PATH: dict[str, Any] = {"min_length": 1, "positional": True, "common": True}
 _AREA: dict[str, Any] = {"unit": "square metres", "ge": 0, "common": True}
@@ -296,9 +325,38 @@ class RasterJob(_Work):
     bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_numbers)] = knob(
         "bands to write, by number from 1 in the order wanted, such as 4,3,2", None, unset="all"
     )
-    compress: Literal["none", "lzw", "deflate", "zstd"] = knob("codec of the output", "zstd")
+    output_profile: Literal["none", "fast", "small", "cog", "compat"] = knob(
+        "several of the following choices by one name, each still taken where it is made: fast, zstd 1; small, zstd 9; cog, a COG of deflate in tiles of 512; compat, deflate of differences in tiles of 256, which "
+        "every libtiff reads",
+        "none",
+    )
+    compress: Literal["none", "lzw", "deflate", "zstd", "lerc"] = knob("codec of the output; all lose nothing", "zstd")
+    level: int | None = knob(
+        "how hard the codec tries: 1 to 12 for deflate, 1 to 22 for zstd; others have none",
+        None,
+        unset="6 for deflate, 1 for zstd",
+        ge=1,
+    )
+    predictor: Literal["auto", "1", "2", "3"] = knob(
+        "what is encoded of neighbouring pixels: 1, themselves; 2, differences; 3, those of floating point; auto, what makes "
+        "sampled tiles smallest, 2 where that is hardly so",
+        "auto",
+    )
+    creation_options: Annotated[tuple[_CreationOption, ...], AfterValidator(_apart)] = knob(
+        "a further option of GDAL's GeoTIFF driver as KEY=VALUE: BIGTIFF=YES or IF_SAFER, GEOTIFF_VERSION=1.0 or 1.1, "
+        "GEOTIFF_KEYS_FLAVOR=STANDARD or ESRI_PE",
+        (),
+        flag="creation-option",
+        unset="none",
+    )
     block_size: int | None = knob(
         "edge of an output tile", None, unit="pixels", unset="planned, 512 where it fits", ge=16, multiple_of=16
+    )
+    cog: bool = knob("write a Cloud Optimized GeoTIFF: with overviews, its directories in front of its tiles", False)
+    overview_resampling: Resampling = knob(
+        "how overviews of a COG are made, each of the one above: average of the valid ones of 2 x 2 pixels, nearest (the upper "
+        "left), mode (the most frequent); auto, nearest for classes and palettes, else average",
+        "auto",
     )
     nodata: Annotated[int | float | Literal["nan"] | None, BeforeValidator(_nodata)] = knob(
         "nodata value of the output, a number or nan",
@@ -320,10 +378,33 @@ class RasterJob(_Work):
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_profile(cls, given: Any) -> Any:
+        """A profile's choices beneath those that are made; its level and predictor are of its own codec."""
+        if not isinstance(given, dict):
+            return given
+        profile = dict(OUTPUT_PROFILES.get(given.get("output_profile"), {}))
+        if profile and given.get("compress", profile["compress"]) != profile["compress"]:
+            profile.pop("level", None)
+            profile.pop("predictor", None)
+        return profile | given
+
     @model_validator(mode="after")
     def _usable(self) -> "RasterJob":
         if self.scale_offset is not None and self.scale_offset[0] == 0:
             raise ValueError("the scale of scale_offset must not be 0")
+        levels = _LEVELS.get(self.compress, 0)
+        if self.level is not None and self.level > levels:
+            known = f"has levels 1 to {levels}" if levels else "has no levels"
+            of_others = ", ".join(
+                f"{codec} has 1 to {most}" for codec, most in _LEVELS.items() if codec != self.compress
+            )
+            raise ValueError(f"level {self.level}: {self.compress} {known}, {of_others}")
+        if self.overview_resampling != "auto" and not self.cog:
+            raise ValueError("overview_resampling is for cog: a plain GeoTIFF has no overviews")
+        if self.cog and self.block_size is not None and self.block_size not in COG_BLOCK_SIZES:
+            raise ValueError(f"block_size of a COG is one of {', '.join(map(str, sorted(COG_BLOCK_SIZES)))}")
         return self
 
 

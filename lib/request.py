@@ -18,6 +18,7 @@ from lib.errors import DestinationError, UsageError
 from lib.jobs import (
     COMMON_SETTINGS,
     OPERATIONS,
+    OUTPUT_PROFILES,
     RASTER_DRIVERS,
     VECTOR_DRIVERS,
     Copy,
@@ -105,6 +106,10 @@ def raster_job(
     """A raster job of flat choices, by the names of its knobs; None: the default."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
     own = _of_operations(given)
+    if word != "flag":  # a form sends every default: what it leaves to a profile, that decides
+        profile = OUTPUT_PROFILES.get(given.get("output_profile"), {})
+        left = {each.name for each in knobs_of(RasterJob, profile) if given.get(each.name) == each.default}
+        given = {name: value for name, value in given.items() if name not in left}
     job = _made(
         RasterJob,
         lambda: RasterJob(

@@ -18,9 +18,9 @@ from lib.raster import gdal, tags
 from lib.raster.faults import writing
 from lib.raster.formats import read_tags
 from lib.raster.operations.base import Linear, Outputs
+from lib.raster.sinks.tiles import EXACT_DTYPES
 from lib.raster.sources.dataset import RasterSource
 
-EXACT_DTYPES = frozenset({"int64", "uint64"})  # whose nodata rasterio would write as a float
 # A TIFF's tag takes 65,535 numbers, six of each. GDAL would put more into a file beside the output.
 _MOST_POINTS = 65_535 // 6
 _PALETTE_DTYPES = frozenset({"uint8", "uint16"})  # which a TIFF's colour table is of

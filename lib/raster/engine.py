@@ -56,6 +56,7 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
         source = open_for(job)
         stack.callback(source.close)
         if not for_reading:
+            gtiff.check_codec(job.compress)
             check_points(len(source.grid.points), job.label)
         operation = Verbatim.for_reading(source) if for_reading else make(job, source)
         trim()  # what reading the header took and freed
@@ -178,6 +179,7 @@ class RasterWork:
         return Outcome(result=result, checks=tuple(bench.checks), warnings=tuple(warnings), driver="GTiff")
 
     def _transform(self, bench: Bench, staged: Path) -> tuple[dict[str, Any], Plan]:
+        self.task.choose_predictor()
         choices = self._planner.choices(self._held)
         chosen = self._cautious(choices)
         if chosen.cost > min(each.cost for each in choices):  # memory is scarce: what reading holds shows what fits

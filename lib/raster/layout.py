@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lib.jobs import Resources
-from lib.raster import windows
+from lib.jobs import COG_BLOCK_SIZES, Resources
+from lib.raster import overviews, windows
 from lib.raster.block import Buffer
 from lib.raster.formats import TINY_CACHE_BYTES
+from lib.raster.sinks import pyramid
 from lib.raster.sinks.encode import Encoding
 from lib.units import MIB
 
@@ -27,6 +28,7 @@ _MANY_BANDS_BYTES = 16 * MIB
 # Nanoseconds, for choosing only: decoding and encoding a pixel, opening and closing a window.
 _DECODE, _ENCODE, _WINDOW = 4.0, 15.0, 300_000.0
 _THREAD_GAIN = 0.9
+_WAITS = 0.3  # of the workers' time, where it encodes all overviews
 _HUGE_WINDOW = 1.5  # leaves the CPU's caches
 # What smaller tiles cost in size and time, ns a pixel.
 _BLOCK_COST = {512: 0.0, 256: 0.3, 128: 1.2}
@@ -54,6 +56,7 @@ class Facts:
         one_at_a_time: it works on one chunk at a time, however many workers there are.
         needs_room: results do not take the place of what was read.
         has_mask: the output has a mask band.
+        overviews: the output has them.
         block_size: edge of the output's tiles, where it is fixed.
     """
 
@@ -74,6 +77,7 @@ class Facts:
     one_at_a_time: bool = False
     needs_room: bool = True
     has_mask: bool = False
+    overviews: bool = False
     block_size: int | None = None
 
     def written_at_once(self, bands_at_once: int) -> int:
@@ -109,6 +113,7 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
     pixels, bands = height * width, layout.bands_at_once
     around = (height + 2 * facts.overlap) * (width + 2 * facts.overlap)
     encoding = facts.encoding(layout.block_size)
+    levels = levels_of(facts, layout)
     return {
         "input buffer": Buffer.bytes(around * bands, facts.in_dtype),
         # And what nodata is found in.
@@ -116,7 +121,12 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
         + (Buffer.bytes(pixels * facts.written_at_once(bands), encoding.dtype) if facts.needs_room else 0),
         "operation": facts.operation_memory(around, bands),
         "encoder": encoding.scratch_bytes,
-    }
+    } | ({"overviews": levels.worker_bytes(encoding)} if levels else {})
+
+
+def levels_of(facts: Facts, layout: Layout) -> pyramid.Levels | None:
+    """How the output's overviews are made; None where it has none."""
+    return pyramid.levels(facts.shape, layout.window, layout.block_size) if facts.overviews else None
 
 
 def chunk_bytes(facts: Facts, layout: Layout) -> int:
@@ -157,7 +167,10 @@ class Layouts:
             return [self._facts.block_size]
         # A raster smaller than a tile would still be stored as a whole one.
         whole = -(-max(self._facts.shape) // 16) * 16
-        return sorted({min(size, whole) for size in _BLOCK_SIZES}, reverse=True)
+        found = {min(size, whole) for size in _BLOCK_SIZES}
+        if self._facts.overviews:  # a raster in one tile has none
+            found &= COG_BLOCK_SIZES | ({whole} if not overviews.shapes(self._facts.shape) else set())
+        return sorted(found, reverse=True)
 
     def _threads(self) -> list[int]:
         if self._resources.threads:
@@ -187,7 +200,9 @@ class Layouts:
             found.add((min(down, aligned[0]), min(across, aligned[1])))
         # Whole rows need no cache for strips.
         found.update((1, windows.steps(across, parts)) for parts in (1, 2, 4, 8, 16))
-        return [(tall * block, wide * block) for tall, wide in sorted(found)]
+        shapes = [(tall * block, wide * block) for tall, wide in sorted(found)]
+        allowed = [each for each in shapes if pyramid.allows(self._facts.shape, each, block)]
+        return allowed if self._facts.overviews else shapes
 
     def _caches(self, window: tuple[int, int], at_once: int) -> Iterator[tuple[int, float]]:
         """GDAL cache sizes to consider, each with how often a source block is decoded then."""
@@ -216,13 +231,15 @@ class Layouts:
         return int(_ROW_CACHE * rows * across * facts.in_dtype.itemsize * bands)
 
 
-def cost(layout: Layout) -> float:
+def cost(layout: Layout, levels: pyramid.Levels | None = None) -> float:
     """Nanoseconds a pixel, for comparing layouts with each other."""
     at_once = 1 + _THREAD_GAIN * (layout.threads - 1)
     reading = _DECODE * layout.decodes / (at_once if layout.readers > 1 else 1.0)
     values = layout.window[0] * layout.window[1] * layout.bands_at_once
     window = _WINDOW / values
     huge = _HUGE_WINDOW if values > _MOST_WINDOW_PIXELS else 0.0
+    if levels:  # one thread encodes what workers do not
+        at_once *= 1 - _WAITS / 4**levels.in_worker
     return reading + (_ENCODE + window + huge + _BLOCK_COST.get(layout.block_size, 0.0)) / at_once
 
 
