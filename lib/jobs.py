@@ -254,8 +254,8 @@ class RasterJob(_Work):
         "bands to write, by number from 1 in the order wanted, such as 4,3,2", None, unset="all"
     )
     output_profile: Literal["none", "fast", "small", "cog", "compat"] = knob(
-        "several of the following choices by one name, each still taken where it is made: fast, zstd 1; small, zstd 9; cog, a COG of deflate in tiles of 512; compat, deflate of differences in tiles of 256, which "
-        "every libtiff reads",
+        "several of the following choices by one name, each still taken where it is made: fast, zstd 1; small, zstd 9; cog, "
+        "a COG of deflate in tiles of 512; compat, deflate of differences in tiles of 256, which every libtiff reads",
         "none",
     )
     compress: Literal["none", "lzw", "deflate", "zstd", "lerc"] = knob("codec of the output; all lose nothing", "zstd")
