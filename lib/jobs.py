@@ -71,6 +71,27 @@ def _nodata(value: Any) -> Any:
     return int(text) if -(2**63) <= float(text) <= 2**64 else float(text)
 
 
+def _box(value: Any) -> Any:
+    """Four numbers in a text, as numbers."""
+    if not isinstance(value, str):
+        return value
+    try:
+        left, low, right, high = (float(each) for each in value.split(","))
+    except ValueError:
+        raise ValueError(f"{value!r} is no box: write XMIN,YMIN,XMAX,YMAX, such as 10,45,11.5,46") from None
+    return left, low, right, high
+
+
+def _upright(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    left, low, right, high = box
+    if left > right or low > high:
+        raise ValueError("a box is XMIN,YMIN,XMAX,YMAX, each minimum below its maximum")
+    return box
+
+
+_Box = Annotated[tuple[float, float, float, float], AfterValidator(_upright)]
+
+
 def _function(value: str) -> str:
     if not re.fullmatch(r"[\w.]+:\w+", value):
         raise ValueError(f"{value!r} is no function: write module:name, such as filters:keep_large")
@@ -173,7 +194,33 @@ class Custom(_Model):
     function: _Function = knob("your function as module:name, importable where the job runs")
 
 
-Operation = Copy | Normalise | Rescale | Expression | Reclassify | Custom
+class Clip(_Model):
+    """A part of the raster: a box, or what lies inside the polygons of a vector file."""
+
+    name: Literal["clip"] = "clip"
+    bbox: Annotated[_Box | None, BeforeValidator(_box)] = knob(
+        "the box to cut out, as XMIN,YMIN,XMAX,YMAX: the pixels whose centres it holds",
+        None,
+        unit="in the raster's CRS or bbox_crs",
+    )
+    bbox_crs: str | None = knob("the CRS of bbox, such as EPSG:4326", None, unset="the raster's", min_length=1)
+    mask: str | None = knob(
+        "a vector file: pixels whose centres lie in none of its polygons become nodata", None, min_length=1
+    )
+    crop: bool = knob("cut the raster to what the polygons of mask span, too", False)
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Clip":
+        if self.bbox is None and self.mask is None:
+            raise ValueError("a clip needs a bbox or a mask")
+        if self.bbox is None and self.bbox_crs is not None:
+            raise ValueError("bbox_crs is of a bbox, and there is none")
+        if self.mask is None and self.crop:
+            raise ValueError("crop is of a mask, and there is none: a bbox is always cut out")
+        return self
+
+
+Operation = Copy | Normalise | Rescale | Expression | Reclassify | Clip | Custom
 
 OPERATIONS: dict[str, type[_Model]] = {model.model_fields["name"].default: model for model in get_args(Operation)}
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
@@ -236,7 +283,7 @@ class RasterJob(_Work):
         | Annotated[Literal["nan"], Field(title="nan", json_schema_extra={"enum": ["nan"]})],
     )
     dtype: DType = knob(
-        "type of the output's pixels: auto, the operation's own; results are rounded half away from zero and saturate at its ends",
+        "type of the output's pixels: auto, the operation's; results are rounded half away from zero and saturate at its ends",
         "auto",
     )
     scale_offset: tuple[float, float] | None = knob(

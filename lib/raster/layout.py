@@ -55,6 +55,7 @@ class Facts:
         needs_room: results do not take the place of what was read.
         has_mask: the output has a mask band.
         block_size: edge of the output's tiles, where it is fixed.
+        aligned: windows that are multiples of blocks are whole blocks.
     """
 
     label: str
@@ -75,6 +76,7 @@ class Facts:
     needs_room: bool = True
     has_mask: bool = False
     block_size: int | None = None
+    aligned: bool = True
 
     def written_at_once(self, bands_at_once: int) -> int:
         """Bands of a chunk's result: all new ones, or as many as are read."""
@@ -193,7 +195,8 @@ class Layouts:
         """GDAL cache sizes to consider, each with how often a source block is decoded then."""
         facts, bound = self._facts, self._resources.gdal_cache_max_bytes
         decodes = math.prod(
-            _touches(step, edge, length) for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
+            _touches(step, edge, length, aligned=facts.aligned)
+            for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
         )
         row = self.row_cache_bytes(window, at_once)
         if decodes <= _MOST_DECODES or row > bound:
@@ -205,7 +208,10 @@ class Layouts:
         """A cache that keeps the source blocks of one row of windows, with what GDAL needs to spare (FACTS), bytes."""
         facts = self._facts
         edge, height = facts.block[0], facts.shape[0]
-        rows = min(windows.steps(window[0], edge) * edge + (edge if window[0] % edge else 0), max(height, edge))
+        rows = min(
+            windows.steps(window[0], edge) * edge + (edge if window[0] % edge or not facts.aligned else 0),
+            max(height, edge),
+        )
         across = windows.steps(facts.shape[1], facts.block[1]) * facts.block[1]
         bands = facts.file_bands if facts.pixel_interleaved else at_once
         return int(_ROW_CACHE * rows * across * facts.in_dtype.itemsize * bands)
@@ -228,10 +234,12 @@ def _powers(most: int) -> Iterator[int]:
         power *= 2
 
 
-def _touches(step: int, edge: int, length: int) -> float:
+def _touches(step: int, edge: int, length: int, *, aligned: bool) -> float:
     """In how many windows a block lies, on average, along one axis."""
-    if step >= length or step % edge == 0:
+    if step >= length or (aligned and step % edge == 0):
         return 1.0
     if edge >= length:
         return float(windows.steps(length, step))
+    if not aligned:
+        return 1.0 + (edge - 1) / step
     return 1.0 + (edge - math.gcd(step, edge)) / step

@@ -143,15 +143,16 @@ class _Reference:
 
     def _mask(self, source: RasterSource, band: int, window: Window) -> Any:
         if band not in self._masks:
-            fetch = partial(source.dataset.read_masks, band, window=window.ranges)
+            fetch = partial(source.dataset.read_masks, band, window=source.on_file(window.ranges))
             self._masks[band] = read(fetch, source.path, window)
         return self._masks[band]
 
 
 def _fetch(source: RasterSource, group: tuple[int, ...], window: Window, dtype: np.dtype[Any]) -> Any:
+    place = source.on_file(window.ranges)
     if len({*source.dtypes, dtype.name}) > 1:
-        return [source.dataset.read(band, window=window.ranges, out_dtype=dtype) for band in group]
-    return source.dataset.read(group, window=window.ranges)
+        return [source.dataset.read(band, window=place, out_dtype=dtype) for band in group]
+    return source.dataset.read(group, window=place)
 
 
 @dataclass(frozen=True, slots=True)

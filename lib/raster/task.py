@@ -16,7 +16,6 @@ from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff, tiles
 from lib.raster.sinks.encode import TileEncoder
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.sources.tables import heavy_places
 from lib.units import MIB
 
 # What making a skeleton takes: 0.6 to 1.4 MiB, measured.
@@ -60,6 +59,7 @@ class Task:
             needs_room=operation.needs_room,
             has_mask=operation.outputs.has_mask,
             block_size=job.block_size,
+            aligned=source.is_aligned,
         )
 
     def workers(self, layout: Layout) -> list[Worker]:
@@ -120,7 +120,7 @@ class Task:
         """Read the windows where the source is heaviest; how many bytes were decoded."""
         decoded = 0
         shape = self.source.grid.shape
-        for place in heavy_places(self.source.dataset, self.source.table):
+        for place in self.source.heaviest():
             row, column = (
                 min(at, length - 1) // step for at, length, step in zip(place[:2], shape, layout.window, strict=True)
             )

@@ -398,6 +398,7 @@ TRUTHS: dict[str, Callable[[np.ma.MaskedArray], np.ma.MaskedArray]] = {
     "rescale": _rescaled,
     "expression": _computed,
     "reclassify": _classes,
+    "clip": lambda raw: raw[:, 301:1500, 200:2100],
 }
 
 

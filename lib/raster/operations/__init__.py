@@ -6,6 +6,7 @@ from lib.jobs import RasterJob
 from lib.raster.operations import linear
 from lib.raster.operations.base import Linear, Maker, Operation, Outputs, nudge_off_nodata
 from lib.raster.operations.cast import Cast
+from lib.raster.operations.clip import Clipped
 from lib.raster.operations.custom import UserFunction
 from lib.raster.operations.expression import Computed
 from lib.raster.operations.reclassify import Reclassified
@@ -20,6 +21,7 @@ REGISTRY: dict[str, Maker] = {
     "rescale": linear.rescale_or_unscale,
     "expression": Computed,
     "reclassify": Reclassified,
+    "clip": Clipped,
     "custom": UserFunction,
 }
 
