@@ -92,6 +92,37 @@ def _upright(box: tuple[float, float, float, float]) -> tuple[float, float, floa
 _Box = Annotated[tuple[float, float, float, float], AfterValidator(_upright)]
 
 
+def _sizes(value: Any) -> Any:
+    """One number or two in a text, as numbers."""
+    if isinstance(value, (int, float)):
+        return (float(value),)
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(float(each) for each in value.split(","))
+    except ValueError:
+        raise ValueError(f"{value!r} is no resolution: write X or X,Y, such as 10 or 10,20") from None
+
+
+_Resolution = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=2)]
+Resampling = Literal[
+    "nearest",
+    "bilinear",
+    "cubic",
+    "cubicspline",
+    "lanczos",
+    "average",
+    "rms",
+    "mode",
+    "min",
+    "max",
+    "med",
+    "q1",
+    "q3",
+    "sum",
+]
+
+
 def _function(value: str) -> str:
     if not re.fullmatch(r"[\w.]+:\w+", value):
         raise ValueError(f"{value!r} is no function: write module:name, such as filters:keep_large")
@@ -220,7 +251,28 @@ class Clip(_Model):
         return self
 
 
-Operation = Copy | Normalise | Rescale | Expression | Reclassify | Clip | Custom
+class Warp(_Model):
+    """The raster on another grid: another CRS, another resolution, by GDAL's own warper."""
+
+    name: Literal["warp"] = "warp"
+    to_crs: str | None = knob("the CRS to warp to, such as EPSG:3857", None, unset="the raster's", min_length=1)
+    resolution: Annotated[_Resolution | None, BeforeValidator(_sizes)] = knob(
+        "size of a pixel, as X or X,Y",
+        None,
+        unit="in the CRS warped to",
+        unset="as GDAL suggests: as many pixels as there were",
+    )
+    target_aligned: bool = knob("edges of the output are multiples of its resolution", False)
+    resampling: Resampling = knob("what a pixel is made from", "nearest")
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Warp":
+        if self.target_aligned and self.resolution is None:
+            raise ValueError("target_aligned needs a resolution")
+        return self
+
+
+Operation = Copy | Normalise | Rescale | Expression | Reclassify | Clip | Warp | Custom
 
 OPERATIONS: dict[str, type[_Model]] = {model.model_fields["name"].default: model for model in get_args(Operation)}
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}

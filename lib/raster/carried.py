@@ -57,7 +57,7 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
     with writing(job.destination):
         if outputs.nodata is not None and outputs.dtype.name in EXACT_DTYPES:
             gdal.set_nodata_64(output, int(outputs.nodata))
-        if not source.grid.points:
+        if not source.grid.points and source.grid.crs == dataset.crs:
             gdal.carry_epoch(dataset, output)
         for number, domain, lines, _ in _carried(source, outputs):
             if lines:

@@ -17,7 +17,9 @@ from lib.raster import windows
 from lib.raster.block import Block, Buffer
 from lib.raster.faults import read
 from lib.raster.operations import Operation, Outputs, nudge_off_nodata
+from lib.raster.regridded import strays
 from lib.raster.sources.dataset import RasterSource
+from lib.raster.sources.warped import Warped
 from lib.raster.windows import Window
 
 # Edge of a recomputed window in pixels; `basic` shares the job's own memory.
@@ -83,6 +85,7 @@ class _Reference:
     _place: Any = None
     _pixels: Any = field(default=None, repr=False)
     _masks: dict[int, Any] = field(default_factory=dict, repr=False)
+    _wrong: str = ""
 
     def within(self, window: Window) -> Window:
         """The part of a window that lies in one chunk."""
@@ -97,6 +100,7 @@ class _Reference:
     def compute(self, indexes: Sequence[int], window: Window) -> "_Wanted":
         """What the selected bands at these indexes become in a window."""
         source, operation = self.source, self.operation
+        self._wrong = ""
         overlap = operation.overlap if operation else 0
         raw, valid = map(np.stack, zip(*(self._around(i, window, overlap) for i in indexes), strict=True))
         is_alpha = len(indexes) == 1 and source.bands[indexes[0]] == source.validity.alpha
@@ -104,7 +108,7 @@ class _Reference:
             return _Wanted(raw, valid, None, "alpha is not carried as it is")
         bands = tuple(source.bands[i] for i in indexes)
         known = operation.reference(Block(window, bands, raw, valid)) if operation else None
-        return _Wanted(raw, valid, None) if known is None else _Wanted(*known, operation)
+        return _Wanted(raw, valid, None) if known is None else _Wanted(*known, operation, wrong=self._wrong)
 
     def _around(self, index: int, window: Window, overlap: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """A band's pixels in and around a window, and where they are valid; nothing is valid beyond the raster's edge."""
@@ -123,6 +127,10 @@ class _Reference:
     def _read(self, index: int, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Pixels of the selected band at an index and where they are valid, as GDAL's mask says; NaN is nodata too."""
         source, band = self.source.part(self.source.bands[index])
+        if isinstance(source, Warped):
+            found, good = source.read_plainly(band, window)
+            self._wrong = self._wrong or strays(source, band, window, found, good)
+            return found, good
         whole, at_once, first = window, 1, index
         if self.chunk is not None:
             height, width, at_once = self.chunk
@@ -164,16 +172,20 @@ class _Wanted:
         valid: where it is valid.
         operation: whose result it is; None: only what was not valid is compared, or all is as it was read.
         as_read: how to say that a band is not what was read; "" where it need not be.
+        wrong: how what was read is not right itself.
     """
 
     pixels: NDArray[Any]
     valid: NDArray[np.bool_]
     operation: Operation | None
     as_read: str = ""
+    wrong: str = ""
 
     def differs(self, plane: int, found: NDArray[Any], lost: NDArray[np.bool_]) -> str:
         """How a band of the output differs; "" where it does not. `lost` is where its pixels are not valid."""
         wanted, valid, operation = self.pixels[plane], self.valid[plane], self.operation
+        if self.wrong:
+            return self.wrong
         if self.as_read:
             return "" if np.array_equal(found, wanted.astype(found.dtype)) else self.as_read
         if operation is None:

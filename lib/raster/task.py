@@ -60,6 +60,10 @@ class Task:
             has_mask=operation.outputs.has_mask,
             block_size=job.block_size,
             aligned=source.is_aligned,
+            footprint=source.footprint if source.is_regridded else None,
+            file_block=source.file_block,
+            file_shape=source.dataset.shape,
+            piece_bytes=source.piece_bytes,
         )
 
     def workers(self, layout: Layout) -> list[Worker]:

@@ -398,6 +398,7 @@ TRUTHS: dict[str, Callable[[np.ma.MaskedArray], np.ma.MaskedArray]] = {
     "rescale": _rescaled,
     "expression": _computed,
     "reclassify": _classes,
+    "warp": lambda raw: raw.repeat(2, 1).repeat(2, 2),
     "clip": lambda raw: raw[:, 301:1500, 200:2100],
 }
 

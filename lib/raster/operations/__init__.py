@@ -11,6 +11,7 @@ from lib.raster.operations.custom import UserFunction
 from lib.raster.operations.expression import Computed
 from lib.raster.operations.reclassify import Reclassified
 from lib.raster.operations.verbatim import Verbatim
+from lib.raster.operations.warp import Moved
 from lib.raster.sources.dataset import RasterSource
 
 __all__ = ["REGISTRY", "Linear", "Operation", "Outputs", "make", "nudge_off_nodata"]
@@ -22,6 +23,7 @@ REGISTRY: dict[str, Maker] = {
     "expression": Computed,
     "reclassify": Reclassified,
     "clip": Clipped,
+    "warp": Moved,
     "custom": UserFunction,
 }
 

@@ -110,11 +110,35 @@ class RasterSource:
             found.line_off, found.samp_off = found.line_off - self.offset[0], found.samp_off - self.offset[1]
         return found
 
+    @property
+    def file_block(self) -> tuple[int, int]:
+        """`(height, width)` of the file's largest block, in its own pixels."""
+        height, width = map(max, zip(*self.dataset.block_shapes, strict=True))
+        return height, width
+
     def on_file(self, ranges: Ranges) -> Ranges:
         """Rows and columns of the grid as those of the file."""
         (top, bottom), (left, right) = ranges
         down, across = self.offset
         return (top + down, bottom + down), (left + across, right + across)
+
+    @property
+    def is_regridded(self) -> bool:
+        """Whether windows are made from others on the file's grid, and not read as they lie."""
+        return False
+
+    def footprint(self, window: tuple[int, int]) -> tuple[int, int]:
+        """Height and width in the file's pixels of what a window is made from."""
+        return window
+
+    @property
+    def piece_bytes(self) -> int:
+        """Of what is regridded at once, before and after, bytes."""
+        return 0
+
+    def remarks(self) -> list[str]:
+        """What is to be said of an output beside what it does not carry."""
+        return []
 
     def heaviest(self) -> list[Window]:
         """Where reading is heaviest, as far as headers tell; those places that lie on the grid."""

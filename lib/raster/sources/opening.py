@@ -4,12 +4,13 @@ import difflib
 from pathlib import Path
 
 from lib.errors import UsageError
-from lib.jobs import Clip, Expression, RasterJob
+from lib.jobs import Clip, Expression, RasterJob, Warp
 from lib.raster import expression
 from lib.raster.expression import Band
 from lib.raster.sources.dataset import RasterSource, band_numbers, open_raster
 from lib.raster.sources.part import open_part
 from lib.raster.sources.stack import open_stack
+from lib.raster.sources.warped import open_warped
 
 
 def open_for(job: RasterJob) -> RasterSource:
@@ -22,6 +23,8 @@ def open_for(job: RasterJob) -> RasterSource:
     if isinstance(job.operation, Clip):
         mask = None if job.operation.mask is None else _beside(job.source, job.operation.mask)
         return open_part(job.source, job.bands, job.operation.model_copy(update={"mask": mask}))
+    if isinstance(job.operation, Warp):
+        return open_warped(job.source, job.bands, job.operation)
     if not isinstance(job.operation, Expression):
         return open_raster(job.source, job.bands)
     bands = expression.named(expression.parse(job.operation.expr))
