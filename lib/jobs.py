@@ -71,6 +71,58 @@ def _nodata(value: Any) -> Any:
     return int(text) if -(2**63) <= float(text) <= 2**64 else float(text)
 
 
+def _box(value: Any) -> Any:
+    """Four numbers in a text, as numbers."""
+    if not isinstance(value, str):
+        return value
+    try:
+        left, low, right, high = (float(each) for each in value.split(","))
+    except ValueError:
+        raise ValueError(f"{value!r} is no box: write XMIN,YMIN,XMAX,YMAX, such as 10,45,11.5,46") from None
+    return left, low, right, high
+
+
+def _upright(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    left, low, right, high = box
+    if left > right or low > high:
+        raise ValueError("a box is XMIN,YMIN,XMAX,YMAX, each minimum below its maximum")
+    return box
+
+
+_Box = Annotated[tuple[float, float, float, float], AfterValidator(_upright)]
+
+
+def _sizes(value: Any) -> Any:
+    """One number or two in a text, as numbers."""
+    if isinstance(value, (int, float)):
+        return (float(value),)
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(float(each) for each in value.split(","))
+    except ValueError:
+        raise ValueError(f"{value!r} is no resolution: write X or X,Y, such as 10 or 10,20") from None
+
+
+_Resolution = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=2)]
+Resampling = Literal[
+    "nearest",
+    "bilinear",
+    "cubic",
+    "cubicspline",
+    "lanczos",
+    "average",
+    "rms",
+    "mode",
+    "min",
+    "max",
+    "med",
+    "q1",
+    "q3",
+    "sum",
+]
+
+
 def _function(value: str) -> str:
     if not re.fullmatch(r"[\w.]+:\w+", value):
         raise ValueError(f"{value!r} is no function: write module:name, such as filters:keep_large")
@@ -264,7 +316,54 @@ class Custom(_Model):
     function: _Function = knob("your function as module:name, importable where the job runs")
 
 
-Operation = Copy | Normalise | Rescale | Expression | Reclassify | Focal | Terrain | Custom
+class Clip(_Model):
+    """A part of the raster: a box, or what lies inside the polygons of a vector file."""
+
+    name: Literal["clip"] = "clip"
+    bbox: Annotated[_Box | None, BeforeValidator(_box)] = knob(
+        "the box to cut out, as XMIN,YMIN,XMAX,YMAX: the pixels whose centres it holds",
+        None,
+        unit="in the raster's CRS or bbox_crs",
+    )
+    bbox_crs: str | None = knob("the CRS of bbox, such as EPSG:4326", None, unset="the raster's", min_length=1)
+    mask: str | None = knob(
+        "a vector file: pixels whose centres lie in none of its polygons become nodata", None, min_length=1
+    )
+    crop: bool = knob("cut the raster to what the polygons of mask span, too", False)
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Clip":
+        if self.bbox is None and self.mask is None:
+            raise ValueError("a clip needs a bbox or a mask")
+        if self.bbox is None and self.bbox_crs is not None:
+            raise ValueError("bbox_crs is of a bbox, and there is none")
+        if self.mask is None and self.crop:
+            raise ValueError("crop is of a mask, and there is none: a bbox is always cut out")
+        return self
+
+
+class Warp(_Model):
+    """The raster on another grid: another CRS, another resolution, by GDAL's own warper."""
+
+    name: Literal["warp"] = "warp"
+    to_crs: str | None = knob("the CRS to warp to, such as EPSG:3857", None, unset="the raster's", min_length=1)
+    resolution: Annotated[_Resolution | None, BeforeValidator(_sizes)] = knob(
+        "size of a pixel, as X or X,Y",
+        None,
+        unit="in the CRS warped to",
+        unset="as GDAL suggests: as many pixels as there were",
+    )
+    target_aligned: bool = knob("edges of the output are multiples of its resolution", False)
+    resampling: Resampling = knob("what a pixel is made from", "nearest")
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Warp":
+        if self.target_aligned and self.resolution is None:
+            raise ValueError("target_aligned needs a resolution")
+        return self
+
+
+Operation = Copy | Normalise | Rescale | Expression | Reclassify | Focal | Terrain | Clip | Warp | Custom
 
 OPERATIONS: dict[str, type[_Model]] = {model.model_fields["name"].default: model for model in get_args(Operation)}
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
@@ -281,7 +380,7 @@ OUTPUT_PROFILES: dict[str | None, dict[str, Any]] = {
 }
 # GDAL makes overviews with tiles of no other sizes.
 COG_BLOCK_SIZES = frozenset({64, 128, 256, 512, 1024, 2048, 4096})
-Resampling = Literal["auto", "average", "nearest", "mode"]
+OverviewResampling = Literal["auto", "average", "nearest", "mode"]
 
 # What knobs of several kinds have in common.
 _PATH: dict[str, Any] = {"min_length": 1, "positional": True, "common": True}
@@ -326,8 +425,8 @@ class RasterJob(_Work):
         "bands to write, by number from 1 in the order wanted, such as 4,3,2", None, unset="all"
     )
     output_profile: Literal["none", "fast", "small", "cog", "compat"] = knob(
-        "several of the following choices by one name, each still taken where it is made: fast, zstd 1; small, zstd 9; cog, a COG "
-        "of deflate in tiles of 512; compat, deflate of differences in tiles of 256, which every libtiff reads",
+        "several of the following choices by one name, each still taken where it is made: fast, zstd 1; small, zstd 9; cog, "
+        "a COG of deflate in tiles of 512; compat, deflate of differences in tiles of 256, which every libtiff reads",
         "none",
     )
     compress: Literal["none", "lzw", "deflate", "zstd", "lerc"] = knob("codec of the output; all lose nothing", "zstd")
@@ -353,7 +452,7 @@ class RasterJob(_Work):
         "edge of an output tile", None, unit="pixels", unset="planned, 512 where it fits", ge=16, multiple_of=16
     )
     cog: bool = knob("write a Cloud Optimized GeoTIFF: with overviews, its directories in front of its tiles", False)
-    overview_resampling: Resampling = knob(
+    overview_resampling: OverviewResampling = knob(
         "how overviews of a COG are made, each of the one above: average of the valid ones of 2 x 2 pixels, nearest (the upper "
         "left), mode (the most frequent); auto, nearest for classes and palettes, else average",
         "auto",

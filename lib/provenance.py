@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib import __version__
-from lib.jobs import Expression, RasterJob, VectorJob
+from lib.jobs import Clip, Expression, RasterJob, VectorJob
 from lib.units import file_label
 
 JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
@@ -23,6 +23,8 @@ def texts(job: RasterJob | VectorJob) -> dict[str, str]:
     if isinstance(job, RasterJob) and isinstance(job.operation, Expression):
         named = [each.split("=", 1) for each in job.operation.sources]
         work["operation"]["sources"] = [f"{name}={file_label(path)}" for name, path in named]
+    if isinstance(job, RasterJob) and isinstance(job.operation, Clip) and job.operation.mask:
+        work["operation"]["mask"] = file_label(job.operation.mask)
     return {VERSION: __version__, JOB: _as_json(work), SOURCE: _as_json(_identity(job))}
 
 

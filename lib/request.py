@@ -21,6 +21,7 @@ from lib.jobs import (
     OUTPUT_PROFILES,
     RASTER_DRIVERS,
     VECTOR_DRIVERS,
+    Clip,
     Copy,
     DriversJob,
     Expression,
@@ -256,6 +257,9 @@ def _with_files(model: BaseModel) -> BaseModel:
             for name, path in paths:
                 check_exists(f"source {name}", path)
             return model.model_copy(update={"sources": tuple(f"{name}={absolute(path)}" for name, path in paths)})
+        case Clip(mask=str(mask)):
+            check_exists("mask", mask)
+            return model.model_copy(update={"mask": absolute(mask)})
         case Reclassify(table=table) if "=" not in table:
             from lib.settings_file import read_table
 

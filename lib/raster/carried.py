@@ -57,15 +57,15 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
     with writing(job.destination):
         if outputs.nodata is not None and outputs.dtype.name in EXACT_DTYPES:
             gdal.set_nodata_64(output, int(outputs.nodata))
-        if not source.grid.points:
+        if not source.grid.points and source.grid.crs == dataset.crs:
             gdal.carry_epoch(dataset, output)
         for number, domain, lines, _ in _carried(source, outputs):
             if lines:
                 gdal.set_texts(output, number, domain, lines)
         said = provenance.texts(job) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
         output.update_tags(**said)
-        if dataset.rpcs:
-            output.rpcs = dataset.rpcs
+        if source.rpcs:
+            output.rpcs = source.rpcs
         names = outputs.new_bands or [dataset.descriptions[band - 1] for band in bands]
         for number, name in enumerate(names, 1):
             if name:
@@ -79,7 +79,8 @@ def truths(source: RasterSource, outputs: Outputs) -> tags.Truths:
     """What of the source stays true."""
     same = outputs.line == Linear() and outputs.scale is None
     units = tuple(_keeps_unit(source.dataset, band, outputs.line) for band in _continued(source, outputs))
-    return tags.Truths(outputs.keeps_colours and not outputs.fills, same, units, outputs.keeps_colours)
+    values = outputs.keeps_colours and not outputs.fills
+    return tags.Truths(values, outputs.whole, same, units, outputs.keeps_colours)
 
 
 def carried_bytes(source: RasterSource, outputs: Outputs) -> int:

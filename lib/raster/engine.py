@@ -170,6 +170,7 @@ class RasterWork:
             *not_carried(source, outputs),
             *in_sidecar(bench.staged, source, outputs),
             *self.task.rounding(),
+            *self.task.source.remarks(),
         ]
         if moved := result.get("moved_pixels"):
             warnings.append(

@@ -52,7 +52,7 @@ def _function(name: str) -> Any:
     return found
 
 
-def _handle(dataset: Any) -> Any:
+def handle_of(dataset: Any) -> Any:
     """GDAL's handle of an open rasterio dataset: of those of its size, the one of its name where there are several.
 
     Raises:
@@ -74,7 +74,7 @@ def _handle(dataset: Any) -> Any:
 
 def _of(dataset: Any, band: int) -> Any:
     """The handle of a band, or of the dataset itself for 0."""
-    handle = _handle(dataset)
+    handle = handle_of(dataset)
     return _function("GDALGetRasterBand")(handle, band) if band else handle
 
 
@@ -136,14 +136,14 @@ def carry_attribute_table(dataset: Any, band: int, output: Any, number: int) -> 
 
 def carry_epoch(dataset: Any, output: Any) -> None:
     """Give the CRS with its coordinate epoch, which WKT does not hold, to an output; nothing where there is none."""
-    place = _function("GDALGetSpatialRef")(_handle(dataset))
+    place = _function("GDALGetSpatialRef")(handle_of(dataset))
     if place and _function("OSRGetCoordinateEpoch")(place):
-        _function("GDALSetSpatialRef")(_handle(output), place)
+        _function("GDALSetSpatialRef")(handle_of(output), place)
 
 
 def epoch(dataset: Any) -> float | None:
     """The coordinate epoch of a dataset's CRS, a decimal year."""
-    place = _function("GDALGetSpatialRef")(_handle(dataset))
+    place = _function("GDALGetSpatialRef")(handle_of(dataset))
     return (float(_function("OSRGetCoordinateEpoch")(place)) or None) if place else None
 
 
@@ -162,7 +162,7 @@ def make_room_for_overviews(output: Any, factors: Sequence[int]) -> None:
         OSError: GDAL did not.
     """
     array, none = (_INT * len(factors))(*factors), (None, None, None)
-    if _function("GDALBuildOverviews")(_handle(output), b"NONE", len(factors), array, 0, *none):
+    if _function("GDALBuildOverviews")(handle_of(output), b"NONE", len(factors), array, 0, *none):
         raise OSError(f"GDAL made no overviews of {output.name}")
 
 

@@ -58,6 +58,11 @@ class Facts:
         has_mask: the output has a mask band.
         overviews: the output has them.
         block_size: edge of the output's tiles, where it is fixed.
+        aligned: windows that are multiples of blocks are whole blocks.
+        footprint: height and width in the file's pixels of what a window is made from; None where it is read as it lies.
+        file_block: `(height, width)` of the file's blocks, where there is a footprint.
+        file_shape: of the file, likewise.
+        piece_bytes: what a window is made in pieces of, before and after, likewise.
     """
 
     label: str
@@ -79,6 +84,21 @@ class Facts:
     has_mask: bool = False
     overviews: bool = False
     block_size: int | None = None
+    aligned: bool = True
+    footprint: Callable[[tuple[int, int]], tuple[int, int]] | None = None
+    file_block: tuple[int, int] = (1, 1)
+    file_shape: tuple[int, int] = (1, 1)
+    piece_bytes: int = 0
+
+    def footprint_bytes(self, window: tuple[int, int]) -> int:
+        """Decoded size of the file's blocks that a window is made from, all bands."""
+        if self.footprint is None:
+            return 0
+        down, across = (
+            min(windows.steps(length, edge) + 1, windows.steps(whole, edge)) * edge
+            for length, edge, whole in zip(self.footprint(window), self.file_block, self.file_shape, strict=True)
+        )
+        return down * across * self.in_dtype.itemsize * self.file_bands
 
     def written_at_once(self, bands_at_once: int) -> int:
         """Bands of a chunk's result: all new ones, or as many as are read."""
@@ -120,6 +140,7 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
         "output buffer": pixels
         + (Buffer.bytes(pixels * facts.written_at_once(bands), encoding.dtype) if facts.needs_room else 0),
         "operation": facts.operation_memory(around, bands),
+        **({} if facts.footprint is None else {"warped piece": facts.piece_bytes}),
         "encoder": encoding.scratch_bytes,
     } | ({"overviews": levels.worker_bytes(encoding)} if levels else {})
 
@@ -157,10 +178,26 @@ class Layouts:
                         continue
                     count = windows.count(self._facts.shape, window) * windows.steps(self._facts.bands, at_once)
                     for cache, decodes in self._caches(window, at_once):
+                        if self._facts.footprint is not None:
+                            yield from self._of_footprints(Layout(block, window, at_once, 1, 1, cache, decodes), count)
+                            continue
                         for threads in sorted({min(each, count) for each in self._threads()}, reverse=True):
                             # Where a cache serves a row of windows, one reader goes through them in order.
                             alone = not self._facts.parallel or cache > TINY_CACHE_BYTES
                             yield Layout(block, window, at_once, threads, 1 if alone else threads, cache, decodes)
+
+    def _of_footprints(self, one: Layout, count: int) -> Iterator[Layout]:
+        """Where windows are made of others on the file's grid: each reader has a cache for one of its own."""
+        bound, each_bytes = (
+            self._resources.gdal_cache_max_bytes,
+            int(_ROW_CACHE * self._facts.footprint_bytes(one.window)),
+        )
+        for threads in sorted({min(each, count) for each in self._threads()}, reverse=True):
+            readers = threads if self._facts.parallel else 1
+            cache = readers * each_bytes
+            if cache <= bound:
+                yield one._replace(threads=threads, readers=readers, cache_bytes=cache)
+        yield one._replace(cache_bytes=min(TINY_CACHE_BYTES, bound), decodes=_MOST_DECODES * one.decodes)
 
     def _block_sizes(self) -> list[int]:
         if self._facts.block_size:
@@ -207,8 +244,15 @@ class Layouts:
     def _caches(self, window: tuple[int, int], at_once: int) -> Iterator[tuple[int, float]]:
         """GDAL cache sizes to consider, each with how often a source block is decoded then."""
         facts, bound = self._facts, self._resources.gdal_cache_max_bytes
+        if facts.footprint is not None:
+            touched = [
+                length / edge + 1 for length, edge in zip(facts.footprint(window), facts.file_block, strict=True)
+            ]
+            pixels = math.prod(min(step, length) for step, length in zip(window, facts.shape, strict=True))
+            yield 0, max(1.0, math.prod(touched) * math.prod(facts.file_block) / pixels)
+            return
         decodes = math.prod(
-            _touches(step, edge, length, facts.overlap)
+            _touches(step, edge, length, facts.overlap, aligned=facts.aligned)
             for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
         )
         row = self.row_cache_bytes(window, at_once)
@@ -224,7 +268,7 @@ class Layouts:
         if facts.overlap:  # the rows of blocks that the next row of windows touches again are kept, too
             rows = (windows.steps(window[0] + 2 * facts.overlap, edge) + 1) * edge
         else:
-            rows = windows.steps(window[0], edge) * edge + (edge if window[0] % edge else 0)
+            rows = windows.steps(window[0], edge) * edge + (edge if window[0] % edge or not facts.aligned else 0)
         rows = min(rows, max(height, edge))
         across = windows.steps(facts.shape[1], facts.block[1]) * facts.block[1]
         bands = facts.file_bands if facts.pixel_interleaved else at_once
@@ -250,12 +294,14 @@ def _powers(most: int) -> Iterator[int]:
         power *= 2
 
 
-def _touches(step: int, edge: int, length: int, overlap: int) -> float:
+def _touches(step: int, edge: int, length: int, overlap: int, *, aligned: bool) -> float:
     """In how many windows a block lies, on average, along one axis; a window reaches `overlap` pixels farther on each side."""
     if step >= length:
         return 1.0
     if edge >= length:
         return float(windows.steps(length, step))
+    if not aligned:
+        return 1.0 + (edge - 1 + 2 * overlap) / step
     if step % edge == 0:
         return 1.0 + 2 * windows.steps(overlap, edge) * edge / step
     return 1.0 + (edge - math.gcd(step, edge) + 2 * overlap) / step

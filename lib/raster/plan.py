@@ -151,8 +151,13 @@ class Planner:
         return down, across
 
     def _decoded_bytes(self) -> int:
+        facts = self.facts
+        of_file = facts.footprint is not None
         down, across = (
-            windows.steps(length, edge) * edge for length, edge in zip(self.facts.shape, self.facts.block, strict=True)
+            windows.steps(length, edge) * edge
+            for length, edge in zip(
+                facts.file_shape if of_file else facts.shape, facts.file_block if of_file else facts.block, strict=True
+            )
         )
         return down * across * self.facts.in_dtype.itemsize * self.facts.file_bands
 

@@ -17,7 +17,9 @@ from lib.raster import windows
 from lib.raster.block import Block, Buffer
 from lib.raster.faults import read
 from lib.raster.operations import Operation, Outputs, nudge_off_nodata
+from lib.raster.regridded import strays
 from lib.raster.sources.dataset import RasterSource
+from lib.raster.sources.warped import Warped
 from lib.raster.windows import Window
 
 # Edge of a recomputed window in pixels; `basic` shares the job's own memory.
@@ -86,6 +88,7 @@ class _Reference:
     _place: Any = None
     _pixels: Any = field(default=None, repr=False)
     _masks: dict[int, Any] = field(default_factory=dict, repr=False)
+    _wrong: str = ""
 
     def within(self, window: Window) -> Window:
         """The part of a window that lies in one chunk."""
@@ -100,6 +103,7 @@ class _Reference:
     def compute(self, indexes: Sequence[int], window: Window) -> "_Wanted":
         """What the selected bands at these indexes become in a window."""
         source, operation = self.source, self.operation
+        self._wrong = ""
         overlap = operation.overlap if operation else 0
         raw, valid = map(np.stack, zip(*(self._around(i, window, overlap) for i in indexes), strict=True))
         is_alpha = len(indexes) == 1 and source.bands[indexes[0]] == source.validity.alpha
@@ -111,7 +115,9 @@ class _Reference:
             return _Wanted(*read, None)
         block = Block(window, tuple(source.bands[i] for i in indexes), raw, valid)
         known = operation.reference(block)
-        return _Wanted(*read, None) if known is None else _Wanted(*known, operation, "", operation.tolerance(block))
+        if known is None:
+            return _Wanted(*read, None)
+        return _Wanted(*known, operation, "", operation.tolerance(block), self._wrong)
 
     def _around(self, index: int, window: Window, overlap: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """A band's pixels in and around a window, and where they are valid; nothing is valid beyond the raster's edge."""
@@ -133,6 +139,10 @@ class _Reference:
         `core` is the window without what is wanted around it.
         """
         source, band = self.source.part(self.source.bands[index])
+        if isinstance(source, Warped):
+            found, good = source.read_plainly(band, window)
+            self._wrong = self._wrong or strays(source, band, window, found, good)
+            return found, good
         whole, at_once, first = window, 1, index
         if self.chunk is not None:
             height, width, at_once = self.chunk
@@ -155,15 +165,16 @@ class _Reference:
 
     def _mask(self, source: RasterSource, band: int, window: Window) -> Any:
         if band not in self._masks:
-            fetch = partial(source.dataset.read_masks, band, window=window.ranges)
+            fetch = partial(source.dataset.read_masks, band, window=source.on_file(window.ranges))
             self._masks[band] = read(fetch, source.path, window)
         return self._masks[band]
 
 
 def _fetch(source: RasterSource, group: tuple[int, ...], window: Window, dtype: np.dtype[Any]) -> Any:
+    place = source.on_file(window.ranges)
     if len({*source.dtypes, dtype.name}) > 1:
-        return [source.dataset.read(band, window=window.ranges, out_dtype=dtype) for band in group]
-    return source.dataset.read(group, window=window.ranges)
+        return [source.dataset.read(band, window=place, out_dtype=dtype) for band in group]
+    return source.dataset.read(group, window=place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +187,7 @@ class _Wanted:
         operation: whose result it is; None: only what was not valid is compared, or all is as it was read.
         as_read: how to say that a band is not what was read; "" where it need not be.
         tolerance: what pixels may differ by, beside rounding.
+        wrong: how what was read is not right itself.
     """
 
     pixels: NDArray[Any]
@@ -183,6 +195,7 @@ class _Wanted:
     operation: Operation | None
     as_read: str = ""
     tolerance: float = 0.0
+    wrong: str = ""
 
     def of_all(self, count: int) -> "_Wanted":
         """Of a function's own bands: nothing is valid where not all that it gets is."""
@@ -194,6 +207,8 @@ class _Wanted:
     def differs(self, plane: int, found: NDArray[Any], lost: NDArray[np.bool_]) -> str:
         """How a band of the output differs; "" where it does not. `lost` is where its pixels are not valid."""
         wanted, valid, operation = self.pixels[plane], self.valid[plane], self.operation
+        if self.wrong:
+            return self.wrong
         if self.as_read:
             return "" if np.array_equal(found, wanted.astype(found.dtype)) else self.as_read
         if operation is None:

@@ -65,6 +65,11 @@ class Task:
             has_mask=operation.outputs.has_mask,
             overviews=job.cog,
             block_size=job.block_size,
+            aligned=source.is_aligned,
+            footprint=source.footprint if source.is_regridded else None,
+            file_block=source.file_block,
+            file_shape=source.dataset.shape,
+            piece_bytes=source.piece_bytes,
         )
 
     def workers(self, layout: Layout) -> list[Worker]:
@@ -177,7 +182,7 @@ class Task:
         """Read the windows where the source is heaviest; how many bytes were decoded."""
         decoded = 0
         shape = self.source.grid.shape
-        for place in heavy_places(self.source.dataset, self.source.table):
+        for place in self.source.heaviest():
             row, column = (
                 min(at, length - 1) // step for at, length, step in zip(place[:2], shape, layout.window, strict=True)
             )

@@ -21,7 +21,6 @@ from lib.raster.reading import ReadingWork
 from lib.raster.recompute import BASIC_EDGE, SAMPLE_EDGE
 from lib.raster.sources.dataset import RasterSource, open_raster
 from lib.raster.sources.opening import open_for
-from lib.raster.sources.tables import heavy_places
 from lib.reports import Outcome, Plan
 from lib.units import MIB
 
@@ -167,7 +166,7 @@ class VerifyWork(ReadingWork):
             rows, columns = raster.grid.shape
             height, width = min(step[0], rows), min(step[1], columns)
             buffer, [reader] = Buffer(height * width, raster.dtype), raster.readers(1)
-            for place in [windows.Window(0, 0, 0, 0), *heavy_places(raster.dataset, raster.table)]:
+            for place in [windows.Window(0, 0, 0, 0), *raster.heaviest()]:
                 window = windows.Window(min(place.top, rows - height), min(place.left, columns - width), height, width)
                 for band in (raster.bands[0], raster.bands[-1]):
                     reader.read(window, (band,), 0, buffer.block(window, (band,)))

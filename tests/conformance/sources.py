@@ -427,6 +427,8 @@ TRUTHS: dict[str, Callable[[np.ma.MaskedArray], np.ma.MaskedArray]] = {
     "reclassify": _classes,
     "focal": _mean_around,
     "terrain": _slope,
+    "warp": lambda raw: raw.repeat(2, 1).repeat(2, 2),
+    "clip": lambda raw: raw[:, 301:1500, 200:2100],
 }
 
 

@@ -6,12 +6,14 @@ from lib.jobs import RasterJob
 from lib.raster.operations import linear
 from lib.raster.operations.base import Linear, Maker, Operation, Outputs, nudge_off_nodata
 from lib.raster.operations.cast import Cast
+from lib.raster.operations.clip import Clipped
 from lib.raster.operations.custom import UserFunction
 from lib.raster.operations.expression import Computed
 from lib.raster.operations.focal import FocalStatistic
 from lib.raster.operations.reclassify import Reclassified
 from lib.raster.operations.terrain import TerrainAttribute
 from lib.raster.operations.verbatim import Verbatim
+from lib.raster.operations.warp import Moved
 from lib.raster.sources.dataset import RasterSource
 
 __all__ = ["REGISTRY", "Linear", "Operation", "Outputs", "make", "nudge_off_nodata"]
@@ -24,6 +26,8 @@ REGISTRY: dict[str, Maker] = {
     "reclassify": Reclassified,
     "focal": FocalStatistic,
     "terrain": TerrainAttribute,
+    "clip": Clipped,
+    "warp": Moved,
     "custom": UserFunction,
 }
 

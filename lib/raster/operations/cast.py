@@ -43,7 +43,7 @@ class Cast(Operation):
         outputs = inner.outputs
         by_mask = outputs.has_mask and nodata is None
         declared = _declared(source) if outputs.line == Linear() and scale is None else None
-        value = None if by_mask else _nodata(dtype, nodata, outputs.nodata, declared)
+        value = None if by_mask else nodata_for(dtype, nodata, outputs.nodata, declared)
         self.outputs = Outputs(
             dtype=dtype,
             nodata=value,
@@ -52,6 +52,7 @@ class Cast(Operation):
             keeps_colours=outputs.keeps_colours and scale is None,
             line=outputs.line,
             scale=scale or outputs.scale,
+            whole=outputs.whole,
             new_bands=outputs.new_bands,
         )
         self._between: Block | None = None
@@ -157,7 +158,7 @@ def _declared(source: RasterSource) -> float | None:
     return next(iter(values)) if len(values) == 1 else None
 
 
-def _nodata(dtype: np.dtype[Any], asked: float | None, inner: float | None, declared: float | None) -> int | float:
+def nodata_for(dtype: np.dtype[Any], asked: float | None, inner: float | None, declared: float | None) -> int | float:
     """What marks invalid pixels: as asked, as the operation has it, as the source declares it, or an end of the dtype."""
     if asked is not None:
         return check_nodata(asked, dtype)

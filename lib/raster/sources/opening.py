@@ -4,11 +4,13 @@ import difflib
 from pathlib import Path
 
 from lib.errors import UsageError
-from lib.jobs import Expression, RasterJob
+from lib.jobs import Clip, Expression, RasterJob, Warp
 from lib.raster import expression
 from lib.raster.expression import Band
 from lib.raster.sources.dataset import RasterSource, band_numbers, open_raster
+from lib.raster.sources.part import open_part
 from lib.raster.sources.stack import open_stack
+from lib.raster.sources.warped import open_warped
 
 
 def open_for(job: RasterJob) -> RasterSource:
@@ -18,6 +20,11 @@ def open_for(job: RasterJob) -> RasterSource:
         UsageError: an expression names a source or a band that is not there.
         SourceError, DataError: as `open_raster` and `open_stack`.
     """
+    if isinstance(job.operation, Clip):
+        mask = None if job.operation.mask is None else _beside(job.source, job.operation.mask)
+        return open_part(job.source, job.bands, job.operation.model_copy(update={"mask": mask}))
+    if isinstance(job.operation, Warp):
+        return open_warped(job.source, job.bands, job.operation)
     if not isinstance(job.operation, Expression):
         return open_raster(job.source, job.bands)
     bands = expression.named(expression.parse(job.operation.expr))
@@ -30,10 +37,14 @@ def open_for(job: RasterJob) -> RasterSource:
 
 
 def _paths(model: Expression, source: str) -> dict[str, str]:
-    """Each source's path by its name, the job's own under ""; those without a folder lie beside it (an output's own record)."""
+    """Each source's path by its name, the job's own under ""."""
     named = dict(each.split("=", 1) for each in model.sources)
-    beside = Path(source).parent
-    return {"": source} | {name: path if "/" in path else str(beside / path) for name, path in named.items()}
+    return {"": source} | {name: _beside(source, path) for name, path in named.items()}
+
+
+def _beside(source: str, path: str) -> str:
+    """A file without a folder (an output's own record) lies beside the source."""
+    return path if "/" in path else str(Path(source).parent / path)
 
 
 def _numbers(name: str, path: str, bands: list[Band], job: RasterJob) -> list[int]:
