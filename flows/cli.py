@@ -253,7 +253,8 @@ def _flow(flow: Any, given: Mapping[str, Any]) -> Report:
     terminal.leave_to_flow()
     run = flow.with_options(on_crashed=[cancelled_by_signal])
     try:
-        return report_of(run(return_state=True, **request.flow_arguments(given)))
+        with request.at_terminal():
+            return report_of(run(return_state=True, **request.flow_arguments(given)))
     except RuntimeError as error:
         if "reach API" not in str(error):
             raise

@@ -110,7 +110,6 @@ def _read_whole(source: str, destination: Path, memory_limit_mb: int) -> Report:
     job = raster_job(
         source,
         str(destination),
-        word="parameter",
         memory_limit_mb=memory_limit_mb,
         operation="custom",
         function="lib.whole:read_whole",

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib import __version__
-from lib.jobs import RasterJob, VectorJob
+from lib.jobs import Clip, Expression, RasterJob, VectorJob
+from lib.units import file_label
 
 JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
 KEYS = (JOB, SOURCE, VERSION)
@@ -19,6 +20,11 @@ KEYS = (JOB, SOURCE, VERSION)
 def texts(job: RasterJob | VectorJob) -> dict[str, str]:
     """What an output of a job carries: the version, the job without resources and folders, the source's identity."""
     work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"}) | {"source": job.label}
+    if isinstance(job, RasterJob) and isinstance(job.operation, Expression):
+        named = [each.split("=", 1) for each in job.operation.sources]
+        work["operation"]["sources"] = [f"{name}={file_label(path)}" for name, path in named]
+    if isinstance(job, RasterJob) and isinstance(job.operation, Clip) and job.operation.mask:
+        work["operation"]["mask"] = file_label(job.operation.mask)
     return {VERSION: __version__, JOB: _as_json(work), SOURCE: _as_json(_identity(job))}
 
 

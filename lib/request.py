@@ -5,7 +5,10 @@ can tell is checked in the child.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,16 +18,22 @@ from lib.errors import DestinationError, UsageError
 from lib.jobs import (
     COMMON_SETTINGS,
     OPERATIONS,
+    OUTPUT_PROFILES,
     RASTER_DRIVERS,
     VECTOR_DRIVERS,
+    Clip,
     Copy,
     DriversJob,
+    Expression,
+    Focal,
     Job,
     ProfileJob,
     RasterJob,
+    Reclassify,
     Resources,
     VectorJob,
     VerifyJob,
+    user_function,
 )
 from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
@@ -34,6 +43,8 @@ from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
 from lib.units import MIB
 
 _Made = TypeVar("_Made")
+# Whoever sits at a terminal may run what they like without us; a flow's parameters come from whoever reaches the server.
+_at_terminal = ContextVar("at_terminal", default=False)
 AnyKind = type[Job]
 
 # Knobs of the door, which no model has.
@@ -46,6 +57,16 @@ _REPORT = Knob(
     sentence="a report of the job that wrote the output, as `swath … --json` prints it",
     unset="what the output's own metadata says",
 )
+
+
+@contextmanager
+def at_terminal() -> Iterator[None]:
+    """What runs meanwhile may name any function."""
+    token = _at_terminal.set(True)
+    try:
+        yield
+    finally:
+        _at_terminal.reset(token)
 
 
 def job_knobs(kind: AnyKind | None = None) -> list[Knob]:
@@ -86,7 +107,11 @@ def raster_job(
     """A raster job of flat choices, by the names of its knobs; None: the default."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
     own = _of_operations(given)
-    return _made(
+    if word != "flag":  # a form sends every default: what it leaves to a profile, that decides
+        profile = OUTPUT_PROFILES.get(given.get("output_profile"), {})
+        left = {each.name for each in knobs_of(RasterJob, profile) if given.get(each.name) == each.default}
+        given = {name: value for name, value in given.items() if name not in left}
+    job = _made(
         RasterJob,
         lambda: RasterJob(
             source=absolute(source),
@@ -97,18 +122,22 @@ def raster_job(
         ),
         word,
     )
+    _check_function(job, word)
+    return job
 
 
 def vector_job(source: str, destination: str, *, word: str = "flag", **given: Any) -> VectorJob:
     """A vector job, likewise."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
-    return _made(
+    job = _made(
         VectorJob,
         lambda: VectorJob(
             source=absolute(source), destination=str(path), driver=_driver(path, VECTOR_DRIVERS), **_rest(given, word)
         ),
         word,
     )
+    _check_function(job, word)
+    return job
 
 
 def verify_job(source: str, output: str, *, report: str | None = None, word: str = "flag", **given: Any) -> VerifyJob:
@@ -185,7 +214,9 @@ def _operation(name: str | None, given: Mapping[str, Any], word: str) -> BaseMod
     knobs = {each.name: each for each in knobs_of(RasterJob) if each.operations}
     for key, value in given.items():
         each = knobs[key]
-        if name in each.operations or value is None or (word != "flag" and value == each.default):
+        # A flag that is on or off comes as off where it was not typed.
+        is_left_out = value is None or (value == each.default and (word != "flag" or value is False))
+        if name in each.operations or is_left_out:
             continue
         owner = each.operations[0]
         shown, write = (
@@ -196,7 +227,48 @@ def _operation(name: str | None, given: Mapping[str, Any], word: str) -> BaseMod
         raise UsageError(
             f"{shown} belongs to operation {' or '.join(each.operations)}, not to {name}", hint=f"write {write}"
         )
-    return model(**{key: value for key, value in given.items() if value is not None and name in knobs[key].operations})
+    own = {knobs[key].key: value for key, value in given.items() if value is not None and name in knobs[key].operations}
+    return _with_files(model(**own))
+
+
+def _check_function(job: Job, word: str) -> None:
+    """May a flow call this job's function? The setting is not read from the flow's own parameters.
+
+    Raises:
+        UsageError: its module is not among `function_modules`.
+    """
+    name = user_function(job)
+    if name is None or word == "flag" or _at_terminal.get():
+        return
+    module = name.partition(":")[0]
+    allowed = load_settings().settings.function_modules
+    if not any(module == each or module.startswith(f"{each}.") for each in allowed):
+        raise UsageError(
+            f"function {name}: a flow may call functions of {', '.join(allowed) or 'no module'} only (setting function_modules)",
+            hint=f"set BATCH_FUNCTION_MODULES to {','.join([*allowed, module])} in the environment of the flow's process",
+        )
+
+
+def _with_files(model: BaseModel) -> BaseModel:
+    """An operation whose parameters name files: sources by their whole paths, a table read in."""
+    match model:
+        case Expression(sources=sources):
+            paths = [each.split("=", 1) for each in sources]
+            for name, path in paths:
+                check_exists(f"source {name}", path)
+            return model.model_copy(update={"sources": tuple(f"{name}={absolute(path)}" for name, path in paths)})
+        case Clip(mask=str(mask)):
+            check_exists("mask", mask)
+            return model.model_copy(update={"mask": absolute(mask)})
+        case Reclassify(table=table) if "=" not in table:
+            from lib.settings_file import read_table
+
+            return model.model_copy(update={"table": read_table(table)})
+        case Focal(kernel=str(kernel)) if not re.fullmatch(r"[\d\s.,;eE+-]+", kernel):
+            from lib.settings_file import read_kernel
+
+            return model.model_copy(update={"kernel": read_kernel(kernel)})
+    return model
 
 
 def _rest(given: Mapping[str, Any], word: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ origins, are why the layers are merged here and not by pydantic-settings, which 
 
 import difflib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -72,6 +73,17 @@ def _budget(value: Any) -> Any:
     return "off" if _is_off(value) and value is not None and str(value) != "0" else _whole_mib(value)
 
 
+def _modules(value: Any) -> Any:
+    """A text of names with commas between them, or a list of them."""
+    names = [each.strip() for each in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(each, str) for each in names):
+        raise ValueError(f"{value!r} is no list of modules, such as filters,our.indices")
+    names = tuple(filter(None, names))
+    if odd := next((each for each in names if not re.fullmatch(r"\w+(\.\w+)*", each)), None):
+        raise ValueError(f"{odd!r} is no name of a module, such as filters or our.indices")
+    return names
+
+
 def _state_folder() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "swath"
 
@@ -133,6 +145,12 @@ class Settings(BaseModel):
     history_path: Annotated[Path | Literal["off"], BeforeValidator(_history)] = knob(
         "a SQLite file of projected and measured peaks; off: none is kept",
         default_factory=lambda: _state_folder() / "history.sqlite",
+    )
+    function_modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = knob(
+        "modules, and packages with all that is in them, whose functions a flow's parameter function may name; read from the "
+        "environment and the file of BATCH_CONFIG alone; in the terminal any may be",
+        (),
+        unset="none",
     )
     log_format: Literal["auto", "json", "text"] = knob(
         "lines on standard error: json, one object an event; text, sentences; auto, json where it is no terminal",

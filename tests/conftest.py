@@ -23,6 +23,7 @@ os.environ |= {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "BATCH_HISTORY_PATH": "off",
+    "BATCH_FUNCTION_MODULES": "tests",
     "BATCH_LEDGER_PATH": f"{_HOME}/ledger",
 }
 

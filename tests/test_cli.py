@@ -551,7 +551,7 @@ def test_negative_values_are_values(run: Run, scene: Path) -> None:
         "raster", "scene.tif", "out.tif", "--operation", "rescale", "--multiply", "-2", "--add", "-1.5"
     )
     assert code == 0, report["error"]
-    assert report["job"]["operation"] == {"name": "rescale", "multiply": -2.0, "add": -1.5}
+    assert report["job"]["operation"] == {"name": "rescale", "multiply": -2.0, "add": -1.5, "unscale": False}
 
 
 def test_the_summary_says_what_memory_was_made_of(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,8 @@ def folder(tmp_path: Path) -> Path:
         transform=from_origin(500000, 5000000, 10, 10),
     ) as dataset:  # fmt: skip
         dataset.write(np.full((1, 300, 300), 5000, dtype="uint16"))
+    (function,) = [block for block in _blocks("python") if "def relief" in block]
+    (tmp_path / "relief.py").write_text(function)
     squares = [box(n * 500, 0, n * 500 + 40 * (n + 1), 100) for n in range(10)]
     gpd.GeoDataFrame({"n": range(10)}, geometry=squares, crs="EPSG:32633").to_file(tmp_path / "parcels.gpkg")
     return tmp_path
@@ -43,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_commands_run(folder: Path) -> None:
     """Each `swath` line of the README ends with exit code 0, in the order in which it stands there."""
     lines = [line for block in _blocks("sh") for line in block.splitlines() if line.startswith("swath ")]
-    assert len(lines) >= 9
+    assert len(lines) >= 12
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
         run = subprocess.run(
@@ -51,6 +53,8 @@ def test_the_commands_run(folder: Path) -> None:
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
         assert run.returncode == 0, f"{line}\n{run.stdout}\n{run.stderr}"
+    with rasterio.open(folder / "relief.tif") as dataset:
+        assert (dataset.dtypes, dataset.read().min(), dataset.read().max()) == (("uint8",), 128, 128)
 
 
 @pytest.mark.flow
@@ -59,7 +63,7 @@ def test_the_flow_snippet_runs(
 ) -> None:
     """The Python snippet prints a peak in bytes and True."""
     monkeypatch.chdir(folder)
-    (snippet,) = _blocks("python")
+    (snippet,) = [block for block in _blocks("python") if "transform_raster" in block]
     exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102 - that is what the test is for
     peak, passed = capsys.readouterr().out.split()[-2:]
     assert int(peak) > 2**20

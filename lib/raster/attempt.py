@@ -1,5 +1,6 @@
 """One pass over a source into a staged file: first its probe by one worker, then the rest by all."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ from lib.raster.pipeline import Encoded, finished
 from lib.raster.plan import Held
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff
+from lib.raster.sinks.pyramid import Tile
 from lib.raster.task import Task
 from lib.space import Space
 
@@ -37,10 +39,11 @@ class Attempt:
         self._writer = gtiff.create(staged, task.job, task.source, task.operation.outputs, layout)
         # No less than what a refusal beforehand counts with.
         self._writer_bytes = max(growth.bytes(), task.writer_guess())
+        self._strips = task.strips(layout)
         self._workers = task.workers(layout._replace(threads=1, readers=1))
         self._chunks, self._count = task.chunks(layout), task.count(layout)
         self._space = Space(staged, task.job.label)
-        self._done = self._pixels = self._nodata_pixels = self._moved_pixels = 0
+        self._holes = self._done = self._pixels = self._nodata_pixels = self._moved_pixels = 0
 
     def __enter__(self) -> Self:
         return self
@@ -98,19 +101,34 @@ class Attempt:
         return {
             "width": source.grid.shape[1],
             "height": source.grid.shape[0],
-            "bands": len(source.bands),
+            "bands": self._task.operation.outputs.count(len(source.bands)),
             "windows": self._done,
             "valid_pixels": self._pixels - self._nodata_pixels,
             "nodata_pixels": self._nodata_pixels,
             "decoded_bytes": source.decoded_bytes,
+            "holes": self._holes,
         } | ({"moved_pixels": self._moved_pixels} if self._moved_pixels else {})
+
+    def _take_levels(self, tiles: Iterable[Tile]) -> None:
+        """Append tiles of overviews."""
+        for level, plane, row, column, data in tiles:
+            if plane is None:
+                self._writer.append_mask(row, column, data, level)
+            else:
+                self._writer.append(plane, row, column, data, level)
+                self._holes += data is None
 
     def _take(self, done: Encoded) -> None:
         """Append a chunk's tiles, in order."""
         for tile in done.tiles:
             self._writer.append(*tile)
+            self._holes += tile[-1] is None
         for mask_tile in done.mask_tiles:
             self._writer.append_mask(*mask_tile)
+        self._take_levels(done.overviews)
+        if self._strips is not None:
+            for piece in done.pieces:
+                self._take_levels(self._strips.add(piece))
         self._pixels += done.pixels
         self._nodata_pixels += done.nodata_pixels
         self._moved_pixels += done.moved_pixels

@@ -18,9 +18,9 @@ from lib.raster import gdal, tags
 from lib.raster.faults import writing
 from lib.raster.formats import read_tags
 from lib.raster.operations.base import Linear, Outputs
+from lib.raster.sinks.tiles import EXACT_DTYPES
 from lib.raster.sources.dataset import RasterSource
 
-EXACT_DTYPES = frozenset({"int64", "uint64"})  # whose nodata rasterio would write as a float
 # A TIFF's tag takes 65,535 numbers, six of each. GDAL would put more into a file beside the output.
 _MOST_POINTS = 65_535 // 6
 _PALETTE_DTYPES = frozenset({"uint8", "uint16"})  # which a TIFF's colour table is of
@@ -53,22 +53,23 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
         outputs: what its operation makes of bands.
         chunk: height and width of the windows that are read, and bands at once, where pixels depend on them (VRT).
     """
-    dataset, bands = source.dataset, source.bands
+    dataset, bands = source.dataset, _continued(source, outputs)
     with writing(job.destination):
         if outputs.nodata is not None and outputs.dtype.name in EXACT_DTYPES:
             gdal.set_nodata_64(output, int(outputs.nodata))
-        if not source.grid.points:
+        if not source.grid.points and source.grid.crs == dataset.crs:
             gdal.carry_epoch(dataset, output)
-        for number, domain, lines, _ in tags.carried(dataset, bands, truths(source, outputs)):
+        for number, domain, lines, _ in _carried(source, outputs):
             if lines:
                 gdal.set_texts(output, number, domain, lines)
         said = provenance.texts(job) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
         output.update_tags(**said)
-        if dataset.rpcs:
-            output.rpcs = dataset.rpcs
-        for number, band in enumerate(bands, 1):
-            if dataset.descriptions[band - 1]:
-                output.set_band_description(number, dataset.descriptions[band - 1])
+        if source.rpcs:
+            output.rpcs = source.rpcs
+        names = outputs.new_bands or [dataset.descriptions[band - 1] for band in bands]
+        for number, name in enumerate(names, 1):
+            if name:
+                output.set_band_description(number, name)
         _carry_colours(dataset, output, bands, outputs)
         _carry_scales(dataset, output, bands, outputs)
         _carry_classes(source, output, outputs)
@@ -76,14 +77,15 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
 
 def truths(source: RasterSource, outputs: Outputs) -> tags.Truths:
     """What of the source stays true."""
-    same = outputs.line == Linear()
-    units = tuple(_keeps_unit(source.dataset, band, outputs.line) for band in source.bands)
-    return tags.Truths(outputs.keeps_colours and not outputs.fills, same, units, outputs.keeps_colours)
+    same = outputs.line == Linear() and outputs.scale is None
+    units = tuple(_keeps_unit(source.dataset, band, outputs.line) for band in _continued(source, outputs))
+    values = outputs.keeps_colours and not outputs.fills
+    return tags.Truths(values, outputs.whole, same, units, outputs.keeps_colours)
 
 
 def carried_bytes(source: RasterSource, outputs: Outputs) -> int:
     """Size of the texts and tables that `carry` would write, bytes."""
-    found = tags.carried(source.dataset, source.bands, truths(source, outputs))
+    found = _carried(source, outputs)
     rows = sum(gdal.attribute_rows(source.dataset, band) for band in source.bands) if outputs.keeps_colours else 0
     return sum(len(line) for each in found for line in each.lines) + rows * _ROW_BYTES
 
@@ -104,9 +106,7 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
         said.append(
             f"{name}: a GeoTIFF has ground control points or a transform: its transform is not kept beside its points"
         )
-    dropped = list(
-        dict.fromkeys(key for each in tags.carried(dataset, bands, truths(source, outputs)) for key in each.dropped)
-    )
+    dropped = list(dict.fromkeys(key for each in _carried(source, outputs) for key in each.dropped))
     if dropped:
         more = f" and {len(dropped) - _NAMED_TAGS} more" if len(dropped) > _NAMED_TAGS else ""
         said.append(f"{name}: tags that the output makes untrue are not kept: {', '.join(dropped[:_NAMED_TAGS])}{more}")
@@ -122,6 +122,15 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
     if headers := tags.unknown_domains(dataset, bands):
         said.append(f"{name}: the fields of its {', '.join(headers)} header are not kept as tags")
     return said
+
+
+def _carried(source: RasterSource, outputs: Outputs) -> list[tags.Texts]:
+    return list(tags.carried(source.dataset, _continued(source, outputs), truths(source, outputs)))
+
+
+def _continued(source: RasterSource, outputs: Outputs) -> tuple[int, ...]:
+    """The source's bands that an output's bands are, in their order; none where those are new."""
+    return () if outputs.new_bands else source.bands
 
 
 def _not_held(name: str, source: RasterSource, outputs: Outputs) -> list[str]:
@@ -191,7 +200,7 @@ def _carry_colours(source: Any, output: Any, bands: Sequence[int], outputs: Outp
         output.write_colormap(1, source.colormap(bands[0]))
     else:  # indexes into a colour table are plain values once they are transformed
         wanted = [ColorInterp.gray if each == ColorInterp.palette else each for each in wanted]
-    if tuple(wanted) != tuple(output.colorinterp):
+    if wanted and tuple(wanted) != tuple(output.colorinterp):
         output.colorinterp = wanted
 
 
@@ -215,6 +224,8 @@ def _carry_scales(source: Any, output: Any, bands: Sequence[int], outputs: Outpu
         units.append(source.units[band - 1] if _keeps_unit(source, band, outputs.line) else None)
         scales.append(scale / line.factor if line and scaled else 1.0)
         offsets.append(offset - line.shift * scale / line.factor if line and scaled else 0.0)
+    if outputs.scale is not None:
+        scales, offsets = ([each] * output.count for each in (outputs.scale.factor, outputs.scale.shift))
     if any(scale != 1.0 for scale in scales) or any(offset != 0.0 for offset in offsets):
         output.scales, output.offsets = scales, offsets
     if any(units):

@@ -16,7 +16,7 @@ from lib.diagnosis import FULL_HINT
 from lib.errors import DataError, OutputError
 from lib.jobs import RasterJob
 from lib.memory.work import Bench
-from lib.raster import gdal, windows
+from lib.raster import gdal, overview_checks, windows
 from lib.raster.block import Buffer
 from lib.raster.carried import chunk_of
 from lib.raster.operations import Operation
@@ -147,18 +147,15 @@ def tile_table(subject: Subject, bench: Bench) -> None:
     if output.driver != "GTiff":
         return
     size = Path(path).stat().st_size
-    height, width = output.block_shapes[0]
-    missing = blocks = end = 0
-    for band in range(1, (1 if subject.output.pixel_interleaved else output.count) + 1):
-        for y in range(windows.steps(output.height, height)):
-            for x in range(windows.steps(output.width, width)):
-                offset = output.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band)
-                length = output.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=band)
-                blocks += 1
-                missing += not (offset and length)
-                end = max(end, int(offset or 0) + int(length or 0))
-    passed = not missing and end <= size
-    detail = f"{blocks} blocks, {missing} missing, the last ends at byte {end} of {size}"
+    bands = 1 if subject.output.pixel_interleaved else output.count
+    levels = [None, *range(len(output.overviews(1)) if "overviews" in subject.expected else 0)]
+    extents = [overview_checks.extent(output, bands, level) for level in levels]
+    blocks, missing, end = sum(each.blocks for each in extents), sum(each.missing for each in extents), extents[0].end
+    known = subject.result or {}
+    holes = known.get("holes", missing if "holes" in subject.expected else 0)
+    passed = missing == holes and max(each.end for each in extents) <= size
+    said = f"{missing} missing" if holes != missing or not holes else f"{holes} holes"
+    detail = f"{blocks} blocks, {said}, the last ends at byte {end} of {size}"
     if not bench.check("tile table", passed, detail).passed:
         raise OutputError(
             f"the disk or a file-size limit cut the output: {detail} ({format_bytes(size)})",
@@ -166,6 +163,8 @@ def tile_table(subject: Subject, bench: Bench) -> None:
             check="tile table",
             path=path,
         )
+    if "overviews" in subject.expected:
+        overview_checks.structure(output, subject.expected, extents, bench)
 
 
 def decodes(subject: Subject, bench: Bench) -> int:
@@ -195,5 +194,7 @@ def recomputed(subject: Subject, bench: Bench, edge: int, most: int) -> int:
     if subject.job is None or "bands" not in subject.expected:
         return 0
     places, wrong = differences(subject.output, subject.source, subject.operation, subject.chunk, edge, most)
+    if "overviews" in subject.expected:
+        overview_checks.recomputed(subject.output.dataset, subject.expected, bench)
     bench.check("recomputed windows", not wrong, wrong or f"{len(places)} windows of up to {edge} x {edge} pixels")
     return len(places)

@@ -24,7 +24,7 @@ from lib.raster.operations import make
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.plan import Choice, Held, Planner
 from lib.raster.sinks import gtiff
-from lib.raster.sources.dataset import open_raster
+from lib.raster.sources.opening import open_for
 from lib.raster.task import Task
 from lib.raster.validity import in_words
 from lib.reports import Outcome, Plan
@@ -53,9 +53,10 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
         stack.enter_context(environment())
         stack.enter_context(header(job.source))
         set_cache(TINY_CACHE_BYTES)
-        source = open_raster(job.source, job.bands)
+        source = open_for(job)
         stack.callback(source.close)
         if not for_reading:
+            gtiff.check_codec(job.compress)
             check_points(len(source.grid.points), job.label)
         operation = Verbatim.for_reading(source) if for_reading else make(job, source)
         trim()  # what reading the header took and freed
@@ -169,6 +170,7 @@ class RasterWork:
             *not_carried(source, outputs),
             *in_sidecar(bench.staged, source, outputs),
             *self.task.rounding(),
+            *self.task.source.remarks(),
         ]
         if moved := result.get("moved_pixels"):
             warnings.append(
@@ -178,6 +180,7 @@ class RasterWork:
         return Outcome(result=result, checks=tuple(bench.checks), warnings=tuple(warnings), driver="GTiff")
 
     def _transform(self, bench: Bench, staged: Path) -> tuple[dict[str, Any], Plan]:
+        self.task.choose_predictor()
         choices = self._planner.choices(self._held)
         chosen = self._cautious(choices)
         if chosen.cost > min(each.cost for each in choices):  # memory is scarce: what reading holds shows what fits

@@ -67,14 +67,15 @@ def cache_bytes() -> tuple[int, int]:
     return int(gdal.GDALGetCacheMax64()), int(gdal.GDALGetCacheUsed64())
 
 
-def open_dataset(path: str) -> Any:
-    """Open a raster read-only, inside `environment()`; closing it is the caller's.
+def open_dataset(path: str, overview: int | None = None) -> Any:
+    """Open a raster, or one of its overviews, from 0, read-only, inside `environment()`; closing it is the caller's.
 
     Raises:
         SourceError: missing, a folder, a vector or text file, or no raster that this GDAL reads.
     """
     try:
-        return rasterio.open(for_gdal(path))
+        more = {} if overview is None else {"overview_level": overview}
+        return rasterio.open(for_gdal(path), **more)
     except RASTERIO_ERRORS as error:
         if diagnose(error) == "memory":
             raise MemoryError(words(error)) from error

@@ -7,6 +7,7 @@ among all that GDAL has open; nothing is opened anew. For one thread at a time, 
 import contextlib
 import ctypes
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,6 +37,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "GDALGetSpatialRef": (_POINTER, _POINTER),
     "GDALSetSpatialRef": (_INT, _POINTER, _POINTER),
     "OSRGetCoordinateEpoch": (ctypes.c_double, _POINTER),
+    "GDALGetDriverByName": (_POINTER, _TEXT),
+    "GDALGetMetadataItem": (_TEXT, _POINTER, _TEXT, _TEXT),
+    "GDALBuildOverviews": (_INT, _POINTER, _TEXT, _INT, ctypes.POINTER(_INT), _INT, _POINTER, _POINTER, _POINTER),
 }
 
 
@@ -48,7 +52,7 @@ def _function(name: str) -> Any:
     return found
 
 
-def _handle(dataset: Any) -> Any:
+def handle_of(dataset: Any) -> Any:
     """GDAL's handle of an open rasterio dataset: of those of its size, the one of its name where there are several.
 
     Raises:
@@ -70,7 +74,7 @@ def _handle(dataset: Any) -> Any:
 
 def _of(dataset: Any, band: int) -> Any:
     """The handle of a band, or of the dataset itself for 0."""
-    handle = _handle(dataset)
+    handle = handle_of(dataset)
     return _function("GDALGetRasterBand")(handle, band) if band else handle
 
 
@@ -132,15 +136,34 @@ def carry_attribute_table(dataset: Any, band: int, output: Any, number: int) -> 
 
 def carry_epoch(dataset: Any, output: Any) -> None:
     """Give the CRS with its coordinate epoch, which WKT does not hold, to an output; nothing where there is none."""
-    place = _function("GDALGetSpatialRef")(_handle(dataset))
+    place = _function("GDALGetSpatialRef")(handle_of(dataset))
     if place and _function("OSRGetCoordinateEpoch")(place):
-        _function("GDALSetSpatialRef")(_handle(output), place)
+        _function("GDALSetSpatialRef")(handle_of(output), place)
 
 
 def epoch(dataset: Any) -> float | None:
     """The coordinate epoch of a dataset's CRS, a decimal year."""
-    place = _function("GDALGetSpatialRef")(_handle(dataset))
+    place = _function("GDALGetSpatialRef")(handle_of(dataset))
     return (float(_function("OSRGetCoordinateEpoch")(place)) or None) if place else None
+
+
+def codecs() -> frozenset[str]:
+    """The codecs with which this GDAL writes a GeoTIFF, by its names for them."""
+    driver = _function("GDALGetDriverByName")(b"GTiff")
+    said = _function("GDALGetMetadataItem")(driver, b"DMD_CREATIONOPTIONLIST", None) or b""
+    [chosen] = re.findall(r"<Option name='COMPRESS'.*?</Option>", said.decode(), re.DOTALL) or [""]
+    return frozenset(re.findall(r"<Value>(\w+)</Value>", chosen))
+
+
+def make_room_for_overviews(output: Any, factors: Sequence[int]) -> None:
+    """Give an output overviews, so many times smaller, and no pixels of them.
+
+    Raises:
+        OSError: GDAL did not.
+    """
+    array, none = (_INT * len(factors))(*factors), (None, None, None)
+    if _function("GDALBuildOverviews")(handle_of(output), b"NONE", len(factors), array, 0, *none):
+        raise OSError(f"GDAL made no overviews of {output.name}")
 
 
 def _strings(array: Any) -> list[bytes]:

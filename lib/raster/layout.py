@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lib.jobs import Resources
-from lib.raster import windows
+from lib.jobs import COG_BLOCK_SIZES, Resources
+from lib.raster import overviews, windows
 from lib.raster.block import Buffer
 from lib.raster.formats import TINY_CACHE_BYTES
+from lib.raster.sinks import pyramid
 from lib.raster.sinks.encode import Encoding
 from lib.units import MIB
 
@@ -27,6 +28,7 @@ _MANY_BANDS_BYTES = 16 * MIB
 # Nanoseconds, for choosing only: decoding and encoding a pixel, opening and closing a window.
 _DECODE, _ENCODE, _WINDOW = 4.0, 15.0, 300_000.0
 _THREAD_GAIN = 0.9
+_WAITS = 0.3  # of the workers' time, where it encodes all overviews
 _HUGE_WINDOW = 1.5  # leaves the CPU's caches
 # What smaller tiles cost in size and time, ns a pixel.
 _BLOCK_COST = {512: 0.0, 256: 0.3, 128: 1.2}
@@ -39,7 +41,8 @@ class Facts:
     Attributes:
         label: the source's name, for messages.
         shape: of the output, `(height, width)` pixels.
-        bands: how many are read and written.
+        bands: how many are read.
+        bands_out: how many are written.
         in_dtype: of what is read.
         encoding: of the output's tiles, for a block size.
         block: `(height, width)` of the source's blocks, pixels.
@@ -49,16 +52,23 @@ class Facts:
         parallel: several readers may work at once.
         all_bands: the operation wants all bands at once.
         overlap: pixels that it wants around a window.
-        operation_memory: what it holds for `(pixels, bands)`, bytes.
+        operation_memory: what it holds for `(pixels, bands)`, those around a window included, bytes.
         one_at_a_time: it works on one chunk at a time, however many workers there are.
         needs_room: results do not take the place of what was read.
         has_mask: the output has a mask band.
+        overviews: the output has them.
         block_size: edge of the output's tiles, where it is fixed.
+        aligned: windows that are multiples of blocks are whole blocks.
+        footprint: height and width in the file's pixels of what a window is made from; None where it is read as it lies.
+        file_block: `(height, width)` of the file's blocks, where there is a footprint.
+        file_shape: of the file, likewise.
+        piece_bytes: what a window is made in pieces of, before and after, likewise.
     """
 
     label: str
     shape: tuple[int, int]
     bands: int
+    bands_out: int
     in_dtype: np.dtype[Any]
     encoding: Callable[[int], Encoding]
     block: tuple[int, int]
@@ -72,7 +82,27 @@ class Facts:
     one_at_a_time: bool = False
     needs_room: bool = True
     has_mask: bool = False
+    overviews: bool = False
     block_size: int | None = None
+    aligned: bool = True
+    footprint: Callable[[tuple[int, int]], tuple[int, int]] | None = None
+    file_block: tuple[int, int] = (1, 1)
+    file_shape: tuple[int, int] = (1, 1)
+    piece_bytes: int = 0
+
+    def footprint_bytes(self, window: tuple[int, int]) -> int:
+        """Decoded size of the file's blocks that a window is made from, all bands."""
+        if self.footprint is None:
+            return 0
+        down, across = (
+            min(windows.steps(length, edge) + 1, windows.steps(whole, edge)) * edge
+            for length, edge, whole in zip(self.footprint(window), self.file_block, self.file_shape, strict=True)
+        )
+        return down * across * self.in_dtype.itemsize * self.file_bands
+
+    def written_at_once(self, bands_at_once: int) -> int:
+        """Bands of a chunk's result: all new ones, or as many as are read."""
+        return bands_at_once if self.bands_out == self.bands else self.bands_out
 
 
 class Layout(NamedTuple):
@@ -103,13 +133,21 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
     pixels, bands = height * width, layout.bands_at_once
     around = (height + 2 * facts.overlap) * (width + 2 * facts.overlap)
     encoding = facts.encoding(layout.block_size)
+    levels = levels_of(facts, layout)
     return {
         "input buffer": Buffer.bytes(around * bands, facts.in_dtype),
         # And what nodata is found in.
-        "output buffer": pixels + (Buffer.bytes(pixels * bands, encoding.dtype) if facts.needs_room else 0),
-        "operation": facts.operation_memory(pixels, bands),
+        "output buffer": pixels
+        + (Buffer.bytes(pixels * facts.written_at_once(bands), encoding.dtype) if facts.needs_room else 0),
+        "operation": facts.operation_memory(around, bands),
+        **({} if facts.footprint is None else {"warped piece": facts.piece_bytes}),
         "encoder": encoding.scratch_bytes,
-    }
+    } | ({"overviews": levels.worker_bytes(encoding)} if levels else {})
+
+
+def levels_of(facts: Facts, layout: Layout) -> pyramid.Levels | None:
+    """How the output's overviews are made; None where it has none."""
+    return pyramid.levels(facts.shape, layout.window, layout.block_size) if facts.overviews else None
 
 
 def chunk_bytes(facts: Facts, layout: Layout) -> int:
@@ -140,17 +178,36 @@ class Layouts:
                         continue
                     count = windows.count(self._facts.shape, window) * windows.steps(self._facts.bands, at_once)
                     for cache, decodes in self._caches(window, at_once):
+                        if self._facts.footprint is not None:
+                            yield from self._of_footprints(Layout(block, window, at_once, 1, 1, cache, decodes), count)
+                            continue
                         for threads in sorted({min(each, count) for each in self._threads()}, reverse=True):
                             # Where a cache serves a row of windows, one reader goes through them in order.
                             alone = not self._facts.parallel or cache > TINY_CACHE_BYTES
                             yield Layout(block, window, at_once, threads, 1 if alone else threads, cache, decodes)
+
+    def _of_footprints(self, one: Layout, count: int) -> Iterator[Layout]:
+        """Where windows are made of others on the file's grid: each reader has a cache for one of its own."""
+        bound, each_bytes = (
+            self._resources.gdal_cache_max_bytes,
+            int(_ROW_CACHE * self._facts.footprint_bytes(one.window)),
+        )
+        for threads in sorted({min(each, count) for each in self._threads()}, reverse=True):
+            readers = threads if self._facts.parallel else 1
+            cache = readers * each_bytes
+            if cache <= bound:
+                yield one._replace(threads=threads, readers=readers, cache_bytes=cache)
+        yield one._replace(cache_bytes=min(TINY_CACHE_BYTES, bound), decodes=_MOST_DECODES * one.decodes)
 
     def _block_sizes(self) -> list[int]:
         if self._facts.block_size:
             return [self._facts.block_size]
         # A raster smaller than a tile would still be stored as a whole one.
         whole = -(-max(self._facts.shape) // 16) * 16
-        return sorted({min(size, whole) for size in _BLOCK_SIZES}, reverse=True)
+        found = {min(size, whole) for size in _BLOCK_SIZES}
+        if self._facts.overviews:  # a raster in one tile has none
+            found &= COG_BLOCK_SIZES | ({whole} if not overviews.shapes(self._facts.shape) else set())
+        return sorted(found, reverse=True)
 
     def _threads(self) -> list[int]:
         if self._resources.threads:
@@ -180,13 +237,23 @@ class Layouts:
             found.add((min(down, aligned[0]), min(across, aligned[1])))
         # Whole rows need no cache for strips.
         found.update((1, windows.steps(across, parts)) for parts in (1, 2, 4, 8, 16))
-        return [(tall * block, wide * block) for tall, wide in sorted(found)]
+        shapes = [(tall * block, wide * block) for tall, wide in sorted(found)]
+        allowed = [each for each in shapes if pyramid.allows(self._facts.shape, each, block)]
+        return allowed if self._facts.overviews else shapes
 
     def _caches(self, window: tuple[int, int], at_once: int) -> Iterator[tuple[int, float]]:
         """GDAL cache sizes to consider, each with how often a source block is decoded then."""
         facts, bound = self._facts, self._resources.gdal_cache_max_bytes
+        if facts.footprint is not None:
+            touched = [
+                length / edge + 1 for length, edge in zip(facts.footprint(window), facts.file_block, strict=True)
+            ]
+            pixels = math.prod(min(step, length) for step, length in zip(window, facts.shape, strict=True))
+            yield 0, max(1.0, math.prod(touched) * math.prod(facts.file_block) / pixels)
+            return
         decodes = math.prod(
-            _touches(step, edge, length) for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
+            _touches(step, edge, length, facts.overlap, aligned=facts.aligned)
+            for step, edge, length in zip(window, facts.block, facts.shape, strict=True)
         )
         row = self.row_cache_bytes(window, at_once)
         if decodes <= _MOST_DECODES or row > bound:
@@ -198,19 +265,25 @@ class Layouts:
         """A cache that keeps the source blocks of one row of windows, with what GDAL needs to spare (FACTS), bytes."""
         facts = self._facts
         edge, height = facts.block[0], facts.shape[0]
-        rows = min(windows.steps(window[0], edge) * edge + (edge if window[0] % edge else 0), max(height, edge))
+        if facts.overlap:  # the rows of blocks that the next row of windows touches again are kept, too
+            rows = (windows.steps(window[0] + 2 * facts.overlap, edge) + 1) * edge
+        else:
+            rows = windows.steps(window[0], edge) * edge + (edge if window[0] % edge or not facts.aligned else 0)
+        rows = min(rows, max(height, edge))
         across = windows.steps(facts.shape[1], facts.block[1]) * facts.block[1]
         bands = facts.file_bands if facts.pixel_interleaved else at_once
         return int(_ROW_CACHE * rows * across * facts.in_dtype.itemsize * bands)
 
 
-def cost(layout: Layout) -> float:
+def cost(layout: Layout, levels: pyramid.Levels | None = None) -> float:
     """Nanoseconds a pixel, for comparing layouts with each other."""
     at_once = 1 + _THREAD_GAIN * (layout.threads - 1)
     reading = _DECODE * layout.decodes / (at_once if layout.readers > 1 else 1.0)
     values = layout.window[0] * layout.window[1] * layout.bands_at_once
     window = _WINDOW / values
     huge = _HUGE_WINDOW if values > _MOST_WINDOW_PIXELS else 0.0
+    if levels:  # one thread encodes what workers do not
+        at_once *= 1 - _WAITS / 4**levels.in_worker
     return reading + (_ENCODE + window + huge + _BLOCK_COST.get(layout.block_size, 0.0)) / at_once
 
 
@@ -221,10 +294,14 @@ def _powers(most: int) -> Iterator[int]:
         power *= 2
 
 
-def _touches(step: int, edge: int, length: int) -> float:
-    """In how many windows a block lies, on average, along one axis."""
-    if step >= length or step % edge == 0:
+def _touches(step: int, edge: int, length: int, overlap: int, *, aligned: bool) -> float:
+    """In how many windows a block lies, on average, along one axis; a window reaches `overlap` pixels farther on each side."""
+    if step >= length:
         return 1.0
     if edge >= length:
         return float(windows.steps(length, step))
-    return 1.0 + (edge - math.gcd(step, edge)) / step
+    if not aligned:
+        return 1.0 + (edge - 1 + 2 * overlap) / step
+    if step % edge == 0:
+        return 1.0 + 2 * windows.steps(overlap, edge) * edge / step
+    return 1.0 + (edge - math.gcd(step, edge) + 2 * overlap) / step

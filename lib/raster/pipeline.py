@@ -18,6 +18,7 @@ from lib.raster.block import Block, Buffer
 from lib.raster.layout import Layout
 from lib.raster.operations import Operation, nudge_off_nodata
 from lib.raster.sinks.encode import TileEncoder
+from lib.raster.sinks.pyramid import Piece, Tile, WindowLevels
 from lib.raster.sources.dataset import Reader
 from lib.raster.validity import is_nodata
 from lib.raster.windows import Window, windows
@@ -40,18 +41,25 @@ class Encoded:
         nodata_pixels: pixels of all its bands but alpha that are not valid.
         pixels: pixels of all its bands.
         moved_pixels: valid ones of them that equalled the nodata value, and are beside it now.
+        overviews: tiles of the levels that lie in the chunk.
+        pieces: its parts of the level below those, a band each.
     """
 
-    tiles: list[tuple[int, int, int, bytes]]
-    mask_tiles: list[tuple[int, int, bytes]]
+    tiles: list[tuple[int, int, int, bytes | None]]
+    mask_tiles: list[tuple[int, int, bytes | None]]
     nodata_pixels: int
     pixels: int
     moved_pixels: int = 0
+    overviews: Sequence[Tile] = ()
+    pieces: Sequence[Piece] = ()
 
     @property
     def bytes(self) -> int:
-        """Size of its tiles."""
-        return sum(len(data) for *_, data in self.tiles) + sum(len(data) for *_, data in self.mask_tiles)
+        """Size of its tiles and pieces."""
+        data = [each[-1] for tiles in (self.tiles, self.mask_tiles, self.overviews) for each in tiles]
+        return sum(len(each or b"") for each in data) + sum(
+            each.pixels.nbytes + (0 if each.valid is None else each.valid.nbytes) for each in self.pieces
+        )
 
 
 def in_order(shape: tuple[int, int], window: tuple[int, int], bands: Sequence[int], at_once: int) -> Iterator[Chunk]:
@@ -79,6 +87,7 @@ class Worker:
         dtype: of what is read.
         alpha: the alpha band's number; None where there is none or the operation takes it like any other.
         shape: of the raster, `(height, width)`.
+        levels: makes its overviews; None where there are none.
     """
 
     def __init__(
@@ -91,17 +100,20 @@ class Worker:
         dtype: np.dtype[Any],
         alpha: int | None,
         shape: tuple[int, int],
+        levels: WindowLevels | None = None,
     ) -> None:
         self._reader, self._operation, self._encoder, self._layout = reader, operation, encoder, layout
-        self._planes = {band: plane for plane, band in enumerate(bands)}
+        new = operation.outputs.new_bands
+        self._new = tuple(range(1, len(new) + 1))
+        self._planes = {band: plane for plane, band in enumerate(self._new or bands)}
         self._alpha = None if operation.takes_alpha else alpha
         height, width = (min(step, length) for step, length in zip(layout.window, shape, strict=True))
         around = (height + 2 * operation.overlap) * (width + 2 * operation.overlap)
         self._in = Buffer(around * layout.bands_at_once, dtype)
-        room = height * width * layout.bands_at_once if operation.needs_room else 0
+        room = height * width * (len(new) or layout.bands_at_once) if operation.needs_room else 0
         self._out = Buffer(room, operation.outputs.dtype)
         self._scratch = np.zeros(height * width, np.bool_)
-        self._moved = 0
+        self._moved, self._levels = 0, levels
 
     def look(self, window: Window, bands: tuple[int, ...]) -> None:
         """Read as the work would, and do nothing with it."""
@@ -116,10 +128,10 @@ class Worker:
 
     def do(self, chunk: Chunk) -> Encoded:
         """Read, compute and encode one chunk."""
-        window, bands = chunk
+        window = chunk.window
         done = self.compute(chunk)
         mask_tiles = []
-        if self._operation.outputs.has_mask and self._planes[bands[0]] == 0:
+        if self._operation.outputs.has_mask and self._planes[done.bands[0]] == 0:
             if done.all_valid:
                 done.valid[0].fill(True)
             mask_tiles = [
@@ -128,15 +140,27 @@ class Worker:
             ]
         tiles = [
             (self._planes[band], row, column, self._encoder.encode(tile))
-            for band, pixels in zip(bands, done.pixels, strict=True)
+            for band, pixels in zip(done.bands, done.pixels, strict=True)
             for row, column, tile in self._tiles(window, pixels)
         ]
         nodata = 0 if done.all_valid else done.valid.size - int(np.count_nonzero(done.valid))
         moved, self._moved = self._moved, 0
-        return Encoded(tiles, mask_tiles, nodata, window.pixels * len(bands), moved)
+        return Encoded(tiles, mask_tiles, nodata, window.pixels * len(done.bands), moved, *self._overviews(done))
+
+    def _overviews(self, done: Block) -> tuple[list[Tile], list[Piece]]:
+        tiles: list[Tile] = []
+        pieces: list[Piece] = []
+        if self._levels is not None:
+            for band, pixels, valid in zip(done.bands, done.pixels, done.valid, strict=True):
+                own, piece = self._levels.make(
+                    done.window, self._planes[band], pixels, None if done.all_valid else valid
+                )
+                tiles += own
+                pieces += [] if piece is None else [piece]
+        return tiles, pieces
 
     def _compute(self, block: Block) -> Block:
-        out = self._out.block(block.window, block.bands) if self._operation.needs_room else block
+        out = self._out.block(block.window, self._new or block.bands) if self._operation.needs_room else block
         at = block.bands.index(self._alpha) if self._alpha in block.bands else None
         if at is None:
             done = self._operation.apply(block, out)
@@ -155,7 +179,10 @@ class Worker:
             all_valid = done.all_valid
             if not np.may_share_memory(done.pixels, out.pixels):
                 out.pixels[others], out.valid[others] = done.pixels, done.valid
-        np.copyto(out.pixels[at], block.pixels[at], casting="unsafe")
+        overlap = self._operation.overlap
+        height, width = block.window.height, block.window.width
+        alpha = block.pixels[at, overlap : overlap + height, overlap : overlap + width]
+        np.copyto(out.pixels[at], alpha, casting="unsafe")
         if all_valid:
             out.valid.fill(True)
         nodata = self._operation.outputs.nodata

@@ -13,7 +13,7 @@ from lib.errors import MemoryRefused
 from lib.jobs import Resources
 from lib.memory.work import BASELINE_SPREAD_BYTES, Room, with_probed
 from lib.raster import windows
-from lib.raster.layout import Facts, Layout, Layouts, chunk_bytes, cost, worker_bytes
+from lib.raster.layout import Facts, Layout, Layouts, chunk_bytes, cost, levels_of, worker_bytes
 from lib.raster.sinks.tiles import memory_bytes
 from lib.units import MIB, format_bytes, mib
 
@@ -107,21 +107,40 @@ class Planner:
         found = []
         for layout in Layouts(self.facts, self.resources):
             own = self._own_terms(layout)
-            found.append(Choice(layout, own, sum(own.values()), chunk_bytes(self.facts, layout), cost(layout)))
+            found.append(
+                Choice(
+                    layout,
+                    own,
+                    sum(own.values()),
+                    chunk_bytes(self.facts, layout),
+                    cost(layout, levels_of(self.facts, layout)),
+                )
+            )
         return found
 
     def _own_terms(self, layout: Layout) -> dict[str, int]:
         facts = self.facts
-        tiles = math.prod(self._tiles(layout)) * (layout.bands_at_once + facts.has_mask)
+        tiles = math.prod(self._tiles(layout)) * (facts.written_at_once(layout.bands_at_once) + facts.has_mask)
         # One more chunk waits than there are workers; a single one waits for nothing.
         waiting = layout.threads + (layout.threads > 1)
         workers = {name: size * layout.threads for name, size in worker_bytes(facts, layout).items()}
         if facts.one_at_a_time:
             workers["operation"] //= layout.threads
+        levels, encoding = levels_of(facts, layout), facts.encoding(layout.block_size)
+        if levels:
+            written = facts.written_at_once(layout.bands_at_once)
+            workers["overviews"] += levels.strips_bytes(facts.bands_out, encoding)
+            workers["overviews"] += waiting * levels.waiting_bytes(written, encoding, mask=facts.has_mask)
         return workers | {
-            "encoded tiles": waiting * tiles * facts.encoding(layout.block_size).bound_bytes,
+            "encoded tiles": waiting * tiles * encoding.bound_bytes,
             "gdal cache": min(max(layout.cache_bytes, facts.block_bytes), self._decoded_bytes()),
-            "tile tables": memory_bytes(facts.shape, facts.bands, layout.block_size, mask=facts.has_mask),
+            "tile tables": memory_bytes(
+                facts.shape,
+                facts.bands_out,
+                layout.block_size,
+                mask=facts.has_mask,
+                levels=levels.shapes if levels else (),
+            ),
         }
 
     def _tiles(self, layout: Layout) -> tuple[int, int]:
@@ -132,8 +151,13 @@ class Planner:
         return down, across
 
     def _decoded_bytes(self) -> int:
+        facts = self.facts
+        of_file = facts.footprint is not None
         down, across = (
-            windows.steps(length, edge) * edge for length, edge in zip(self.facts.shape, self.facts.block, strict=True)
+            windows.steps(length, edge) * edge
+            for length, edge in zip(
+                facts.file_shape if of_file else facts.shape, facts.file_block if of_file else facts.block, strict=True
+            )
         )
         return down * across * self.facts.in_dtype.itemsize * self.facts.file_bands
 

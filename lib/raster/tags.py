@@ -43,12 +43,14 @@ class Truths(NamedTuple):
 
     Attributes:
         values: pixels are what they were, and invalid ones as they were marked.
+        whole: these are all the source's, each once, as its statistics have them.
         scales: so are scale and offset.
         units: so is the unit of each selected band, in their order.
         colours: colour tables and profiles still speak of these pixels.
     """
 
     values: bool
+    whole: bool
     scales: bool
     units: tuple[bool, ...]
     colours: bool
@@ -108,5 +110,6 @@ def _is_stale(key: str, number: int, variables: dict[str | None, int], truths: T
     return (
         (attribute in _UNITS and not all(truths.units[at]))
         or (attribute in _SCALES and not truths.scales)
-        or ((attribute in _RANGES | _FILLS or attribute.startswith(_STATISTICS)) and not truths.values)
+        or (attribute in _RANGES | _FILLS and not truths.values)
+        or (attribute.startswith(_STATISTICS) and not (truths.values and truths.whole))
     )

@@ -2,20 +2,24 @@
 
 import functools
 from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
 
 from lib.jobs import RasterJob
 from lib.memory.proc import process_memory
 from lib.raster import windows
 from lib.raster.carried import carried_bytes
-from lib.raster.formats import set_cache
-from lib.raster.layout import Facts, Layout, worker_bytes
+from lib.raster.formats import TINY_CACHE_BYTES, set_cache
+from lib.raster.layout import Facts, Layout, levels_of, worker_bytes
 from lib.raster.operations import Operation, make
 from lib.raster.pipeline import Chunk, Worker, in_order
 from lib.raster.plan import Held
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff, tiles
 from lib.raster.sinks.encode import TileEncoder
-from lib.raster.sources.dataset import RasterSource
+from lib.raster.sinks.pyramid import Strips, WindowLevels
+from lib.raster.sources.dataset import RasterSource, Reader
 from lib.raster.sources.tables import heavy_places
 from lib.units import MIB
 
@@ -45,6 +49,7 @@ class Task:
             label=job.label,
             shape=source.grid.shape,
             bands=len(source.bands),
+            bands_out=operation.outputs.count(len(source.bands)),
             in_dtype=source.dtype,
             encoding=functools.cache(lambda block_size: gtiff.encoding(job, operation.outputs.dtype, block_size)),
             block=source.block,
@@ -58,7 +63,13 @@ class Task:
             one_at_a_time=operation.one_at_a_time,
             needs_room=operation.needs_room,
             has_mask=operation.outputs.has_mask,
+            overviews=job.cog,
             block_size=job.block_size,
+            aligned=source.is_aligned,
+            footprint=source.footprint if source.is_regridded else None,
+            file_block=source.file_block,
+            file_shape=source.dataset.shape,
+            piece_bytes=source.piece_bytes,
         )
 
     def workers(self, layout: Layout) -> list[Worker]:
@@ -66,25 +77,75 @@ class Task:
         readers = self.source.readers(layout.readers)
         while len(self._operations) < layout.threads:
             self._operations.append(make(self.job, self.source))
-        return [
-            Worker(
-                readers[i % layout.readers],
-                self._operations[i],
-                TileEncoder(gtiff.encoding(self.job, self.operation.outputs.dtype, layout.block_size)),
-                layout,
-                self.source.bands,
-                self.source.dtype,
-                self.source.validity.alpha,
-                self.source.grid.shape,
-            )
-            for i in range(layout.threads)
-        ]
+        return [self._worker(self._operations[i], readers[i % layout.readers], layout) for i in range(layout.threads)]
+
+    def _worker(self, operation: Operation, reader: Reader, layout: Layout) -> Worker:
+        source, encoder = self.source, self.encoder(layout)
+        levels = self._window_levels(layout, encoder)
+        return Worker(
+            reader,
+            operation,
+            encoder,
+            layout,
+            source.bands,
+            source.dtype,
+            source.validity.alpha,
+            source.grid.shape,
+            levels,
+        )
+
+    def encoder(self, layout: Layout) -> TileEncoder:
+        """An encoder of the output's tiles."""
+        outputs = self.operation.outputs
+        return TileEncoder(gtiff.encoding(self.job, outputs.dtype, layout.block_size), gtiff.hole(self.source, outputs))
+
+    def _window_levels(self, layout: Layout, encoder: TileEncoder) -> WindowLevels | None:
+        outputs, levels = self.operation.outputs, levels_of(self.facts, layout)
+        if not (levels and levels.shapes):
+            return None
+        halving = gtiff.halving(self.job, self.source, outputs)
+        return WindowLevels(levels, halving, encoder, outputs.dtype, mask=outputs.has_mask)
+
+    def strips(self, layout: Layout) -> Strips | None:
+        """What the writer makes overviews with; None where workers make all."""
+        outputs, levels = self.operation.outputs, levels_of(self.facts, layout)
+        if not (levels and levels.strip_rows):
+            return None
+        halving, bands = gtiff.halving(self.job, self.source, outputs), self.facts.bands_out
+        return Strips(levels, bands, halving, self.encoder(layout), outputs.dtype, mask=outputs.has_mask)
 
     def rounding(self) -> list[str]:
         """What the workers have rounded, in words."""
         return [
             f"{self.job.label}: {each}" for each in dict.fromkeys(each.rounded for each in self._operations) if each
         ]
+
+    def choose_predictor(self) -> None:
+        """Have it chosen by sampled tiles where the user has not: the first of the source, and the one with most to say.
+
+        Both are of one size and place whatever memory there is, so the same source gives the same output. A user's function is
+        called for its own chunks alone: what it makes is encoded as most is.
+        """
+        job, dtype = self.job, self.operation.outputs.dtype
+        if job.predictor != "auto":
+            return
+        samples: list[NDArray[Any]] = []
+        if len(gtiff.predictors(job, dtype)) > 1 and not self.operation.one_at_a_time:
+            edge, shape = gtiff.SAMPLE_EDGE, self.source.grid.shape
+            bands = self.source.bands if self._takes_all_bands else self.source.bands[:1]
+            layout = Layout(edge, (edge, edge), len(bands), 1, 1, TINY_CACHE_BYTES, 1.0)
+            set_cache(TINY_CACHE_BYTES)
+            worker = self._worker(self.operation, self.source.readers(1)[0], layout)
+            for place in [windows.Window(0, 0, 1, 1), *heavy_places(self.source.dataset, self.source.table)[:1]]:
+                top, left = (min(at, length - 1) for at, length in zip(place[:2], shape, strict=True))
+                window = windows.containing(shape, (edge, edge), windows.Window(top, left, 1, 1))
+                samples.append(worker.compute(Chunk(window, bands)).pixels[0].copy())
+        predictor = gtiff.best_predictor(job, dtype, samples) if samples else gtiff.predictors(job, dtype)[0]
+        self.job = job.model_copy(update={"predictor": str(predictor)})
+
+    @property
+    def _takes_all_bands(self) -> bool:
+        return self.operation.wants_all_bands or self.source.pixel_interleaved
 
     def chunks(self, layout: Layout) -> Iterator[Chunk]:
         """All chunks in the order of work."""
@@ -108,7 +169,10 @@ class Task:
         """Upper bound of the output."""
         outputs = self.operation.outputs
         encoding = gtiff.encoding(self.job, outputs.dtype, layout.block_size)
-        return tiles.disk_bytes(self.source.grid.shape, len(self.source.bands), encoding, mask=outputs.has_mask)
+        bands = outputs.count(len(self.source.bands))
+        shape = self.source.grid.shape
+        levels = gtiff.levels(self.job, shape)
+        return tiles.disk_bytes(shape, bands, encoding, mask=outputs.has_mask, levels=levels)
 
     def writer_guess(self) -> int:
         """What making the output's skeleton takes at least; texts come in many copies until they are in the file."""
@@ -118,7 +182,7 @@ class Task:
         """Read the windows where the source is heaviest; how many bytes were decoded."""
         decoded = 0
         shape = self.source.grid.shape
-        for place in heavy_places(self.source.dataset, self.source.table):
+        for place in self.source.heaviest():
             row, column = (
                 min(at, length - 1) // step for at, length, step in zip(place[:2], shape, layout.window, strict=True)
             )

@@ -1,5 +1,6 @@
 """Verification of a raster: what ends a run (`basic`), and a job of its own (`prepare`). The checks are in `checks.py`."""
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lib.raster.probe import Growth, undecoded_bytes
 from lib.raster.reading import ReadingWork
 from lib.raster.recompute import BASIC_EDGE, SAMPLE_EDGE
 from lib.raster.sources.dataset import RasterSource, open_raster
-from lib.raster.sources.tables import heavy_places
+from lib.raster.sources.opening import open_for
 from lib.reports import Outcome, Plan
 from lib.units import MIB
 
@@ -79,7 +80,7 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     with ExitStack() as stack:
         stack.enter_context(environment())
         set_cache(TINY_CACHE_BYTES)
-        source = open_raster(job.source, work.bands if work else None)
+        source = open_for(work.model_copy(update={"source": job.source})) if work else open_raster(job.source)
         stack.callback(source.close)
         try:
             output = _open_output(job.output)
@@ -165,7 +166,7 @@ class VerifyWork(ReadingWork):
             rows, columns = raster.grid.shape
             height, width = min(step[0], rows), min(step[1], columns)
             buffer, [reader] = Buffer(height * width, raster.dtype), raster.readers(1)
-            for place in [windows.Window(0, 0, 0, 0), *heavy_places(raster.dataset, raster.table)]:
+            for place in [windows.Window(0, 0, 0, 0), *raster.heaviest()]:
                 window = windows.Window(min(place.top, rows - height), min(place.left, columns - width), height, width)
                 for band in (raster.bands[0], raster.bands[-1]):
                     reader.read(window, (band,), 0, buffer.block(window, (band,)))
@@ -181,13 +182,19 @@ class VerifyWork(ReadingWork):
         height, width = (min(each, most) for each, most in zip(chunk[:2], source.grid.shape, strict=True))
         return height * width * chunk[2] * (source.itemsize + 1)
 
+    def _sample_pixels(self) -> int:
+        """Of a window that is recomputed, those around it included."""
+        overlap = self.subject.operation.overlap if self.subject.operation else 0
+        edges = (min(SAMPLE_EDGE + 2 * overlap, each) for each in self.subject.source.grid.shape) if overlap else ()
+        return max(SAMPLE_EDGE**2, math.prod(edges))
+
     def _plan(self) -> Plan:
         output = self.subject.output
         step = checks.decode_window(output.block)
         tiles = windows.count(output.grid.shape, output.block) * len(output.bands)
         own = {
             "decode buffers": Buffer.bytes(step[0] * step[1], output.dtype),
-            "recomputed window": SAMPLE_EDGE**2 * _BYTES_PER_SAMPLED_PIXEL + self._chunk_bytes(),
+            "recomputed window": self._sample_pixels() * _BYTES_PER_SAMPLED_PIXEL + self._chunk_bytes(),
             "output index": tiles * _TABLE_BYTES_PER_BLOCK,
         }
         return self.plan_of(

@@ -63,6 +63,14 @@ def containing(shape: tuple[int, int], step: tuple[int, int], window: Window) ->
     return Window(top, left, min(step[0], shape[0] - top), min(step[1], shape[1] - left))
 
 
+def grown(shape: tuple[int, int], window: Window, by: int) -> Window:
+    """A window with so many pixels around it, as far as the grid has them."""
+    (top, bottom), (left, right) = (
+        (max(low - by, 0), min(high + by, length)) for (low, high), length in zip(window.ranges, shape, strict=True)
+    )
+    return Window(top, left, bottom - top, right - left)
+
+
 def evenly(total: int, most: int) -> list[int]:
     """At most `most` of the indexes `0 … total - 1`, evenly spread, first and last among them."""
     if total <= most:

@@ -20,6 +20,12 @@ OPERATIONS = {
     "copy": jobs.Copy(),
     "normalise": jobs.Normalise(scale=200),
     "rescale": jobs.Rescale(multiply=2.5, add=-3),
+    "expression": jobs.Expression(expr="(b1 - b2) / (b1 + b2); b3 > 110"),
+    "reclassify": jobs.Reclassify(table=":90=1,90:130=2,130:150=3"),
+    "focal": jobs.Focal(size=5),
+    "terrain": jobs.Terrain(attribute="slope", percent=True),
+    "clip": jobs.Clip(bbox=(502_000, 4_985_000, 521_000, 4_996_990)),
+    "warp": jobs.Warp(resolution=(5.0,)),
     "custom": jobs.Custom(function="tests.faults.functions:unchanged"),
 }
 

@@ -42,7 +42,7 @@ def facts_of(**given_facts: Any) -> Facts:
         encoding=lambda block_size: Encoding(compress, np.dtype("float32"), block_size, level=_level(compress)),
         block=(height, width),
         block_bytes=height * width * in_dtype.itemsize * (bands if interleaved else 1),
-        **{"shape": (10_000, 10_000), "bands": bands, "file_bands": bands} | given_facts,
+        **{"shape": (10_000, 10_000), "bands": bands, "bands_out": bands, "file_bands": bands} | given_facts,
     )
 
 

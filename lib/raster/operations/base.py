@@ -8,9 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.errors import UsageError
 from lib.raster.block import Block
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.validity import is_near, taken_for
+from lib.raster.validity import in_words, is_near, taken_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,9 @@ class Outputs:
         keeps_colours: colour tables and palette interpretation stay true.
         line: how values follow from the source's, for scales, offsets and units; None where they do not.
         highest: no result is above it; None where there is no such bound.
+        scale: what the header says of what is written, value = factor * pixel + shift; None: it follows by `line`.
+        whole: its pixels are all those of the source, each once, so that statistics stay true.
+        new_bands: names of bands that stem from no single band of the source; empty: each selected band becomes one.
     """
 
     dtype: np.dtype[Any]
@@ -42,6 +46,13 @@ class Outputs:
     keeps_colours: bool = False
     line: Linear | None = None
     highest: float | None = None
+    scale: Linear | None = None
+    whole: bool = True
+    new_bands: tuple[str, ...] = ()
+
+    def count(self, selected: int) -> int:
+        """How many bands are written where so many are selected; likewise of a chunk's."""
+        return len(self.new_bands) or selected
 
 
 class Operation(ABC):
@@ -66,19 +77,25 @@ class Operation(ABC):
     rounded: str = ""
 
     def memory(self, pixels: int, bands: int) -> int:
-        """What it holds for a window of so many pixels beside the two blocks, bytes."""
+        """What it holds for a window of so many pixels, those around it included, beside the two blocks, bytes."""
         del pixels, bands
         return 0
+
+    def tolerance(self, block: Block) -> float:
+        """What results of the plain path may differ by for this block, in the output's units, beside rounding."""
+        del block
+        return 0.0
 
     @abstractmethod
     def apply(self, block: Block, out: Block) -> Block:
         """Compute a window: `out`, or `block` itself where that is the result. Validity is set, nodata is not filled in."""
 
     @abstractmethod
-    def reference(
-        self, pixels: NDArray[Any], valid: NDArray[np.bool_]
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
-        """The plain path, for verification: a band's result and where it is valid, both `(height, width)`; None: not known."""
+    def reference(self, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+        """The plain path, for verification: a window's result and where it is valid, `(bands, height, width)`; None: not known.
+
+        The block has all selected bands or one, as the operation wants them, with `overlap` pixels around the window.
+        """
 
 
 class Maker(Protocol):
@@ -94,6 +111,18 @@ def fits(nodata: float, dtype: np.dtype[Any]) -> bool:
         return not math.isfinite(nodata) or abs(nodata) <= float(np.finfo(dtype).max)
     limits = np.iinfo(dtype)
     return math.isfinite(nodata) and nodata == int(nodata) and limits.min <= int(nodata) <= limits.max
+
+
+def check_nodata(nodata: float, dtype: np.dtype[Any]) -> int | float:
+    """A nodata value as pixels of a dtype hold it.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if not fits(nodata, dtype):
+        hint = "choose a smaller value, or nan" if dtype.kind == "f" else f"choose a whole number that {dtype} holds"
+        raise UsageError(f"nodata {in_words(nodata)} does not fit into {dtype}", hint=hint)
+    return float(dtype.type(nodata)) if dtype.kind == "f" else int(nodata)
 
 
 def is_beyond(block: Block, most: int) -> bool:

@@ -6,22 +6,21 @@ so rescale does not lose digits where a large offset cancels. Of 64-bit integers
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.errors import UsageError
 from lib.jobs import Normalise, Rescale
 from lib.raster.block import Block
-from lib.raster.operations.base import Linear, Operation, Outputs, fits, is_beyond
+from lib.raster.operations.base import Linear, Operation, Outputs, check_nodata, is_beyond
 from lib.raster.sources.dataset import RasterSource
-from lib.raster.validity import in_words
 
 # 512 KiB of float32, which a core's second-level cache holds (MEASURED.md, "Pieces of a window").
 _PIECE = 128 * 1024
 _MOST_EXACT = 2**53  # as float64
-_EXACT_IN_FLOAT32 = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
+EXACT_IN_FLOAT32 = frozenset({"uint8", "int8", "uint16", "int16", "float16", "float32"})
 
 Step = Callable[[NDArray[Any]], None]
 
@@ -69,16 +68,16 @@ class Line(Operation):
         if work is not result:
             np.copyto(result, work, casting="same_kind")
 
-    def reference(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def reference(self, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The formula as it is written, for a whole window in float64."""
         with np.errstate(all="ignore"):
-            wanted = self._plain(pixels.astype(np.float64)).astype(self.outputs.dtype)
-        return wanted, valid & ~np.isnan(wanted)
+            wanted = self._plain(block.pixels.astype(np.float64)).astype(self.outputs.dtype)
+        return wanted, block.valid & ~np.isnan(wanted)
 
 
 def normalise(model: Normalise, source: RasterSource, nodata: float | None) -> Line:
     """`clip(pixel / scale, low, high)`."""
-    arithmetic = dtype = _dtype(source)
+    arithmetic = dtype = exact_float(source)
     scale, low, high = (arithmetic.type(value) for value in (model.scale, *model.clip))
 
     def step(work: NDArray[Any]) -> None:
@@ -93,9 +92,64 @@ def normalise(model: Normalise, source: RasterSource, nodata: float | None) -> L
     return Line(step, plain, arithmetic, outputs)
 
 
+class Unscaled(Operation):
+    """What pixels stand for: each band by its own scale and offset, then by `multiply` and `add`; float64 arithmetic."""
+
+    def __init__(self, model: Rescale, source: RasterSource, nodata: float | None) -> None:
+        places = [source.part(band) for band in source.bands]
+        self._lines = {
+            band: _by(model, part.dataset.scales[number - 1], part.dataset.offsets[number - 1])
+            for band, (part, number) in zip(source.bands, places, strict=True)
+        }
+        self._bands = source.bands
+        same = model.multiply == 1 and model.add == 0
+        dtype = exact_float(source)
+        outputs = _outputs(dtype, nodata, Linear() if same else None)
+        self.outputs = replace(outputs, scale=Linear())
+
+    def memory(self, pixels: int, bands: int) -> int:
+        """A piece of float64."""
+        del bands
+        return 8 * min(_PIECE, pixels)
+
+    def apply(self, block: Block, out: Block) -> Block:
+        """Band by band, piece by piece."""
+        with np.errstate(all="ignore"):
+            for band, raw, result in zip(block.bands, block.pixels, out.pixels, strict=True):
+                line, values, results = self._lines[band], raw.reshape(-1), result.reshape(-1)
+                for start in range(0, len(values), _PIECE):
+                    work = values[start : start + _PIECE] * np.float64(line.factor)
+                    np.add(work, line.shift, out=work)
+                    np.copyto(results[start : start + _PIECE], work, casting="same_kind")
+        np.isnan(out.pixels, out=out.valid)
+        np.logical_not(out.valid, out=out.valid)
+        if not block.all_valid:
+            np.logical_and(out.valid, block.valid, out=out.valid)
+        out.all_valid = False
+        return out
+
+    def reference(self, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The formula with each band's own numbers, for a whole window in float64."""
+        lines = [self._lines[band] for band in block.bands]
+        factors, shifts = (
+            np.array(each)[:, None, None] for each in zip(*((x.factor, x.shift) for x in lines), strict=True)
+        )
+        wanted = (block.pixels.astype(np.float64) * factors + shifts).astype(self.outputs.dtype)
+        return wanted, block.valid & ~np.isnan(wanted)
+
+
+def _by(model: Rescale, scale: float, offset: float) -> Linear:
+    return Linear(scale * model.multiply, offset * model.multiply + model.add)
+
+
+def rescale_or_unscale(model: Rescale, source: RasterSource, nodata: float | None) -> Operation:
+    """By the formula, or by each band's own scale and offset first."""
+    return Unscaled(model, source, nodata) if model.unscale else rescale(model, source, nodata)
+
+
 def rescale(model: Rescale, source: RasterSource, nodata: float | None) -> Line:
     """`pixel * multiply + add`."""
-    arithmetic, dtype = np.dtype(np.float64), _dtype(source)
+    arithmetic, dtype = np.dtype(np.float64), exact_float(source)
 
     def step(work: NDArray[Any]) -> None:
         np.multiply(work, model.multiply, out=work)
@@ -108,14 +162,12 @@ def rescale(model: Rescale, source: RasterSource, nodata: float | None) -> Line:
     return Line(step, plain, arithmetic, _outputs(dtype, nodata, line))
 
 
-def _dtype(source: RasterSource) -> np.dtype[Any]:
-    """Of the results: that in which each pixel of the source is exact, of 64-bit integers as far as there is one."""
-    return np.dtype(np.float32 if source.dtype.name in _EXACT_IN_FLOAT32 else np.float64)
+def exact_float(source: RasterSource) -> np.dtype[Any]:
+    """The floating-point dtype in which each pixel of the source is exact, of 64-bit integers as far as there is one."""
+    return np.dtype(np.float32 if source.dtype.name in EXACT_IN_FLOAT32 else np.float64)
 
 
 def _outputs(dtype: np.dtype[Any], nodata: float | None, line: Linear | None, highest: float | None = None) -> Outputs:
     """NaN by default, which collides with no valid value."""
-    value = float("nan") if nodata is None else nodata
-    if not fits(value, dtype):
-        raise UsageError(f"nodata {in_words(value)} does not fit into {dtype}", hint="choose a smaller value, or nan")
-    return Outputs(dtype=dtype, nodata=float(dtype.type(value)), line=line, highest=highest)
+    value = check_nodata(float("nan") if nodata is None else nodata, dtype)
+    return Outputs(dtype=dtype, nodata=value, line=line, highest=highest)

@@ -64,9 +64,9 @@ class Verbatim(Operation):
         del out
         return block
 
-    def reference(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def reference(self, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """The same again."""
-        return pixels, valid
+        return block.pixels, block.valid
 
 
 def _kept(declared: float | None, source: RasterSource) -> int | float | None:

@@ -3,6 +3,7 @@
 A file that declares more than it can hold, or whose blocks lie past its end, is told when it is opened, before any work.
 """
 
+import copy
 import shlex
 import threading
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from lib.diagnosis import DAMAGED_HINT
 from lib.errors import DataError, SourceError
 from lib.raster.block import Block
 from lib.raster.faults import in_header, read
-from lib.raster.formats import compression_of, is_pixel_interleaved, open_dataset
+from lib.raster.formats import compression_of, is_pixel_interleaved, open_dataset, open_source
 from lib.raster.grid import Grid
-from lib.raster.sources.tables import Table, table_of
+from lib.raster.outline import Outline
+from lib.raster.sources.tables import Table, heavy_places, table_of
 from lib.raster.validity import Validity
 from lib.raster.windows import Window
 from lib.units import format_bytes
@@ -29,6 +31,8 @@ _LEAST_TABLE_BYTES = 4
 _MOST_SHOWN = 20  # of a container's sub-datasets, in an error
 # Each handle decodes by itself there, and GDAL's driver holds no lock; others (netCDF, HDF5) are read by one thread at a time.
 _READ_IN_PARALLEL = frozenset({"GTiff"})
+
+Ranges = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +52,8 @@ class RasterSource:
         compression: the codec's name, "" for none.
         table: a TIFF's block table, None for other formats.
         source_bytes: size of the file; 0 where it is not one.
+        offset: top row and left column of the grid on the file's, where it is a part of that.
+        outline: the polygons outside of which nothing is kept; None where there are none.
     """
 
     path: str
@@ -62,6 +68,8 @@ class RasterSource:
     compression: str
     table: Table | None = None
     source_bytes: int = 0
+    offset: tuple[int, int] = (0, 0)
+    outline: Outline | None = None
     _others: list[Any] = field(default_factory=list)
 
     @property
@@ -88,6 +96,66 @@ class RasterSource:
     def reads_in_parallel(self) -> bool:
         """Whether several readers may work at once, and gain by it."""
         return self.dataset.driver in _READ_IN_PARALLEL
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether windows that are multiples of blocks are whole blocks of the file."""
+        return not any(at % edge for at, edge in zip(self.offset, self.block, strict=True))
+
+    @property
+    def rpcs(self) -> Any:
+        """Rational polynomials of the grid's own rows and columns; None where there are none."""
+        found = copy.copy(self.dataset.rpcs)
+        if found:
+            found.line_off, found.samp_off = found.line_off - self.offset[0], found.samp_off - self.offset[1]
+        return found
+
+    @property
+    def file_block(self) -> tuple[int, int]:
+        """`(height, width)` of the file's largest block, in its own pixels."""
+        height, width = map(max, zip(*self.dataset.block_shapes, strict=True))
+        return height, width
+
+    def on_file(self, ranges: Ranges) -> Ranges:
+        """Rows and columns of the grid as those of the file."""
+        (top, bottom), (left, right) = ranges
+        down, across = self.offset
+        return (top + down, bottom + down), (left + across, right + across)
+
+    @property
+    def is_regridded(self) -> bool:
+        """Whether windows are made from others on the file's grid, and not read as they lie."""
+        return False
+
+    def footprint(self, window: tuple[int, int]) -> tuple[int, int]:
+        """Height and width in the file's pixels of what a window is made from."""
+        return window
+
+    @property
+    def piece_bytes(self) -> int:
+        """Of what is regridded at once, before and after, bytes."""
+        return 0
+
+    def remarks(self) -> list[str]:
+        """What is to be said of an output beside what it does not carry."""
+        return []
+
+    def heaviest(self) -> list[Window]:
+        """Where reading is heaviest, as far as headers tell; those places that lie on the grid."""
+        (down, across), (height, width) = self.offset, self.grid.shape
+        found = [
+            each._replace(top=each.top - down, left=each.left - across)
+            for each in heavy_places(self.dataset, self.table)
+        ]
+        return [
+            each._replace(top=max(0, each.top), left=max(0, each.left))
+            for each in found
+            if -each.height < each.top < height and -each.width < each.left < width
+        ]
+
+    def part(self, band: int) -> tuple["RasterSource", int]:
+        """The raster that a selected band is read from, and its number there."""
+        return self, band
 
     def readers(self, count: int) -> list["Reader"]:
         """Readers, each with a handle of its own; the first one's is the source's."""
@@ -157,18 +225,26 @@ class Reader:
             valid.fill(False)
             rows, columns = (slice(low - at, high - at) for (low, high), (at, _) in zip(inside, place, strict=True))
             pixels, valid = pixels[:, rows, columns], valid[:, rows, columns]
-        if self._source.is_mixed:  # rasterio reads bands of one dtype at once
-            for band, plane in zip(bands, pixels, strict=True):
-                read(partial(self._handle.read, band, out=plane, window=inside), self._source.path, window)
-        else:
-            read(partial(self._handle.read, bands, out=pixels, window=inside), self._source.path, window)
+        self._read_pixels(window, inside, bands, pixels)
         rules, dtype = self._source.validity, self._source.dtype
         into.all_valid = inside == place and all(rules.always(band, dtype) for band in bands)
         if not into.all_valid:
             self._read_validity(window, inside, bands, pixels, valid)
         return into
 
-    def _read_validity(self, window: Window, inside: Any, bands: tuple[int, ...], pixels: Any, valid: Any) -> None:
+    def _read_pixels(self, window: Window, inside: Ranges, bands: tuple[int, ...], pixels: Any) -> None:
+        place = self._source.on_file(inside)
+        if self._source.is_mixed:  # rasterio reads bands of one dtype at once
+            for band, plane in zip(bands, pixels, strict=True):
+                read(partial(self._handle.read, band, out=plane, window=place), self._source.path, window)
+        else:
+            read(partial(self._handle.read, bands, out=pixels, window=place), self._source.path, window)
+
+    def _read_mask(self, window: Window, inside: Ranges, band: int) -> Any:
+        place = self._source.on_file(inside)
+        return read(partial(self._handle.read_masks, band, window=place), self._source.path, window)
+
+    def _read_validity(self, window: Window, inside: Ranges, bands: tuple[int, ...], pixels: Any, valid: Any) -> None:
         rules, shared = self._source.validity, None
         for i, band in enumerate(bands):
             if band not in rules.masked:
@@ -178,7 +254,7 @@ class Reader:
             if band == rules.alpha and rules.alpha_hidden:
                 mask = pixels[i]  # GDAL's own mask of an alpha band is nowhere 0
             elif mask is None:
-                mask = read(partial(self._handle.read_masks, band, window=inside), self._source.path, window)
+                mask = self._read_mask(window, inside, band)
                 shared = mask if rules.shared else None
             np.not_equal(mask, 0, out=valid[i])
             if pixels.dtype.kind == "f":
@@ -190,6 +266,17 @@ def _within(window: Window, overlap: int, shape: tuple[int, int]) -> tuple[Any, 
     place = tuple((low - overlap, high + overlap) for low, high in window.ranges)
     inside = tuple((max(low, 0), min(high, length)) for (low, high), length in zip(place, shape, strict=True))
     return inside, place
+
+
+@in_header
+def band_numbers(path: str, bands: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The numbers of a raster's bands, or of those that are selected.
+
+    Raises:
+        SourceError: as `open_raster`.
+    """
+    with open_source(path) as dataset:
+        return _check_bands(dataset, path, bands)
 
 
 @in_header

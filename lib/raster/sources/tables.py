@@ -21,11 +21,12 @@ _MOST_FILES_SEEN, _MOST_FILES_READ = 200, 8
 
 
 class Table(NamedTuple):
-    """A TIFF's blocks in all bands, where in the file they end, and the window of the one with most compressed bytes."""
+    """A TIFF's blocks in all bands, where in the file they end, the window of the one with most bytes, and are any missing?"""
 
     blocks: int
     end: int
     heaviest: Window | None
+    has_holes: bool = False
 
 
 def _is_split(dataset: Any) -> bool:
@@ -48,7 +49,7 @@ def table_of(dataset: Any) -> Table | None:
     across, per_plane = windows.steps(shape[1], grid[1]), windows.count(shape, grid)
     blocks = per_plane * (1 if is_pixel_interleaved(dataset) else dataset.count)
     end = largest = 0
-    heaviest = None
+    heaviest, has_holes = None, False
     for index in windows.evenly(blocks, _MOST_BLOCKS_CHECKED):
         plane, block = divmod(index, per_plane)
         y, x = divmod(block, across)
@@ -58,7 +59,9 @@ def table_of(dataset: Any) -> Table | None:
             end = max(end, int(offset) + int(size))
             if int(size) > largest:
                 largest, heaviest = int(size), windows.nth(shape, grid, block)
-    return Table(blocks, end, heaviest)
+        else:
+            has_holes = True
+    return Table(blocks, end, heaviest, has_holes)
 
 
 def heavy_places(dataset: Any, table: Table | None) -> list[Window]:

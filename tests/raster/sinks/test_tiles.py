@@ -109,6 +109,10 @@ def test_tifffile_reads_it(press: Press, encoding: Encoding) -> None:
     except (NotImplementedError, ValueError):
         assert (encoding.predictor, encoding.dtype.kind) == (2, "f")  # FACTS
         return
+    if (
+        encoding.compress == "lerc" and encoding.dtype.kind == "f"
+    ):  # what LERC's mask hides is NaN to libtiff, anything to tifffile
+        read = np.where(np.isnan(values), values, read)
     assert read.tobytes() == values.tobytes()
 
 
