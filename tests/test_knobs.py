@@ -190,7 +190,10 @@ def test_a_raster_form_shows_plain_values_and_drop_downs() -> None:
     assert (form["scale"]["type"], form["scale"]["default"]) == ("number", 10000)
     assert (form["clip"]["type"], form["clip"]["default"]) == ("array", [0, 1])
     assert (form["multiply"]["default"], form["add"]["default"]) == (1, 0)
-    assert (form["compress"]["enum"], form["compress"]["default"]) == (["none", "lzw", "deflate", "zstd", "lerc"], "zstd")
+    assert (form["compress"]["enum"], form["compress"]["default"]) == (
+        ["none", "lzw", "deflate", "zstd", "lerc"],
+        "zstd",
+    )
     assert (form["verify"]["default"], form["profile"]["default"]) == ("full", True)
     assert {"minimum": 16, "multipleOf": 16, "type": "integer"}.items() <= form["block_size"].items()
     assert (form["memory_limit_mb"]["type"], form["memory_limit_mb"]["exclusiveMinimum"]) == ("integer", 0)
