@@ -49,7 +49,7 @@ class Entry:
 
 def _raster(name: str, what: str, scene: str, codec: str, goals: dict[str, float]) -> Entry:
     return Entry(
-        name, f"{what}, {codec}", "raster", scene, ("--operation", "normalise", "--compress", codec),
+        name, f"{what}, {codec}", "raster", scene, ("--operation", "normalise", "--compress", codec, "--predictor", "2"),
         tuple(
             Peer(peer, f"{script}.py", modules, (codec,), goal=goals.get(script))
             for peer, script, modules in (
