@@ -192,7 +192,10 @@ class Copy(_Model):
 
 
 class Normalise(_Model):
-    """`clip(pixel / scale, low, high)`, float32; float64 of 32- and 64-bit integers and float64."""
+    """`clip(pixel / scale, low, high)`.
+
+    The result is float32; float64 of 32- and 64-bit integers and float64.
+    """
 
     name: Literal["normalise"] = "normalise"
     scale: float = knob("what a pixel is divided by", 10000.0, unit="in the raster's units")
@@ -208,7 +211,10 @@ class Normalise(_Model):
 
 
 class Rescale(_Model):
-    """`pixel * multiply + add`, float32; float64 of 32- and 64-bit integers and float64."""
+    """`pixel * multiply + add`.
+
+    The result is float32; float64 of 32- and 64-bit integers and float64.
+    """
 
     name: Literal["rescale"] = "rescale"
     multiply: float = knob("factor", 1.0, unit="no unit")
@@ -217,7 +223,10 @@ class Rescale(_Model):
 
 
 class Expression(_Model):
-    """Arithmetic over bands, such as `(b4 - b3) / (b4 + b3)`: float32; float64 of 32- and 64-bit integers and float64."""
+    """Arithmetic over bands, such as `(b4 - b3) / (b4 + b3)`.
+
+    The result is float32; float64 of 32- and 64-bit integers and float64.
+    """
 
     name: Literal["expression"] = "expression"
     expr: str = knob(
