@@ -308,7 +308,8 @@ class RasterJob(_Work):
         | Annotated[Literal["nan"], Field(title="nan", json_schema_extra={"enum": ["nan"]})],
     )
     dtype: DType = knob(
-        "type of the output's pixels: auto, the operation's own; results are rounded half away from zero and saturate at its ends",
+        "type of the output's pixels: auto, the operation's own; results are rounded half away from zero and saturate at its "
+        "ends",
         "auto",
     )
     scale_offset: tuple[float, float] | None = knob(
