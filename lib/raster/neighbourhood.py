@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 Values = NDArray[Any]
-# Rows and columns of results at a time: with what lies around them some 300 KiB of float32, for a core's second-level cache.
+# Rows and columns of results at a time (MEASURED.md, "Pieces of neighbourhoods").
 _ROWS, _COLUMNS = 64, 1024
 
 

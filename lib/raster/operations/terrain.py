@@ -24,7 +24,7 @@ from lib.raster.operations.linear import exact_float
 from lib.raster.sources.dataset import RasterSource
 
 Values = NDArray[Any]
-_PIECE = 128 * 1024  # heights at a time: 512 KiB of float32
+_PIECE = 64 * 1024  # heights at a time (MEASURED.md, "Pieces of neighbourhoods")
 _COPIES = 12  # of a piece, at most
 _FOOT, _US_FOOT = 0.3048, 1200 / 3937
 _METRES = {
