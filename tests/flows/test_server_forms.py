@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Scheduled, State
 
+from lib.jobs import OPERATIONS
 from lib.publish import find_leftovers
 from tests.servers import Prefect, until
 
@@ -62,7 +63,7 @@ def test_a_form_can_be_filled_in(prefect: Prefect, deployment: str) -> None:
     assert form["memory_limit_mb"]["exclusiveMinimum"] == 0
     if deployment.startswith("transform"):
         assert list(form)[:5] == ["source", "destination", "operation", "overwrite", "memory_limit_mb"]
-        assert form["operation"]["enum"] == ["copy", "normalise", "rescale", "custom"]
+        assert form["operation"]["enum"] == list(OPERATIONS)
         assert form["scale"]["default"] == 10000
 
 
