@@ -92,7 +92,6 @@ class Browser:
         """Choose from a drop-down."""
         self.field(parameter).get_by_role("button", name=f"Select {parameter}").click()
         self.page.get_by_role("option", name=choice, exact=True).click()
-        self.page.get_by_role("option", name=choice, exact=True).wait_for(state="detached")  # it fades away
 
     def submit(self) -> None:
         """Send the form, and go on to the page of the run that it makes."""
