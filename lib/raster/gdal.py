@@ -7,6 +7,7 @@ among all that GDAL has open; nothing is opened anew. For one thread at a time, 
 import contextlib
 import ctypes
 import functools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -81,8 +82,8 @@ def _of(dataset: Any, band: int) -> Any:
 def nodatavals(dataset: Any) -> tuple[int | float | None, ...]:
     """Each band's declared nodata value; of 64-bit integers exactly, which rasterio reads as floats."""
     if not {"int64", "uint64"} & set(dataset.dtypes):
-        found: tuple[int | float | None, ...] = dataset.nodatavals
-        return found
+        # One NaN, which is itself among others.
+        return tuple(math.nan if value is not None and math.isnan(value) else value for value in dataset.nodatavals)
     return tuple(
         _nodata_64(dataset, band, dtype) if dtype in {"int64", "uint64"} else value
         for band, (dtype, value) in enumerate(zip(dataset.dtypes, dataset.nodatavals, strict=True), 1)

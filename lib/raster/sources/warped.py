@@ -35,6 +35,7 @@ _WARP_MB = 64
 # From here on GDAL takes a scale for none (gdalwarpkernel.cpp).
 _NO_SCALE = 0.95
 _SAMPLES = 33  # a side, of places that are looked at
+_COPIES = 3  # of a piece: pixels, validity and densities beside them, what is read of it
 _NAMES = {"nearest": "near"}
 
 
@@ -113,10 +114,10 @@ class Warped(RasterSource):
 
     @property
     def piece_bytes(self) -> int:
-        """Of a piece of all bands."""
+        """Of a piece of all bands, in the warper's hands and in ours."""
         columns, rows = self.place.step
         high, wide = self.place.footprint((min(rows, self.grid.shape[0]), min(columns, self.grid.shape[1])))
-        return (high * wide + rows * columns) * self.itemsize * len(self.numbers)
+        return _COPIES * (high * wide + rows * columns) * self.itemsize * len(self.numbers)
 
     def heaviest(self) -> list[Window]:
         """Where a pixel is most of the source's, and the middle."""
@@ -164,6 +165,10 @@ class _WarpReader(Reader):
             numbers.append(source.mask_number)
             self._mask = np.empty(pixels.shape[1:], source.handle.dtypes[0])
         for place, rows, columns, part in self._pieces(inside):
+            if not by_mask and columns.stop - columns.start == place[1][1] - place[1][0]:
+                out = pixels[:, rows, columns]
+                read(partial(self._handle.read, numbers, window=place, out=out), source.path, window)
+                continue
             found = read(partial(self._handle.read, numbers, window=place), source.path, window)[:, :, part]
             pixels[:, rows, columns] = found[: len(bands)]
             if by_mask:
@@ -252,19 +257,14 @@ def _validity(output: Any, numbers: dict[int, int], source: RasterSource) -> Val
     at = [numbers.get(band) for band in source.dataset.indexes]
     return replace(
         rules,
-        nodata=tuple(_same(rules.nodata[each - 1]) if each else None for each in at),
-        declared=tuple(_same(rules.declared[each - 1]) if each else None for each in at),
+        nodata=tuple(rules.nodata[each - 1] if each else None for each in at),
+        declared=tuple(rules.declared[each - 1] if each else None for each in at),
         dtypes=source.validity.dtypes,
         masked=source.validity.masked if is_masked else frozenset(),
         shared=is_masked,
         alpha=source.validity.alpha,
         masks_by_alpha=source.validity.masks_by_alpha,
     )
-
-
-def _same(value: float | None) -> float | None:
-    """One NaN, which is itself among others."""
-    return math.nan if value is not None and math.isnan(value) else value
 
 
 def _arguments(source: RasterSource, model: Warp) -> tuple[list[str], int | None]:
