@@ -94,6 +94,7 @@ class Attempt:
             self._workers += self._task.workers(layout)
         for done in finished(self._chunks, self._workers):
             self._take(done)
+            del done  # or it would stay until the next is made
         self._workers.clear()
         self._bench.meter.phase("close", patient=True)
         self._writer.close()

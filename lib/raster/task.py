@@ -25,6 +25,8 @@ from lib.units import MIB
 
 # What making a skeleton takes: 0.6 to 1.4 MiB, measured.
 _WRITER_BYTES = 2 * MIB
+# Edges of what a predictor is chosen by, pixels, and how many values at most it is read from.
+_SAMPLE_EDGES, _MOST_SAMPLED = (256, 128, 64), 4 * 256**2
 _TEXT_COPIES = 6  # MEASURED.md, "Texts among the tags"
 
 
@@ -123,16 +125,18 @@ class Task:
     def choose_predictor(self) -> None:
         """Have it chosen by sampled tiles where the user has not: the first of the source, and the one with most to say.
 
-        Both are of one size and place whatever memory there is, so the same source gives the same output. A user's function is
-        called for its own chunks alone: what it makes is encoded as most is.
+        Both are of one size and place whatever memory there is, so the same source gives the same output; small ones, as no plan
+        counts them. A user's function is called for its own chunks alone: what it makes is encoded as most is.
         """
         job, dtype = self.job, self.operation.outputs.dtype
         if job.predictor != "auto":
             return
         samples: list[NDArray[Any]] = []
+        edge = _SAMPLE_EDGES[0]
         if len(gtiff.predictors(job, dtype)) > 1 and not self.operation.one_at_a_time:
-            edge, shape = gtiff.SAMPLE_EDGE, self.source.grid.shape
-            bands = self.source.bands if self._takes_all_bands else self.source.bands[:1]
+            shape = self.source.grid.shape
+            bands = self.source.bands if self.operation.wants_all_bands else self.source.bands[:1]
+            edge = next((each for each in _SAMPLE_EDGES if each**2 * len(bands) <= _MOST_SAMPLED), _SAMPLE_EDGES[-1])
             layout = Layout(edge, (edge, edge), len(bands), 1, 1, TINY_CACHE_BYTES, 1.0)
             set_cache(TINY_CACHE_BYTES)
             worker = self._worker(self.operation, self.source.readers(1)[0], layout)
@@ -140,12 +144,9 @@ class Task:
                 top, left = (min(at, length - 1) for at, length in zip(place[:2], shape, strict=True))
                 window = windows.containing(shape, (edge, edge), windows.Window(top, left, 1, 1))
                 samples.append(worker.compute(Chunk(window, bands)).pixels[0].copy())
-        predictor = gtiff.best_predictor(job, dtype, samples) if samples else gtiff.predictors(job, dtype)[0]
+        fitting = gtiff.predictors(job, dtype)
+        predictor = gtiff.best_predictor(job, dtype, samples, edge) if samples else fitting[0]
         self.job = job.model_copy(update={"predictor": str(predictor)})
-
-    @property
-    def _takes_all_bands(self) -> bool:
-        return self.operation.wants_all_bands or self.source.pixel_interleaved
 
     def chunks(self, layout: Layout) -> Iterator[Chunk]:
         """All chunks in the order of work."""

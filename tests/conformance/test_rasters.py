@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from rasterio.transform import from_origin
 
-from lib.jobs import RasterJob
+from lib.jobs import Normalise, RasterJob, Resources
 from lib.raster.formats import environment
 from lib.run import run_published
 from lib.units import MIB
@@ -112,3 +113,23 @@ def test_nothing_is_published_on_failure(function: str, tmp_path: Path) -> None:
     assert (report.memory.peak_bytes or 0) < (384 + 200) * MIB
     assert out.read_bytes() == b"precious"
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+def test_many_interleaved_bands_keep_their_plan(tmp_path: Path) -> None:
+    """150 bands in each block, one worker: what is sampled for a predictor is small, and a chunk that is done with is let go."""
+    path = tmp_path / "many.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=1100, height=700, count=150, dtype="uint16", tiled=True, blockxsize=64,
+        blockysize=64, interleave="pixel", photometric="minisblack", crs="EPSG:32633",
+        transform=from_origin(500_000, 5_000_000, 10, 10),
+    ) as dataset:  # fmt: skip
+        for band in range(1, 151):
+            noise = np.random.default_rng(band).integers(0, 65535, (700, 1100), dtype="uint16")
+            dataset.write(noise, band)
+    job = RasterJob(
+        source=str(path), destination=str(tmp_path / "out.tif"), operation=Normalise(scale=65535),
+        resources=Resources(limit_bytes=256 * MIB, threads_max=1), overwrite=True,
+    )  # fmt: skip
+    report = run_published(job)
+    close(report, 256)

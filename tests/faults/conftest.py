@@ -44,7 +44,6 @@ def job(raster: Path, tmp_path: Path) -> Callable[..., RasterJob]:
             destination=str(tmp_path / "out.tif"),
             operation=operation,
             block_size=block_size,
-            predictor="2",  # what is measured is the loop: sampling tiles for another takes 8 MiB before it
             resources=Resources(limit_bytes=limit_mb * MIB, **resources),
         )
 

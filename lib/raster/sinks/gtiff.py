@@ -23,7 +23,6 @@ from lib.raster.sources.dataset import RasterSource
 _LEVELS = {"deflate": 6, "zstd": 1}
 # How much smaller than by differences of neighbours, which are quick and widely read, tiles must be by another predictor.
 _WORTH = 0.95
-SAMPLE_EDGE = 512
 
 
 def encoding(job: RasterJob, dtype: np.dtype[Any], block_size: int) -> Encoding:
@@ -55,19 +54,20 @@ def predictors(job: RasterJob, dtype: np.dtype[Any]) -> tuple[int, ...]:
     return (1, 2) if dtype.itemsize == 1 else (2, 1)
 
 
-def best_predictor(job: RasterJob, dtype: np.dtype[Any], samples: Sequence[NDArray[Any]]) -> int:
+def best_predictor(job: RasterJob, dtype: np.dtype[Any], samples: Sequence[NDArray[Any]], edge: int) -> int:
     """The predictor by which sampled tiles are smallest; the first of `predictors` where that is hardly so.
 
     Args:
         job: the work.
         dtype: of the output.
-        samples: `(height, width)`, at most `SAMPLE_EDGE` a side.
+        samples: `(height, width)`, at most `edge` a side.
+        edge: of the tiles that they are encoded as, pixels.
     """
     first, *others = predictors(job, dtype)
     sizes = {}
     for predictor in (first, *others):
         trial = job.model_copy(update={"predictor": str(predictor)})
-        encoder = TileEncoder(encoding(trial, dtype, SAMPLE_EDGE))
+        encoder = TileEncoder(encoding(trial, dtype, edge))
         sizes[predictor] = sum(len(encoder.encode(each) or b"") for each in samples)
     best = min(sizes, key=lambda predictor: sizes[predictor])
     return best if sizes[best] < _WORTH * sizes[first] else first
