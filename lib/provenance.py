@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib import __version__
-from lib.jobs import Clip, Expression, RasterJob, VectorJob
+from lib.jobs import RasterJob, VectorJob
+from lib.operations import Clip, Expression
 from lib.units import file_label
 
 JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"

@@ -17,19 +17,13 @@ from pydantic import BaseModel, ValidationError
 from lib.errors import DestinationError, UsageError
 from lib.jobs import (
     COMMON_SETTINGS,
-    OPERATIONS,
     OUTPUT_PROFILES,
     RASTER_DRIVERS,
     VECTOR_DRIVERS,
-    Clip,
-    Copy,
     DriversJob,
-    Expression,
-    Focal,
     Job,
     ProfileJob,
     RasterJob,
-    Reclassify,
     Resources,
     VectorJob,
     VerifyJob,
@@ -37,6 +31,7 @@ from lib.jobs import (
 )
 from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
+from lib.operations import OPERATIONS, Clip, Copy, Expression, Focal, Reclassify
 from lib.paths import absolute, check_exists
 from lib.publish import check_destination
 from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs

@@ -18,8 +18,9 @@ from flows.signatures import PROFILE
 from flows.transform_raster import transform_raster
 from flows.verify_output import verify_output
 from lib.errors import UsageError
-from lib.jobs import COMMON_SETTINGS, OPERATIONS, ProfileJob, RasterJob, VectorJob, VerifyJob
+from lib.jobs import COMMON_SETTINGS, ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import Knob, knob, knobs_of
+from lib.operations import OPERATIONS
 from lib.parameters import take_parameters
 from lib.request import AnyKind, job_knobs, raster_job
 from lib.settings import Settings, settings_knobs

@@ -9,8 +9,9 @@ import pytest
 
 from flows import cli, terminal
 from lib.errors import DestinationError, SwathError
-from lib.jobs import Custom, ProfileJob, RasterJob, VectorJob, VerifyJob
+from lib.jobs import ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import as_parameters
+from lib.operations import Custom
 from lib.reports import Report
 from lib.request import job_knobs
 from lib.units import MIB

@@ -9,8 +9,9 @@ import pytest
 import rasterio
 import shapely
 
-from lib.jobs import Normalise, ProfileJob, RasterJob, Resources, VectorJob, VerifyJob
+from lib.jobs import ProfileJob, RasterJob, Resources, VectorJob, VerifyJob
 from lib.memory.process import Runner
+from lib.operations import Normalise
 from lib.reports import Report
 from lib.run import run_published
 from lib.units import MIB

@@ -7,9 +7,10 @@ from typing import Any
 
 from lib.diagnosis import FULL_HINT
 from lib.errors import DataError, OutputError, SourceError, VerificationFailed
-from lib.jobs import Custom, RasterJob, VerifyJob
+from lib.jobs import RasterJob, VerifyJob
 from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Room
+from lib.operations import Custom
 from lib.raster import checks, windows
 from lib.raster.block import Buffer
 from lib.raster.carried import read_provenance  # noqa: F401 - `lib.verify` asks each wing for it

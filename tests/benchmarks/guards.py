@@ -15,10 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from lib.jobs import Normalise, RasterJob, Resources, VectorJob, parse_job
+from lib.jobs import RasterJob, Resources, VectorJob, parse_job
 from lib.memory.launch import child_environment, job_environment
 from lib.memory.process import run_job
 from lib.memory.work import Bench, Room, load_engine
+from lib.operations import Normalise
 from lib.units import MIB
 
 ROOT = Path(__file__).resolve().parents[2]

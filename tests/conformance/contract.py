@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from lib import jobs
+from lib import operations
 from lib.jobs import Job, Resources
 from lib.memory.process import run_job
 from lib.memory.work import BASELINE_SPREAD_BYTES
@@ -17,16 +17,16 @@ __all__ = ["AMPLE_MB", "OPERATIONS", "Limits", "at", "close", "holds", "limits",
 AMPLE_MB = 2048
 # By name, as the registries have them: an operation that is added there and not here fails `test_kinds.py`.
 OPERATIONS = {
-    "copy": jobs.Copy(),
-    "normalise": jobs.Normalise(scale=200),
-    "rescale": jobs.Rescale(multiply=2.5, add=-3),
-    "expression": jobs.Expression(expr="(b1 - b2) / (b1 + b2); b3 > 110"),
-    "reclassify": jobs.Reclassify(table=":90=1,90:130=2,130:150=3"),
-    "focal": jobs.Focal(size=5),
-    "terrain": jobs.Terrain(attribute="slope", percent=True),
-    "clip": jobs.Clip(bbox=(502_000, 4_985_000, 521_000, 4_996_990)),
-    "warp": jobs.Warp(resolution=(5.0,)),
-    "custom": jobs.Custom(function="tests.faults.functions:unchanged"),
+    "copy": operations.Copy(),
+    "normalise": operations.Normalise(scale=200),
+    "rescale": operations.Rescale(multiply=2.5, add=-3),
+    "expression": operations.Expression(expr="(b1 - b2) / (b1 + b2); b3 > 110"),
+    "reclassify": operations.Reclassify(table=":90=1,90:130=2,130:150=3"),
+    "focal": operations.Focal(size=5),
+    "terrain": operations.Terrain(attribute="slope", percent=True),
+    "clip": operations.Clip(bbox=(502_000, 4_985_000, 521_000, 4_996_990)),
+    "warp": operations.Warp(resolution=(5.0,)),
+    "custom": operations.Custom(function="tests.faults.functions:unchanged"),
 }
 
 

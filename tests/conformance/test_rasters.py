@@ -12,7 +12,8 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from lib.jobs import Normalise, RasterJob, Resources
+from lib.jobs import RasterJob, Resources
+from lib.operations import Normalise
 from lib.raster.formats import environment
 from lib.run import run_published
 from lib.units import MIB

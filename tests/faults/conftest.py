@@ -9,7 +9,8 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from lib.jobs import Custom, Normalise, RasterJob, Resources
+from lib.jobs import RasterJob, Resources
+from lib.operations import Custom, Normalise
 from lib.units import MIB
 
 

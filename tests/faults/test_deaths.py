@@ -15,9 +15,10 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from lib.jobs import Custom, RasterJob, Resources
+from lib.jobs import RasterJob, Resources
 from lib.memory.ledger import admission
 from lib.memory.process import Runner, run_job
+from lib.operations import Custom
 from lib.run import run_published
 from lib.units import MIB
 

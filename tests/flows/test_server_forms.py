@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Scheduled, State
 
-from lib.jobs import OPERATIONS
+from lib.operations import OPERATIONS
 from lib.publish import find_leftovers
 from tests.servers import Prefect, until
 

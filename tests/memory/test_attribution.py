@@ -171,18 +171,21 @@ def test_freed_memory_is_mallocs_until_it_is_given_back(tmp_path: Path) -> None:
 
 @_alone
 def test_file_backed_pages_are_told(tmp_path: Path) -> None:
-    """A file of 24 MiB that is mapped and read is file-backed, as smaps has it, too."""
+    """A file of 24 MiB that is mapped and read is file-backed; what is said lies between two looks at smaps around it.
+
+    Between, because the kernel maps pages of libraries that are run, and takes others back, whenever it likes.
+    """
     split = _splitter()
-    split(), _smaps("Rss")  # what these import and read themselves is mapped now
     path = tmp_path / "mapped"
     path.write_bytes(b"x" * SIZE)
-    before, mapped_before = split(), _smaps("Rss") - _smaps("Anonymous")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        assert sum(mapped[at] for at in range(0, SIZE, mmap.PAGESIZE)) > 0
-        after, mapped_after = split(), _smaps("Rss") - _smaps("Anonymous")
-    grown = _grown(before, after)["file_backed_bytes"]
-    assert grown > SIZE - MIB  # pages of libraries may come along, in both
-    assert grown == pytest.approx(mapped_after - mapped_before, abs=MIB)
+        for _ in range(2):
+            looks = [_smaps("Rss") - _smaps("Anonymous")]
+            told = split()["file_backed_bytes"]
+            looks.append(_smaps("Rss") - _smaps("Anonymous"))
+            assert min(looks) - MIB < told < max(looks) + MIB
+            assert sum(mapped[at] for at in range(0, SIZE, mmap.PAGESIZE)) > 0
+        assert told > SIZE - MIB
 
 
 @_alone

@@ -12,7 +12,8 @@ from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 
 from lib.errors import SourceError
-from lib.jobs import Normalise, RasterJob
+from lib.jobs import RasterJob
+from lib.operations import Normalise
 from lib.raster.carried import read_provenance
 from lib.raster.formats import environment
 from tests.raster.conftest import Workshop

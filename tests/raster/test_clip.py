@@ -14,7 +14,7 @@ from rasterio.features import geometry_mask
 from rasterio.rpc import RPC
 
 from lib.errors import SourceError, UsageError
-from lib.jobs import Clip
+from lib.operations import Clip
 from lib.raster.formats import environment
 from lib.request import raster_job
 from tests.raster.conftest import Workshop

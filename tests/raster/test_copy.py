@@ -11,7 +11,7 @@ import rasterio.shutil
 from rasterio.enums import ColorInterp, MaskFlags
 
 from lib.errors import SourceError, UsageError
-from lib.jobs import Copy, Normalise
+from lib.operations import Copy, Normalise
 from lib.raster.formats import environment
 from tests.raster.conftest import Workshop
 

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from lib.errors import UsageError
-from lib.jobs import Copy, Expression, Normalise, Rescale
+from lib.operations import Copy, Expression, Normalise, Rescale
 from lib.raster.formats import environment
 from tests.raster.conftest import Workshop
 

@@ -9,7 +9,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from lib.errors import FunctionError
-from lib.jobs import Normalise
+from lib.operations import Normalise
 from lib.raster.formats import cache_bytes, environment
 from lib.raster.windows import count, windows
 from tests.raster.conftest import Workshop

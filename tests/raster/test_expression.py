@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import SourceError, SwathError, UsageError, VerificationFailed
-from lib.jobs import Expression, RasterJob, VerifyJob
+from lib.jobs import RasterJob, VerifyJob
+from lib.operations import Expression
 from lib.raster import expression, verify
 from lib.raster.formats import environment
 from tests.raster.conftest import Workshop

@@ -12,7 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import ValidationError
 
 from lib.errors import UsageError
-from lib.jobs import Focal
+from lib.operations import Focal
 from lib.raster.formats import environment
 from lib.raster.operations.focal import parse_kernel
 from lib.request import raster_job

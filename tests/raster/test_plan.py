@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.errors import DiskRefused, MemoryRefused
-from lib.jobs import Normalise, Resources
+from lib.jobs import Resources
 from lib.memory.work import BASELINE_SPREAD_BYTES, Room
+from lib.operations import Normalise
 from lib.raster import engine, windows
 from lib.raster.layout import Facts, chunk_bytes
 from lib.raster.plan import Choice, Held, Planner

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import UsageError
-from lib.jobs import Reclassify
+from lib.operations import Reclassify
 from lib.raster.formats import environment
 from lib.raster.operations import reclassify
 from lib.request import raster_job

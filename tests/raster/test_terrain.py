@@ -15,7 +15,7 @@ from pyproj import Geod
 from rasterio.transform import Affine, from_origin
 
 from lib.errors import SourceError
-from lib.jobs import Terrain
+from lib.operations import Terrain
 from lib.raster.formats import environment
 from lib.raster.grid import Grid
 from lib.raster.operations.terrain import spacing
@@ -47,7 +47,7 @@ def gdaldem(source: Path, mode: str, *options: str) -> np.ma.MaskedArray:
     """What gdaldem makes of it."""
     program = shutil.which("gdaldem")
     if program is None:
-        pytest.skip("gdaldem is not installed")
+        pytest.skip("NOT RUN: gdaldem is not installed (gdal-bin)")
     output = source.with_name("gdaldem.tif")
     output.unlink(missing_ok=True)
     subprocess.run(

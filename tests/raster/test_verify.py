@@ -12,7 +12,8 @@ import pytest
 import rasterio
 
 from lib.errors import OutputError, VerificationFailed
-from lib.jobs import Normalise, VerifyJob
+from lib.jobs import VerifyJob
+from lib.operations import Normalise
 from lib.raster import verify
 from lib.reports import Plan
 from tests.raster.conftest import Workshop

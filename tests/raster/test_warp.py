@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.warp import calculate_default_transform, reproject
 
 from lib.errors import UsageError
-from lib.jobs import Warp
+from lib.operations import Warp
 from lib.raster.formats import environment
 from lib.raster.sources.warped import open_warped
 from lib.request import raster_job

@@ -1,4 +1,4 @@
-"""What happens to pixels. An operation is a module here, its line in `REGISTRY` and its parameters in `lib/jobs.py`."""
+"""What happens to pixels. An operation is a module here, its line in `REGISTRY` and its parameters in `lib/operations.py`."""
 
 import numpy as np
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.jobs import Clip, Copy
+from lib.operations import Clip, Copy
 from lib.raster.block import Block
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.sources.dataset import RasterSource

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import FunctionError, UsageError
-from lib.jobs import Custom, DType
+from lib.jobs import DType
 from lib.memory.function import call
 from lib.memory.work import load_function
+from lib.operations import Custom
 from lib.raster.block import Block
 from lib.raster.operations.base import Operation, Outputs, check_nodata, is_beyond
 from lib.raster.operations.cast import convert

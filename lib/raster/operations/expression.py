@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.jobs import Expression
+from lib.operations import Expression
 from lib.raster import expression
 from lib.raster.block import Block
 from lib.raster.expression import Node

@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lib.errors import UsageError
-from lib.jobs import Copy, Focal
+from lib.operations import Copy, Focal
 from lib.raster.block import Block
 from lib.raster.neighbourhood import (
     box,

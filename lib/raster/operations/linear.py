@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.jobs import Normalise, Rescale
+from lib.operations import Normalise, Rescale
 from lib.raster.block import Block
 from lib.raster.operations.base import Linear, Operation, Outputs, check_nodata, is_beyond
 from lib.raster.sources.dataset import RasterSource

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import UsageError
-from lib.jobs import Reclassify
+from lib.operations import Reclassify
 from lib.raster.block import Block
 from lib.raster.operations.base import Operation, Outputs, check_nodata, fits
 from lib.raster.sources.dataset import RasterSource

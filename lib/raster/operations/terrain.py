@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import SourceError
-from lib.jobs import Terrain
+from lib.operations import Terrain
 from lib.raster.block import Block
 from lib.raster.grid import Grid
 from lib.raster.operations.base import Operation, Outputs, check_nodata

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lib.errors import SourceError, UsageError
-from lib.jobs import Copy
+from lib.operations import Copy
 from lib.raster.block import Block
 from lib.raster.operations.base import Linear, Operation, Outputs, fits
 from lib.raster.sources.dataset import RasterSource

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from lib.jobs import Copy, Warp
+from lib.operations import Copy, Warp
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.sources.dataset import RasterSource
 

@@ -4,7 +4,8 @@ import difflib
 from pathlib import Path
 
 from lib.errors import UsageError
-from lib.jobs import Clip, Expression, RasterJob, Warp
+from lib.jobs import RasterJob
+from lib.operations import Clip, Expression, Warp
 from lib.raster import expression
 from lib.raster.expression import Band
 from lib.raster.sources.dataset import RasterSource, band_numbers, open_raster

@@ -9,7 +9,7 @@ from rasterio.errors import CRSError
 from rasterio.warp import transform_bounds
 
 from lib.errors import SourceError, UsageError
-from lib.jobs import Clip
+from lib.operations import Clip
 from lib.raster.grid import Grid
 from lib.raster.outline import box_outline, read_outline
 from lib.raster.sources.dataset import RasterSource, open_raster

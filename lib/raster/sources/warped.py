@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from lib.errors import SourceError, UsageError
-from lib.jobs import Warp
+from lib.operations import Warp
 from lib.raster import virtual
 from lib.raster.block import Block
 from lib.raster.faults import read
