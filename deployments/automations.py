@@ -92,21 +92,26 @@ def _silent(timing: Timing) -> AutomationCore:
     return AutomationCore(
         name=f"{_PREFIX}crash runs whose heartbeats stop",
         description=f"No sign of a run for {timing.silent_seconds:.0f} s after a heartbeat: its process or its host is gone.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.*"},
-            match=_RUNS,
-            match_related=_OURS,
-            for_each=_EACH_RUN,
-            posture=Posture.Proactive,
-            within=timedelta(seconds=timing.silent_seconds),
-        ),
+        trigger=_nothing_since("heartbeat", timing.silent_seconds),
         actions=[
             ChangeFlowRunState(
                 state=StateType.CRASHED,
                 message=f"no heartbeat for {timing.silent_seconds:.0f} s: the run's process or its host is gone; run it again",
             )
         ],
+    )
+
+
+def _nothing_since(event: str, seconds: float) -> EventTrigger:
+    """No event of a run for that long after this one."""
+    return EventTrigger(
+        after={f"prefect.flow-run.{event}"},
+        expect={"prefect.flow-run.*"},
+        match=_RUNS,
+        match_related=_OURS,
+        for_each=_EACH_RUN,
+        posture=Posture.Proactive,
+        within=timedelta(seconds=seconds),
     )
 
 
@@ -131,15 +136,7 @@ def _alerts(block: BlockDocument, timing: Timing) -> list[AutomationCore]:
     late = AutomationCore(
         name=f"{_PREFIX}tell of late runs",
         description=f"Calls block {block.name} for each run that is Late and has not begun {timing.late_seconds:.0f} s on.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.Late"},
-            expect={"prefect.flow-run.*"},
-            match=_RUNS,
-            match_related=_OURS,
-            for_each=_EACH_RUN,
-            posture=Posture.Proactive,
-            within=timedelta(seconds=timing.late_seconds),
-        ),
+        trigger=_nothing_since("Late", timing.late_seconds),
         actions=[action],
     )
     return [*ended, late]

@@ -89,9 +89,8 @@ def append(path: Path, line: str) -> None:
     except OSError:
         return
     try:
-        os.write(
-            descriptor, line.encode("utf-8", "replace") + b"\n"
-        )  # one write: lines of several processes do not mix
+        # One write: lines of several processes do not mix.
+        os.write(descriptor, line.encode("utf-8", "replace") + b"\n")
     except OSError:
         return
     finally:

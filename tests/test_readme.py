@@ -42,6 +42,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_commands_run(folder: Path) -> None:
     """Each `swath` line of the README ends with exit code 0, in the order in which it stands there."""
     lines = [line for block in _blocks("sh") for line in block.splitlines() if line.startswith("swath ")]

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from lib import jobs
+from lib import jobs, operations
 from lib.jobs import DriversJob, ProfileJob, RasterJob, VerifyJob
 from lib.memory.process import run_job
 from lib.memory.work import ENGINES
@@ -31,8 +31,8 @@ def test_nothing_is_left_out() -> None:
     """Every job kind, raster operation and output driver that exists is in this suite."""
     union = typing.get_args(jobs.Job)
     assert set(ENGINES) == {model.model_fields["kind"].default for model in union} == set(KINDS)
-    assert set(REGISTRY) == set(jobs.OPERATIONS) == set(OPERATIONS) == {name for name, _ in test_rasters.CASES}
-    assert {type(each) for each in OPERATIONS.values()} == set(jobs.OPERATIONS.values())
+    assert set(REGISTRY) == set(operations.OPERATIONS) == set(OPERATIONS) == {name for name, _ in test_rasters.CASES}
+    assert {type(each) for each in OPERATIONS.values()} == set(operations.OPERATIONS.values())
     assert set(jobs.RASTER_DRIVERS.values()) == {"GTiff"}
 
 

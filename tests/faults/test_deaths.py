@@ -191,6 +191,7 @@ def _importing(module: str, job: RasterJob) -> RasterJob:
     return job.model_copy(update={"operation": Custom(function=f"tests.faults.{module}:unchanged")})
 
 
+@pytest.mark.slow
 def test_a_child_is_renewed_after_its_share_of_jobs(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven jobs at three a child are three children, and all complete."""
     monkeypatch.setattr("lib.memory.process._JOBS_PER_CHILD", 3)
@@ -317,6 +318,7 @@ def test_a_function_that_raises_is_named(fault: str, words: str, job: Job, tmp_p
     _nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_huge_error_of_a_function_is_cut(job: Job, tmp_path: Path) -> None:
     """Five megabytes with an escape sequence: a report of some kilobytes that obeys nothing."""
     report = run_published(job("raises_megabytes"))

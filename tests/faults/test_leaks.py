@@ -129,6 +129,7 @@ def test_temporaries_are_no_leak(run: Callable[..., Report]) -> None:
     assert report.memory.leak is None
 
 
+@pytest.mark.slow
 def test_a_thousand_chunks_are_flat(run: Callable[..., Report]) -> None:
     """Over four thousand chunks a healthy job's slope is zero within 64 bytes, by a narrow interval and by samples."""
     report = run("unchanged")

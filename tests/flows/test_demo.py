@@ -16,7 +16,7 @@ from rasterio.transform import from_origin
 from flows import demo as module
 from flows.demo import run_demo
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
+pytestmark = [pytest.mark.slow, pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
 
 
 @pytest.fixture

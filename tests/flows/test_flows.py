@@ -117,7 +117,8 @@ def test_too_small_a_limit_is_refused_with_the_one_that_would_do(raster, tmp_pat
     _assert_nothing_left(destination)
 
 
-@pytest.mark.parametrize("kind", ["raster", pytest.param("vector", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["raster", "vector"])
 def test_the_smallest_limit_that_is_named_is_the_same_on_the_next_try_and_enough(
     kind: str, request: pytest.FixtureRequest, tmp_path
 ) -> None:

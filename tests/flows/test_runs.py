@@ -20,7 +20,7 @@ from lib.request import job_knobs
 from tasks import publishing, verification
 from tasks.states import report_of
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
+pytestmark = [pytest.mark.slow, pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
 
 
 def _run_of(state: State[Any]) -> FlowRun:
@@ -138,7 +138,6 @@ def test_a_retry_does_again_what_it_must_and_says_so(
     assert not kept.exists()
 
 
-@pytest.mark.slow
 def test_a_retry_does_not_trust_what_changed(
     raster: Path, tmp_path: Path, task_runs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from tasks.logs import run_logger
 from tasks.states import report_of
 from tests.servers import until
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
+pytestmark = [pytest.mark.slow, pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
 
 _QUICK = {"operation": "normalise", "profile": False, "verify": "basic", "memory_limit_mb": 512}
 

@@ -53,16 +53,17 @@ def oracle(path: Path, found: Any, resampling: str, *, exact: bool = True, **mor
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
 def test_it_is_what_gdal_makes_of_the_whole(resampling: str, dtype: str, shop: Workshop, write: Write) -> None:
     """On the grid that GDAL suggests; pixels and what is beyond the source are GDAL's, but for tiny shifts."""
-    raw = smooth(2, 231, 303, dtype)
+    rows, columns = (115, 151) if resampling == "mode" else (231, 303)  # GDAL takes half a minute for the other
+    raw = smooth(2, rows, columns, dtype)
     path = write(raw, nodata=0)
     shop.transform(path, operation=Warp(to_crs="EPSG:3857", resampling=resampling))
     with environment(), rasterio.open(path) as source, rasterio.open(shop.folder / "out.tif") as found:
-        transform, width, height = calculate_default_transform(source.crs, "EPSG:3857", 303, 231, *source.bounds)
+        transform, width, height = calculate_default_transform(source.crs, "EPSG:3857", columns, rows, *source.bounds)
         assert (found.width, found.height) == (width, height)
         np.testing.assert_allclose(found.transform, transform, rtol=1e-12)
         wanted = oracle(path, found, resampling, src_nodata=0, dst_nodata=0)
         valid, pixels = found.read_masks() != 0, found.read()
-    assert np.count_nonzero(valid != (wanted != 0)) <= 0.05 * 2 * 2 * (231 + 303)  # whose places lie on an edge
+    assert np.count_nonzero(valid != (wanted != 0)) <= 0.05 * 2 * 2 * (rows + columns)  # whose places lie on an edge
     both = valid & (wanted != 0)
     apart = np.abs(pixels[both].astype("float64") - wanted[both])
     assert apart.max() <= (
