@@ -28,7 +28,7 @@ from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import VectorSink, sink_for
 from lib.vector.sources import VectorSource, given_by, open_source
-from lib.vector.sources.facts import InTable
+from lib.vector.sources.facts import InTable, LayerFacts
 from lib.vector.steps import Step, Tally, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
 
@@ -50,20 +50,26 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
         UsageError: the user's function cannot be imported.
     """
     source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
-    sink = sink_for(job.driver, source.facts)
-    steps = steps_of(job, source.facts)
+    steps, layer = steps_of(job, source.facts)
+    sink = sink_for(job.driver, layer)
     if verify.recomputes(job, steps):
         importlib.import_module("lib.vector.recompute")  # now: what it weighs is measured then
-    return VectorWork(job, room, source, sink, steps)
+    return VectorWork(job, room, source, sink, steps, layer)
 
 
 class VectorWork(LayerWork):
     """A filter of one layer, prepared."""
 
     def __init__(
-        self, job: VectorJob, room: Room, source: VectorSource, sink: VectorSink, steps: Sequence[Step]
+        self,
+        job: VectorJob,
+        room: Room,
+        source: VectorSource,
+        sink: VectorSink,
+        steps: Sequence[Step],
+        layer: LayerFacts,
     ) -> None:
-        self._job, self._source, self._sink, self._steps = job, source, sink, steps
+        self._job, self._source, self._sink, self._steps, self._layer = job, source, sink, steps, layer
         self._task = Task(source.facts, sink, steps, job.resources)
         self.calls_function = job.function is not None
         self._looked: Plan | None = None
@@ -248,14 +254,14 @@ class VectorWork(LayerWork):
 
     def _expected(self) -> dict[str, Any]:
         """What the output must be."""
-        facts, sink = self._source.facts, self._sink
+        layer, sink = self._layer, self._sink
         return {
             "driver": sink.driver,
             "layer": sink.layer,
-            "fields": [list(pair) for pair in zip(facts.fields, facts.field_types, strict=True)],
+            "fields": [list(pair) for pair in zip(layer.fields, layer.field_types, strict=True)],
             "geometry_type": sink.geometry_type,
             "crs": sink.crs,
-            "largest_feature_bytes": facts.sizes.largest_bytes,
+            "largest_feature_bytes": layer.sizes.largest_bytes,
         }
 
     def _reconcile(self, tally: Tally, has: int | None, table: InTable | None) -> None:

@@ -47,7 +47,7 @@ def _steps(job: ProfileJob, source: VectorSource) -> list[Step]:
         source=job.source, destination=job.source, layer=job.layer, min_area_sqm=0.0, resources=job.resources
     )
     try:
-        return steps_of(work, source.facts)
+        return steps_of(work, source.facts)[0]
     except SourceError:
         return []
 

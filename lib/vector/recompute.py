@@ -5,7 +5,8 @@ Slow and obvious on purpose: it shares with the engine the choice of method and 
 
 import hashlib
 import math
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,8 @@ import shapely
 
 from lib.vector.exact import is_unread
 from lib.vector.method import AreaMethod, Bounds
-from lib.vector.wkb import NOT_READ, promote_to_multi
+from lib.vector.steps import Row, Step, UndecidedError, outcome
+from lib.vector.wkb import NOT_READ, promote_to_multi, values_of
 
 # Sums in another order differ in the last digits; nearer to a bound than this nothing is claimed.
 _RELATIVE_TOLERANCE = 1e-9
@@ -81,15 +83,16 @@ def near(area: float, bounds: Bounds) -> bool:
     )
 
 
-def row_digests(batch: Any, geometry_column: str, fields: list[str], *, promotes: bool) -> list[bytes]:
-    """A digest of each row's geometry and of the named attributes."""
-    geometries = batch.column(batch.schema.get_field_index(geometry_column))
-    if promotes:
-        geometries = promote_to_multi(geometries)
+def row_digests(batch: Any, geometry_column: str | None, fields: list[str], *, promotes: bool = False) -> list[bytes]:
+    """A digest of each row's geometry (of none where no column is named) and of the named attributes."""
+    geometries: list[bytes | None] = [None] * batch.num_rows
+    if geometry_column is not None:
+        column = batch.column(batch.schema.get_field_index(geometry_column))
+        geometries = (promote_to_multi(column) if promotes else column).to_pylist()
     columns = [batch.column(batch.schema.get_field_index(name)).to_pylist() for name in fields]
     return [
         hashlib.blake2b((geometry or b"") + repr(values).encode(), digest_size=8).digest()
-        for geometry, *values in zip(geometries.to_pylist(), *columns, strict=True)
+        for geometry, *values in zip(geometries, *columns, strict=True)
     ]
 
 
@@ -98,39 +101,75 @@ def comparable_fields(expected_fields: list[list[str]], found: dict[str, str]) -
     return [name for name, typed in expected_fields if typed in _SIMPLE_TYPES and found.get(name) == typed]
 
 
+def rows_of(batch: Any, geometry_column: str | None) -> list[Row]:
+    """Rows of a batch as the plain path has them.
+
+    Raises:
+        shapely.GEOSException: bytes that are no geometry.
+    """
+    names = [name for name in batch.schema.names if name != geometry_column]
+    columns = {name: batch.column(name).to_pylist() for name in names}
+    none: list[bytes | None] = [None] * batch.num_rows
+    raw = values_of(batch.column(geometry_column)) if geometry_column else none
+    return [
+        Row(dict(zip(names, values, strict=True)), geometry)
+        for geometry, *values in zip(decoded(raw), *columns.values(), strict=True)
+    ]
+
+
 @dataclass(slots=True)
 class Membership:
-    """Rows of sampled source batches, and whether the output has them.
+    """Rows of sampled source batches, and whether the output has what becomes of them.
+
+    A row is known by its digest; where steps change geometries that is one of its attributes, and of rows that have the same one
+    is found whose geometry is as expected.
 
     Attributes:
-        must: digests of rows that satisfy the predicate, with how often the output lacks them still.
-        must_not: digests of rows that do not.
+        by_geometry: whether steps change geometries.
+        must: what the output lacks still, by digest: the geometries expected, None where they are in the digest.
+        must_not: digests of rows that are dropped; none by attributes alone, which other rows may share.
         rows: rows looked at.
-        strangers: rows of the output that do not satisfy it.
+        strangers: rows of the output that should have been dropped.
     """
 
-    must: Counter[bytes] = field(default_factory=Counter)
+    by_geometry: bool = False
+    must: defaultdict[bytes, list[Any]] = field(default_factory=lambda: defaultdict(list))
     must_not: set[bytes] = field(default_factory=set)
     rows: int = 0
     strangers: int = 0
 
-    def add(self, digests: list[bytes], verdicts: list[bool | None]) -> None:
-        """Take a source batch in: its rows' digests, and what the plain path says of each; None where it does not decide."""
+    def add(self, digests: list[bytes], rows: list[Row], steps: Sequence[Step]) -> None:
+        """Take rows of the source in, with their digests; what the plain path does not decide is not claimed."""
         self.rows += len(digests)
-        for digest, verdict in zip(digests, verdicts, strict=True):
-            if verdict:
-                self.must[digest] += 1
-            elif verdict is not None:
+        for digest, row in zip(digests, rows, strict=True):
+            try:
+                found = outcome(steps, row)
+            except UndecidedError:
+                continue
+            if found is not None:
+                self.must[digest].append(found.geometry if self.by_geometry else None)
+            elif not self.by_geometry:
                 self.must_not.add(digest)
 
-    def see(self, digests: list[bytes]) -> None:
-        """Take a batch of the output in."""
-        for digest in digests:
-            if self.must.get(digest, 0) > 0:
-                self.must[digest] -= 1
+    def see(self, digests: list[bytes], geometries: Any) -> None:
+        """Take a batch of the output in; `geometries` are shapely's."""
+        for digest, geometry in zip(digests, geometries, strict=True):
+            wanted = self.must.get(digest, ())
+            at = next((at for at, each in enumerate(wanted) if not self.by_geometry or _alike(each, geometry)), None)
+            if at is not None:
+                self.must[digest].pop(at)
             self.strangers += digest in self.must_not
 
     @property
     def missing(self) -> int:
         """Rows that the output lacks."""
-        return sum(self.must.values())
+        return sum(map(len, self.must.values()))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two geometries have the same parts, vertex by vertex, as far as rounding goes."""
+    if one is None or other is None:
+        return one is other
+    parts, others = shapely.get_parts(one), shapely.get_parts(other)
+    far = max(map(abs, (*one.bounds, *other.bounds)), default=0.0)
+    return len(parts) == len(others) and bool(shapely.equals_exact(parts, others, far * _RELATIVE_TOLERANCE).all())

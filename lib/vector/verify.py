@@ -6,6 +6,7 @@ recorded on the bench; nothing here raises for it.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,7 @@ from lib.vector.plan import Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import SINKS
 from lib.vector.sources import VectorSource, given_by, open_source
-from lib.vector.steps import Step, steps_of
-from lib.vector.wkb import NOT_READ, values_of
+from lib.vector.steps import Row, Step, UndecidedError, outcome, steps_of
 
 _BASIC_ROWS = 16
 _BASIC_BYTES = 2 * MIB
@@ -67,15 +67,21 @@ def basic(
         steps: what was done, where that is to be recomputed.
     """
     info = _structure(output, expected, result, bench)
-    if info is None or not any(step.name == "area" for step in steps):
+    if info is None or not _is_judged_again(steps):
         return
-    values = _first_geometries(output, info, int(expected.get("largest_feature_bytes", 0)))
-    _Sample(steps).judge(values).check(bench)
+    needs_values = any(step.needs_values for step in steps)
+    batch, name = _first_rows(output, info, int(expected.get("largest_feature_bytes", 0)), None if needs_values else [])
+    _Sample(steps).judge_all(batch, name).check(bench)
 
 
 def recomputes(job: VectorJob, steps: Sequence[Step]) -> bool:
-    """Whether rows of a job's output are recomputed: an area can be."""
-    return job.verify != "none" and any(step.name == "area" for step in steps)
+    """Whether rows of a job's output are judged by the steps' plain paths when it ends."""
+    return job.verify != "none" and _is_judged_again(steps)
+
+
+def _is_judged_again(steps: Sequence[Step]) -> bool:
+    """Whether a row of the output can be put through the steps again: all are filters, one of which decides."""
+    return all(step.is_filter for step in steps) and any(step.is_decided for step in steps)
 
 
 @dataclass(slots=True)
@@ -86,45 +92,51 @@ class _Sample:
     rows: int = 0
     wrong: int = 0
 
-    def judge(self, geometries: list[bytes | None]) -> "_Sample":
-        """Take WKB values in."""
-        from lib.vector.recompute import decoded
+    def judge(self, row: Row) -> None:
+        """Take a row of the output in."""
+        self.rows += 1
+        with suppress(UndecidedError):
+            self.wrong += outcome(self.steps, row) is None
 
-        self.rows += len(geometries)
-        while geometries:  # one by one: a large one is not held twice
-            self.wrong += _verdict(self.steps, decoded([geometries.pop()])[0]) is False
+    def judge_all(self, batch: Any, name: str | None) -> "_Sample":
+        """Take all rows of a batch in, one by one: a large geometry is not held twice."""
+        from lib.vector.recompute import rows_of
+
+        for at in range(batch.num_rows if batch else 0):
+            self.judge(rows_of(batch.slice(at, 1), name)[0])
         return self
 
     def check(self, bench: Bench) -> None:
         """Record what was found."""
-        mode = next((getattr(step, "method").mode for step in self.steps if step.name == "area"), "")  # noqa: B009
+        names = " and ".join(step.name for step in self.steps if step.is_decided)
         bench.check(
-            "areas", self.wrong == 0, f"{self.wrong} of {self.rows} recomputed rows are outside the bounds ({mode})"
+            "areas" if names == "area" else "rows",
+            self.wrong == 0,
+            f"{self.wrong} of {self.rows} rows judged again do not satisfy {names}",
         )
 
 
-def _verdict(steps: Sequence[Step], geometry: Any) -> bool | None:
-    """Whether a row stays by all steps' plain paths; False where one drops it, None where none does and one does not decide."""
-    if geometry is NOT_READ and steps:
-        return None
-    verdicts = [step.reference(geometry) for step in steps]
-    return False if False in verdicts else None if None in verdicts else True
+def _geometries(batch: Any, name: str | None) -> Any:
+    """A batch's geometries, decoded; none where there is no such column."""
+    from lib.vector.recompute import decoded
+
+    return () if name is None else decoded(batch.column(batch.schema.get_field_index(name)).to_pylist())
 
 
-def _first_geometries(output: str, info: dict[str, Any], largest_bytes: int) -> list[bytes | None]:
-    """The first rows' WKB, a few MiB or one of them; the reader, which holds copies of its own, is closed behind them."""
+def _first_rows(
+    output: str, info: dict[str, Any], largest_bytes: int, columns: Sequence[str] | None
+) -> tuple[Any, str | None]:
+    """The first rows, a few MiB or one of them, and their geometry column; the reader, which has copies, is closed by then."""
     most_rows = max(1, min(_BASIC_ROWS, _BASIC_BYTES // max(largest_bytes, 1)))
     with (
         ogr.configured(OGR_GPKG_NUM_THREADS="1"),
-        ogr.open_batches(output, info["layer_name"], most_rows, columns=[]) as (_, reader),
+        ogr.open_batches(output, info["layer_name"], most_rows, columns=columns) as (meta, reader),
     ):
-        for batch in reader:
-            return values_of(batch.column(_geometry_index(batch, info)))
-    return []
+        return next(iter(reader), None), _geometry_of(meta)
 
 
-def _geometry_index(batch: Any, info: dict[str, Any]) -> int:
-    return int(batch.schema.get_field_index(geometry_column(info)))
+def _geometry_of(info: dict[str, Any]) -> str | None:
+    return geometry_column(info) if info["geometry_type"] else None
 
 
 def _structure(
@@ -178,8 +190,7 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     steps: list[Step] = []
     if isinstance(job.work, VectorJob):
         sources.append(open_source(job.source, job.work.layer, job.label, resources.chunk_rows, given_by(job.work)))
-        # As the output's geometries are: in its CRS, under its name for their column.
-        steps = [] if job.work.verify == "none" else steps_of(job.work, sources[0].facts)
+        steps = [] if job.work.verify == "none" else steps_of(job.work, sources[1].facts)[0]
     return VerifyWork(job, room, sources, steps, resources)
 
 
@@ -219,8 +230,7 @@ class VerifyWork(LayerWork):
 
             def see(batch: Any, source: VectorSource = source) -> None:
                 self._judge_source(batch, source, list(source.facts.fields), Membership())
-                if source.facts.geometry_name:
-                    self._judge_output(batch, source.facts.geometry_name, None)
+                _geometries(batch, source.facts.geometry_name)
 
             self.probe.heaviest(source, layout, see)
             first_batches(source, layout, see)
@@ -234,7 +244,9 @@ class VerifyWork(LayerWork):
         fields = comparable_fields((self._job.expected or {}).get("fields", []), types)
         members = None
         if self._is_judged(info):
-            members = Membership()
+            of_source = set(self._sources[-1].facts.fields)
+            fields = [name for name in fields if name in of_source]
+            members = Membership(by_geometry=not all(step.keeps_geometry for step in self._steps))
             self._sample_source(fields, members, bench)
         self._read_output(info, fields, members, bench)
         if members is not None:
@@ -250,7 +262,7 @@ class VerifyWork(LayerWork):
         work = self._job.work
         if not isinstance(work, VectorJob) or work.verify == "none" or not info["geometry_type"]:
             return False
-        return bool(self._job.expected) and (not self._steps or any(step.name != "custom" for step in self._steps))
+        return bool(self._job.expected) and (not self._steps or any(step.is_decided for step in self._steps))
 
     def _sample_source(self, fields: list[str], members: Any, bench: Bench) -> None:
         """Judge rows of some source batches, chosen by a seed, by the plain path."""
@@ -267,46 +279,36 @@ class VerifyWork(LayerWork):
                 bench.meter.chunk()
 
     def _judge_source(self, batch: Any, source: VectorSource, fields: list[str], members: Any) -> None:
-        from lib.vector.recompute import decoded, row_digests
+        from lib.vector.recompute import row_digests, rows_of
 
-        name = source.facts.geometry_name
-        if name is None:
-            return
-        rows = batch.slice(0, _SOURCE_ROWS)
-        digests = row_digests(rows, name, fields, promotes=source.facts.is_multi_unsure)
-        geometries = decoded(rows.column(rows.schema.get_field_index(name)).to_pylist())
-        members.add(digests, [_verdict(self._steps, geometry) for geometry in geometries])
-
-    def _judge_output(self, batch: Any, geometry_name: str, chosen: Any) -> tuple[int, int]:
-        """Decode a batch's geometries; of those chosen (None: a few), how many there are and how many should not be there."""
-        from lib.vector.recompute import decoded
-
-        geometries = decoded(batch.column(batch.schema.get_field_index(geometry_name)).to_pylist())
-        some = range(min(len(geometries), _BASIC_ROWS)) if chosen is None else chosen
-        return len(some), sum(_verdict(self._steps, geometries[row]) is False for row in some)
+        name, rows = source.facts.geometry_name, batch.slice(0, _SOURCE_ROWS)
+        in_digest = None if members.by_geometry else name
+        digests = row_digests(rows, in_digest, fields, promotes=source.facts.is_multi_unsure)
+        members.add(digests, rows_of(rows, name), self._steps)
 
     def _read_output(self, info: dict[str, Any], fields: list[str], members: Any, bench: Bench) -> None:
-        """Decode every row; recompute a seeded sample; look for the rows of the source's sample."""
+        """Decode every row; judge a seeded sample again; look for the rows of the source's sample."""
         import numpy as np
 
-        from lib.vector.recompute import row_digests
+        from lib.vector.recompute import row_digests, rows_of
 
-        source, layout = self._sources[0], self.layouts[0]
+        source, layout, name = self._sources[0], self.layouts[0], _geometry_of(info)
         generator = np.random.default_rng(_SEED)
         sample = _Sample(self._steps)
-        measures = any(step.name == "area" for step in self._steps)
+        is_judged = _is_judged_again(self._steps)
         share = min(1.0, _FULL_ROWS / max(int(info["features"]), 1))
         rows, trouble = 0, ""
         try:
             with source.batches(layout.rows, layout.batch_bytes) as reader:
                 for batch in reader:
                     rows += batch.num_rows
-                    if info["geometry_type"]:
-                        chosen: Any = np.flatnonzero(generator.random(batch.num_rows) < share) if measures else ()
-                        seen, wrong = self._judge_output(batch, geometry_column(info), chosen)
-                        sample.rows, sample.wrong = sample.rows + seen, sample.wrong + wrong
+                    geometries = _geometries(batch, name)
+                    chosen: Any = np.flatnonzero(generator.random(batch.num_rows) < share) if is_judged else ()
+                    for at in chosen:
+                        sample.judge(rows_of(batch.slice(at, 1), name)[0])
                     if members is not None:
-                        members.see(row_digests(batch, geometry_column(info), fields, promotes=False))
+                        in_digest = None if members.by_geometry else name
+                        members.see(row_digests(batch, in_digest, fields), geometries)
                     bench.meter.chunk()
         except MemoryError:
             raise
@@ -314,5 +316,5 @@ class VerifyWork(LayerWork):
             trouble = one_line(error)
         complete = not trouble and rows == info["features"]
         bench.check("decodes", complete, trouble or f"{rows} of {info['features']} rows decode")
-        if measures:
+        if is_judged:
             sample.check(bench)

@@ -4,15 +4,17 @@ A module has `prepare(job, facts) -> Step`; it is imported where a job asks for 
 """
 
 import importlib
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from lib.jobs import VectorJob
 from lib.vector.sources import LayerFacts
+from lib.vector.wkb import NOT_READ
 
-__all__ = ["STEPS", "Step", "Tally", "keep", "result_of", "steps_of"]
+__all__ = ["STEPS", "Row", "Step", "Tally", "UndecidedError", "keep", "outcome", "result_of", "steps_of"]
 
 # By name, in the order in which they are done: whether a job asks for it.
 STEPS: dict[str, Callable[[VectorJob], bool]] = {
@@ -48,43 +50,108 @@ class Tally:
     error: Exception | None = None
 
 
-class Step(Protocol):
-    """One step over batches."""
+class Row(NamedTuple):
+    """A feature as the plain path has it.
 
-    name: str
+    Attributes:
+        values: its attributes, by field.
+        geometry: shapely's; None for null, `wkb.NOT_READ` where GEOS does not read it.
+    """
+
+    values: Mapping[str, Any]
+    geometry: Any
+
+
+class UndecidedError(Exception):
+    """The plain path does not decide what becomes of a row."""
+
+
+class Step(ABC):
+    """One step over batches. What is here holds for those that drop rows and change none."""
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    # Whether rows that stay are as they were; else whether at least their geometries are.
+    is_filter: ClassVar[bool] = True
+    keeps_geometry: ClassVar[bool] = True
+    # Whether the plain path decides anything, and looks at attributes for it.
+    is_decided: ClassVar[bool] = True
+    needs_values: ClassVar[bool] = False
+
+    def layer(self, layer: LayerFacts) -> LayerFacts:
+        """What the layer is behind it: fields, types, geometry type, CRS."""
+        return layer
 
     def schema(self, schema: Any) -> Any:
         """The Arrow schema of what comes out."""
+        return schema
 
+    @abstractmethod
     def memory(self, batch_bytes: int, rows: int) -> int:
         """What it takes beside the batch, bytes."""
 
+    @abstractmethod
     def apply(self, batch: Any, tally: Tally) -> Any:
         """What becomes of a batch; raises DataError, FunctionError."""
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a reader of the plan wants to know of it."""
+        return {}
 
-    def reference(self, geometry: Any) -> bool | None:
-        """By the plain path: whether a feature stays, by its geometry (shapely's); None where that does not decide."""
+    @abstractmethod
+    def reference(self, row: Row) -> Row | None:
+        """By the plain path: what becomes of a row, None where it is dropped; raises UndecidedError where that is not known."""
 
     def result(self, tally: Tally) -> dict[str, Any]:
         """What a result says of it."""
+        del tally
+        return {}
 
     def notes(self, tally: Tally) -> list[str]:
         """What is to be warned of."""
+        del tally
+        return []
 
 
-def steps_of(job: VectorJob, facts: LayerFacts) -> list[Step]:
-    """The steps that a job asks for, in order.
+def steps_of(job: VectorJob, layer: LayerFacts) -> tuple[list[Step], LayerFacts]:
+    """The steps that a job asks for, in order, each prepared for the layer as it is there; and the layer behind all of them.
 
     Raises:
         SourceError: the layer has nothing that one of them could be done to.
         UsageError: the user's function cannot be imported.
     """
-    asked = [name for name, is_asked in STEPS.items() if is_asked(job)]
-    return [importlib.import_module(f"{__name__}.{name}").prepare(job, facts) for name in asked]
+    steps: list[Step] = []
+    for name in (name for name, is_asked in STEPS.items() if is_asked(job)):
+        steps.append(importlib.import_module(f"{__name__}.{name}").prepare(job, layer))
+        layer = steps[-1].layer(layer)
+    return steps, layer
+
+
+def outcome(steps: Sequence[Step], row: Row) -> Row | None:
+    """What becomes of a row by all steps' plain paths: None where one of them drops it.
+
+    Raises:
+        UndecidedError: none drops it, and one does not decide.
+    """
+    if row.geometry is NOT_READ and steps:
+        raise UndecidedError
+    is_sure = True
+    for step in steps:
+        try:
+            found = step.reference(row)
+        except UndecidedError:
+            if not step.is_filter:
+                raise
+            is_sure = False
+            continue
+        if found is None:
+            return None
+        row = found
+    if not is_sure:
+        raise UndecidedError
+    return row
 
 
 def result_of(steps: Sequence[Step], tally: Tally) -> dict[str, Any]:

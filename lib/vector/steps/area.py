@@ -1,7 +1,7 @@
 """Keep features by their area on the ground."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lib.errors import DataError, SourceError
 from lib.jobs import VectorJob
@@ -10,7 +10,7 @@ from lib.vector.area import decide
 from lib.vector.exact import NotReadError
 from lib.vector.method import AreaMethod, Bounds, area_method
 from lib.vector.sources import LayerFacts
-from lib.vector.steps import Tally, keep
+from lib.vector.steps import Row, Step, Tally, UndecidedError, keep
 from lib.vector.wkb import NOT_LINEAR, SURFACES, column_of, is_any_of
 
 # Temporaries of `_VERTICES_AT_ONCE` vertices; offsets, types, rings and sums of each row.
@@ -35,7 +35,7 @@ def prepare(job: VectorJob, facts: LayerFacts) -> "AreaStep":
 
 
 @dataclass(frozen=True, slots=True)
-class AreaStep:
+class AreaStep(Step):
     """Keeps the features whose areas are within bounds.
 
     Attributes:
@@ -49,11 +49,8 @@ class AreaStep:
     column: str
     method: AreaMethod
     bounds: Bounds
-    name: str = "area"
 
-    def schema(self, schema: Any) -> Any:
-        """As it is."""
-        return schema
+    name: ClassVar[str] = "area"
 
     def memory(self, batch_bytes: int, rows: int) -> int:
         """A block of vertices, and of each row its place."""
@@ -98,12 +95,14 @@ class AreaStep:
         """How areas are measured."""
         return {"area": self.method.words}
 
-    def reference(self, geometry: Any) -> bool | None:
-        """Whether the area by the plain path is within the bounds; None where the order of a sum would decide."""
+    def reference(self, row: Row) -> Row | None:
+        """By the area of the plain path; undecided where the order of a sum would decide."""
         from lib.vector.recompute import near, plain_area
 
-        area = plain_area(geometry, self.method)
-        return None if near(area, self.bounds) else self.bounds.holds(area)
+        area = plain_area(row.geometry, self.method)
+        if near(area, self.bounds):
+            raise UndecidedError
+        return row if self.bounds.holds(area) else None
 
     def result(self, tally: Tally) -> dict[str, Any]:
         """How areas were measured, and how many had none or were close."""

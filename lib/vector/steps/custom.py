@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from lib.jobs import VectorJob
 from lib.memory.function import call
 from lib.memory.work import load_function
 from lib.vector.sources import LayerFacts
-from lib.vector.steps import Tally, keep
+from lib.vector.steps import Row, Step, Tally, UndecidedError, keep
 
 
 def prepare(job: VectorJob, facts: LayerFacts) -> "CustomStep":
@@ -28,7 +28,7 @@ def prepare(job: VectorJob, facts: LayerFacts) -> "CustomStep":
 
 
 @dataclass(frozen=True, slots=True)
-class CustomStep:
+class CustomStep(Step):
     """Keeps what a function keeps.
 
     Attributes:
@@ -38,11 +38,9 @@ class CustomStep:
 
     function: Callable[..., Any]
     function_name: str
-    name: str = "custom"
 
-    def schema(self, schema: Any) -> Any:
-        """As it is."""
-        return schema
+    name: ClassVar[str] = "custom"
+    is_decided: ClassVar[bool] = False
 
     def memory(self, batch_bytes: int, rows: int) -> int:
         """A function's memory is measured, not known."""
@@ -87,17 +85,7 @@ class CustomStep:
         """Its name."""
         return {"function": self.function_name}
 
-    def reference(self, geometry: Any) -> bool | None:
+    def reference(self, row: Row) -> Row | None:
         """Not known here."""
-        del geometry
-        return None
-
-    def result(self, tally: Tally) -> dict[str, Any]:
-        """Nothing beyond what it dropped."""
-        del tally
-        return {}
-
-    def notes(self, tally: Tally) -> list[str]:
-        """None."""
-        del tally
-        return []
+        del row
+        raise UndecidedError
