@@ -45,6 +45,10 @@ def rasters(ours: Path, theirs: Path, tolerance: Tolerance = EXACT) -> tuple[boo
         equal, detail = _pixels(one, other, tolerance)
     for level in range(len(levels)) if equal else ():
         with rasterio.open(ours, overview_level=level) as one, rasterio.open(theirs, overview_level=level) as other:
+            if any(abs(a - b) > 1 for a, b in zip(one.shape, other.shape, strict=True)):
+                return False, f"overview {levels[level]}: {one.shape} and {other.shape}"
+            if one.shape != other.shape:  # GDAL's COG driver rounds down, gdaladdo and swath up: pixels of other places
+                continue
             equal, words = _pixels(one, other, replace(tolerance, absolute=tolerance.overviews))
         if not equal:
             return False, f"overview {levels[level]}: {words}"
