@@ -1,8 +1,8 @@
 """How W1 goes with more workers than this host has cores: `python -m tests.benchmarks.workers SOURCE` prints JSON.
 
 One worker does the job, in this process and without guards; what reading, computing, encoding and appending took of each chunk is
-noted. Then the queue of `pipeline.finished` is simulated with those times. The simulation knows of no lock and no memory bus that
-workers share, so it is an upper bound; what two workers really gained stands beside it in the table.
+noted, in processor time: a busy host does little to it. Then the queue of `pipeline.finished` is simulated. The simulation
+knows of no lock and no memory bus that workers share, so it is an upper bound; what two workers really gained stands beside it.
 """
 
 import contextlib
@@ -73,11 +73,11 @@ class Spent:
         plain = getattr(owner, method)
 
         def timed(*arguments: Any, **more: Any) -> Any:
-            began = time.perf_counter()
+            began = time.thread_time()
             try:
                 return plain(*arguments, **more)
             finally:
-                self.seconds[method] += time.perf_counter() - began
+                self.seconds[method] += time.thread_time() - began
 
         setattr(owner, method, timed)
 
