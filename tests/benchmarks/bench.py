@@ -42,6 +42,11 @@ class Place:
     rounds: int
     wanted: tuple[str, ...] = ("",)
 
+    @property
+    def unrecorded(self) -> int:
+        """How many rounds of what has no peer do not count; of small sources none, as nothing is learned from their times."""
+        return int(self.size == "full")
+
     def environment(self) -> dict[str, str]:
         """The user's, with a history of its own, so that a plan knows of no earlier run; byte code is kept, as a user's is."""
         more = {

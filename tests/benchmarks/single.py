@@ -27,6 +27,10 @@ class Place(Protocol):
     python: Path
     rounds: int
 
+    @property
+    def unrecorded(self) -> int:
+        """Rounds that do not count."""
+
     def run(self, *command: str | Path, codes: tuple[int, ...] = (0,)) -> Run:
         """Run a command to its end."""
 
@@ -70,11 +74,11 @@ def planning(place: Place) -> Iterator[Row]:
     """`swath plan vector` and a job's start-up, of V1 and of ten parcels in turn: the difference is V1's planning."""
     for entry, what, command in (("planning", "plan V1", ("plan", "vector")), ("planning", "V1 itself", ("vector",))):
         pairs = []
-        for n in range(place.rounds + 1):
+        for n in range(place.rounds + place.unrecorded):
             scenes = ("parcels.gpkg", "few.gpkg") if n % 2 else ("few.gpkg", "parcels.gpkg")
             runs = {scene: _vector(place, *command, scene=scene) for scene in scenes}
             pairs.append((runs["parcels.gpkg"], runs["few.gpkg"]))
-        del pairs[0]
+        del pairs[: place.unrecorded]
         if command[0] == "plan":
             beyond = [many.seconds - few.seconds for many, few in pairs]
             yield _row(entry, what, "beyond ten parcels', whole", beyond, goal=PLANNING_GOAL_SECONDS)
@@ -91,14 +95,16 @@ def startup(place: Place) -> Iterator[Row]:
         ("ten parcels", lambda: _vector(place, "vector", scene="few.gpkg")),
     ]
     for what, once in kinds:
-        runs = [once() for _ in range(place.rounds + 1)][1:]
+        runs = [once() for _ in range(place.rounds + place.unrecorded)][place.unrecorded :]
         beyond = [run.seconds - _reported(run).get("work", 0) for run in runs]
         yield _row("startup", what, "whole process without work", beyond, goal=STARTUP_GOAL_SECONDS)
         within = [_reported(run)["total"] - _reported(run).get("work", 0) for run in runs]
         yield _row("startup", what, "seconds.total without work", within)
         yield from _parts("startup", what, runs)
     for what, statement in IMPORTS.items():
-        runs = [place.run(place.python, "-c", statement) for _ in range(place.rounds + 1)][1:]
+        runs = [place.run(place.python, "-c", statement) for _ in range(place.rounds + place.unrecorded)][
+            place.unrecorded :
+        ]
         yield _row("startup", "interpreter and imports", what, [run.seconds for run in runs])
 
 
@@ -127,10 +133,10 @@ def guards(place: Place) -> Iterator[Row]:
 def itself(place: Place) -> Iterator[Row]:
     """W1 of a 96th of the pixels, of tiles and of strips, in turn: what size and layout of the source do."""
     runs: dict[str, list[Run]] = {"part.tif": [], "scene.tif": [], "scene-strips.tif": []}
-    for _ in range(place.rounds + 1):
+    for _ in range(place.rounds + place.unrecorded):
         for scene, done in runs.items():
             done.append(_w1(place, scene))
-    part, tiles, strips = (done[1:] for done in runs.values())
+    part, tiles, strips = (done[place.unrecorded :] for done in runs.values())
     peaks = [many.peak_mib / few.peak_mib for few, many in zip(part, tiles, strict=True)]
     yield _row("itself", "W1, peak", f"{FEWER_PIXELS} times fewer pixels", peaks, unit="", goal=PEAK_GOAL)
     for what, name, goal in (("W1, wall", "seconds", STRIPS_GOAL), ("W1, peak", "peak_mib", None)):
@@ -147,10 +153,10 @@ def _w1(place: Place, scene: str, *more: str) -> Run:
 def workers(place: Place) -> Iterator[Row]:
     """One worker ÷ two as measured, and ÷ two and four as the queue is simulated; the work alone, and whole processes."""
     alone, two = [], []
-    for _ in range(place.rounds + 1):
+    for _ in range(place.rounds + place.unrecorded):
         alone.append(_w1(place, "scene.tif", "--threads", "1"))
         two.append(_w1(place, "scene.tif", "--threads", "2"))
-    del alone[0], two[0]
+    del alone[: place.unrecorded], two[: place.unrecorded]
     command = (place.python, "-m", "tests.benchmarks.workers", place.source("scene.tif"))
     told = [json.loads(place.run(*command).printed) for _ in range(place.rounds)]
     others = statistics.median(run.seconds - _reported(run)["work"] for run in alone)
