@@ -6,6 +6,7 @@ It runs in a process of its own, so that the harness stays small.
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import rasterio
 import shapely
 from pyproj import Geod, Transformer
 
+from tests.benchmarks.entries import EXACT, Tolerance
+
 ROWS = 512
 ON_DISK = ("driver", "dtype", "compress", "blockxsize", "blockysize", "tiled", "interleave")
 # How far an area in an equal-area projection, whose edges are no geodesics, may be from the true one.
 AREA_TOLERANCE = 1e-5
 
 
-def rasters(ours: Path, theirs: Path) -> tuple[bool, str]:
-    """Same grid, codec, blocks, predictor and pixels, to the bit, window by window."""
+def rasters(ours: Path, theirs: Path, tolerance: Tolerance = EXACT) -> tuple[bool, str]:
+    """Same grid, codec, blocks, predictor, overviews' sizes, validity and valid pixels, window by window.
+
+    Nodata values may differ: what counts is which pixels are valid.
+    """
     with rasterio.open(ours) as one, rasterio.open(theirs) as other:
         for name in ("shape", "crs", "transform"):
             if getattr(one, name) != getattr(other, name):
@@ -33,11 +39,54 @@ def rasters(ours: Path, theirs: Path) -> tuple[bool, str]:
         ]
         if layouts[0] != layouts[1]:
             return False, f"layout differs: {layouts[0]} and {layouts[1]}"
-        for top in range(0, one.height, ROWS):
-            window = ((top, min(top + ROWS, one.height)), (0, one.width))
-            if not np.array_equal(*(file.read(1, window=window).view("uint32") for file in (one, other))):
-                return False, f"pixels differ in the rows from {top} on"
-    return True, f"{one.width * one.height:,} pixels, the same to the bit"
+        levels = one.overviews(1)
+        if levels != other.overviews(1):
+            return False, f"overviews differ: {levels} and {other.overviews(1)}"
+        equal, detail = _pixels(one, other, tolerance)
+    for level in range(len(levels)) if equal else ():
+        with rasterio.open(ours, overview_level=level) as one, rasterio.open(theirs, overview_level=level) as other:
+            if any(abs(a - b) > 1 for a, b in zip(one.shape, other.shape, strict=True)):
+                return False, f"overview {levels[level]}: {one.shape} and {other.shape}"
+            if one.shape != other.shape:  # GDAL's COG driver rounds down, gdaladdo and swath up: pixels of other places
+                continue
+            equal, words = _pixels(one, other, replace(tolerance, absolute=tolerance.overviews))
+        if not equal:
+            return False, f"overview {levels[level]}: {words}"
+    return equal, f"{detail}; {len(levels)} overviews" if levels else detail
+
+
+def _pixels(one: Any, other: Any, tolerance: Tolerance) -> tuple[bool, str]:
+    """Whether pixels are the same within a tolerance, and in words how far they are."""
+    alone = beyond = 0
+    most = 0.0
+    for top in range(0, one.height, ROWS):
+        window = ((top, min(top + ROWS, one.height)), (0, one.width))
+        (a, is_a), (b, is_b) = (_valid(file, window) for file in (one, other))
+        if np.array_equal(is_a, is_b) and np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
+            continue
+        alone += int(np.count_nonzero(is_a != is_b))
+        both = is_a & is_b
+        away = np.abs(a[both].astype("float64") - b[both])
+        most = max(most, float(away.max(initial=0)))
+        beyond += int(
+            np.count_nonzero(away > tolerance.absolute + tolerance.relative * np.abs(b[both], dtype="float64"))
+        )
+    pixels = one.width * one.height
+    if alone + beyond > tolerance.share * pixels:
+        return False, f"{alone:,} pixels are valid in one alone, and {beyond:,} differ, by {most:.4g} at most"
+    if not (most or alone):
+        return True, f"{pixels:,} pixels, the same to the bit"
+    words = (
+        f"{pixels:,} pixels, within {tolerance.absolute:g} + {tolerance.relative:g} of the value, at most {most:.3g}"
+    )
+    return True, f"{words}; {alone + beyond:,} beyond or valid in one alone" if tolerance.share else words
+
+
+def _valid(file: Any, window: Any) -> tuple[Any, Any]:
+    """Pixels, and which are valid."""
+    pixels = file.read(1, window=window)
+    valid = file.read_masks(1, window=window) != 0
+    return pixels, valid & ~np.isnan(pixels) if pixels.dtype.kind == "f" else valid
 
 
 def _rows(path: Path) -> tuple[Any, list[Any], list[Any]]:
@@ -94,9 +143,10 @@ def main() -> None:
     parser.add_argument("ours", type=Path)
     parser.add_argument("theirs", type=Path)
     parser.add_argument("--least", type=float, default=5000)
+    parser.add_argument("--tolerance", type=json.loads, default={})
     given = parser.parse_args()
     if given.kind == "raster":
-        equal, detail = rasters(given.ours, given.theirs)
+        equal, detail = rasters(given.ours, given.theirs, Tolerance(**given.tolerance))
     else:
         equal, detail = vectors(given.ours, given.theirs, given.least)
     sys.stdout.write(json.dumps({"equal": equal, "detail": detail}))

@@ -13,7 +13,9 @@ class Peer:
         modules: what it imports; where one is missing the peer is said to be missing.
         arguments: after source and destination.
         reads_only: it writes nothing, and prints how many features it read.
+        is_limit: it writes nothing, and prints as JSON the `seconds` that count and how many `bytes` it encoded.
         goal: ratio that swath should reach, None where no goal was set.
+        peak_goal: the same of the peaks.
     """
 
     name: str
@@ -21,7 +23,34 @@ class Peer:
     modules: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     reads_only: bool = False
+    is_limit: bool = False
     goal: float | None = None
+    peak_goal: float | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has a result that is a file."""
+        return not (self.reads_only or self.is_limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a peer's pixels may be from ours, where the arithmetic is not ours; by default not at all.
+
+    Attributes:
+        absolute: in the pixels' units.
+        relative: of the peer's pixel.
+        share: of the pixels that may be further away, or valid in one result alone.
+        overviews: absolute, of the overviews of a COG.
+    """
+
+    absolute: float = 0
+    relative: float = 0
+    share: float = 0
+    overviews: float = 0
+
+
+EXACT = Tolerance()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +65,7 @@ class Entry:
         arguments: of `swath KIND SOURCE DESTINATION`.
         peers: whom it is measured against, in the same rounds.
         least_sqm: threshold of a vector's filter, for the comparison.
+        tolerance: of a raster's pixels, for the comparison.
     """
 
     name: str
@@ -45,21 +75,87 @@ class Entry:
     arguments: tuple[str, ...]
     peers: tuple[Peer, ...] = field(default=())
     least_sqm: float = 0
+    tolerance: Tolerance = EXACT
 
 
-def _raster(name: str, what: str, scene: str, codec: str, goals: dict[str, float]) -> Entry:
+GDAL = ("osgeo.gdal",)
+CALC = ("gdal_calc, GDAL 3.13", "gdal_calc.py", ("osgeo.gdal_array", "osgeo_utils"))
+DASK = ("rioxarray and dask", "rioxarray_dask.py", ("rioxarray", "dask"))
+
+
+def _normalise(name: str, scene: str, codec: str, *goals: tuple[float | None, float | None]) -> Entry:
+    """W1; goals are wall and peak, peer by peer."""
+    peers = (
+        ("codec's limit, all cores", "codec_limit.py", ("rasterio",)),
+        ("two-thread rasterio script", "rasterio_two_threads.py", ("rasterio",)),
+        CALC,
+        ("gdal raster scale, GDAL 3.13", "gdal_programs.py", GDAL),
+        DASK,
+        ("textbook loop", "textbook.py", ("rasterio",)),
+    )
+    jobs = {"gdal_programs.py": "scale", "gdal_calc.py": "normalise", "rioxarray_dask.py": "normalise"}
     return Entry(
-        name, f"{what}, {codec}", "raster", scene, ("--operation", "normalise", "--compress", codec, "--predictor", "2"),
+        name, f"W1: normalise {'strips' if 'strips' in scene else 'tiles'}, {codec}", "raster", scene,
+        ("--operation", "normalise", "--compress", codec, "--predictor", "2"),
         tuple(
-            Peer(peer, f"{script}.py", modules, (codec,), goal=goals.get(script))
-            for peer, script, modules in (
-                ("two-thread rasterio script", "rasterio_two_threads", ("rasterio",)),
-                ("gdal_calc, GDAL 3.13", "gdal_calc", ("osgeo.gdal_array", "osgeo_utils")),
-                ("gdal raster scale, GDAL 3.13", "gdal_scale", ("osgeo.gdal",)),
-                ("rioxarray and dask", "rioxarray_dask", ("rioxarray", "dask")),
-            )
+            Peer(peer, script, modules, (codec, *filter(None, [jobs.get(script)])), is_limit=script == "codec_limit.py",
+                 goal=wall, peak_goal=peak)
+            for (peer, script, modules), (wall, peak) in zip(peers, goals or [(None, None)] * len(peers), strict=True)
         ),
     )  # fmt: skip
+
+
+def _raster(name: str, what: str, scene: str, arguments: str, *peers: Peer, tolerance: Tolerance = EXACT) -> Entry:
+    """A job with ZSTD and predictor 2."""
+    codec = ("--compress", "zstd", "--level", "1", "--predictor", "2", "--block-size", "512")
+    return Entry(name, what, "raster", scene, (*arguments.split(), *codec), peers, tolerance=tolerance)
+
+
+def _programs(name: str, job: str, goal: float) -> Peer:
+    return Peer(f"{name}, GDAL 3.13", "gdal_programs.py", GDAL, ("zstd", job), goal=goal)
+
+
+def _focal(name: str, what: str, scene: str) -> Entry:
+    dask = Peer("dask, map_overlap", DASK[1], (*DASK[2], "scipy"), ("zstd", "focal"), goal=0.45, peak_goal=0.30)
+    arguments = "--operation focal --statistic mean --size 15"
+    # SciPy's running sums are float64, and rounded to float32 at the end.
+    return _raster(name, what, scene, arguments, dask, tolerance=Tolerance(relative=1e-6))
+
+
+RASTERS = (
+    _normalise(
+        "w1-lzw", "scene.tif", "lzw", (1.15, None), (0.95, 0.80), (0.75, 0.40), (None, None), (0.60, 0.25), (0.35, 0.06)
+    ),
+    _normalise(
+        "w1-zstd", "scene.tif", "zstd", (1.25, None), (0.95, 0.80), (0.70, 0.40), (None, None), (0.60, 0.25), (0.35, 0.06)
+    ),
+    _normalise("w1-strips", "scene-strips.tif", "lzw"),
+    Entry(
+        "w2", "W2: NDVI", "raster", "bands.tif",
+        ("--operation", "expression", "--expr", "(b2 - b1) / (b2 + b1)", "--compress", "zstd", "--predictor", "2"),
+        tuple(Peer(*peer, ("zstd", "ndvi"), goal=0.70, peak_goal=0.30) for peer in (CALC, DASK)),
+    ),
+    _focal("w3", "W3: focal mean 15 x 15", "whole.tif"),
+    _focal("w3-holes", "W3: the same, with nodata", "scene.tif"),
+    _raster(
+        "w4", "W4: copy to COG", "scene.tif", "--cog", _programs("COG driver", "cog", 0.60),
+        tolerance=Tolerance(overviews=1),
+    ),
+    _raster(
+        "w4n", "W4n: normalise to COG", "scene.tif", "--operation normalise --cog",
+        _programs("COG driver", "cog-scale", 0.50), tolerance=Tolerance(overviews=1e-6),
+    ),
+    # Both transform to an eighth of a pixel, GDAL chunk by chunk and swath piece by piece; neighbours are 70 apart (rms).
+    _raster(
+        "w5", "W5: warp to EPSG:3857", "scene.tif", "--operation warp --to-crs EPSG:3857 --resampling bilinear",
+        _programs("gdalwarp", "warp", 0.90), tolerance=Tolerance(absolute=50, share=1e-3),
+    ),
+    # Its shades are rounded from float32 and float64.
+    _raster(
+        "w6", "W6: hillshade", "heights.tif", "--operation terrain --attribute hillshade",
+        _programs("gdaldem", "hillshade", 0.70), tolerance=Tolerance(absolute=1),
+    ),
+)  # fmt: skip
 
 
 READING = "only reading, Arrow"
@@ -78,9 +174,7 @@ def _vector(name: str, what: str, scene: str, least: int, crs: str, *, sql: bool
 
 
 ENTRIES = (
-    _raster("w1-lzw", "W1: normalise tiles", "tiled.tif", "lzw", {"rasterio_two_threads": 1.0, "gdal_calc": 0.80}),
-    _raster("w1-zstd", "W1: normalise tiles", "tiled.tif", "zstd", {"rasterio_two_threads": 1.05, "gdal_calc": 0.75}),
-    _raster("w1-strips", "W1: normalise strips", "strips.tif", "lzw", {}),
+    *RASTERS,
     _vector("v1", "V1: parcels, 6 % kept", "parcels.gpkg", 5000, "geographic", sql=True, goal=2.0),
     _vector("v3", "V3: projected parcels", "laea.gpkg", 5000, "projected", sql=True),
     _vector("v4", "V4: parcels, 67 % kept", "parcels.gpkg", 1000, "geographic", sql=True),
@@ -92,3 +186,6 @@ ENTRIES = (
 STARTUP_GOAL_SECONDS = 0.5
 PLANNING_GOAL_SECONDS = 0.3
 GUARDS_GOAL = 1.03
+FEWER_PIXELS = 96  # how many times smaller the raster is that peaks are compared with
+PEAK_GOAL = 1.03
+STRIPS_GOAL = 1.05  # wall seconds, strips ÷ tiles

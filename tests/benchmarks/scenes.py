@@ -15,43 +15,107 @@ import shapely
 from pyproj import Transformer
 from rasterio.transform import from_origin
 
+from tests.benchmarks.entries import FEWER_PIXELS
+
 EDGES = {"small": 1100, "full": 10_000}
 PARCELS = {"small": 5_000, "full": 1_000_000}
 FEW = 10
 # Areas are log-normal: 6 % are at least 5,000 m2, and 67 % at least 1,000 m2.
 MEDIAN_SQM, SIGMA = 1441, 0.8
 STRIP = 512
+TILED = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+HOLES = {300: 0.8, 60: 0.6}
+REFLECTANCE = {1024: 1900.0, 256: 1100.0, 64: 600.0, 16: 260.0, 4: 130.0, 2: 60.0}
+RELIEF = {1024: 420.0, 256: 110.0, 64: 30.0, 16: 7.0, 4: 1.2}
 
 
-def imagery(path: Path, edge: int, **options: Any) -> None:
-    """Reflectances as of a satellite, times 10,000: a smooth field with noise, uint16, some above 1."""
-    source = np.random.default_rng(15)
-    columns = np.arange(edge, dtype="float32")
+class Noise:
+    """Correlated noise: normal numbers on grids of several steps, interpolated and added up, row by row.
+
+    Args:
+        seed: the same makes the same.
+        edge: of the square raster, pixels.
+        octaves: standard deviation by step in pixels.
+    """
+
+    def __init__(self, seed: int, edge: int, octaves: dict[int, float]) -> None:
+        source = np.random.default_rng(seed)
+        self._grids = {
+            step: np.float32(size) * source.standard_normal((edge // step + 2, edge // step + 2), dtype="float32")
+            for step, size in octaves.items()
+        }
+        self._columns = np.arange(edge)
+
+    def rows(self, rows: Any) -> Any:
+        """Some rows `(len(rows), edge)` float32."""
+        total = np.zeros((len(rows), len(self._columns)), "float32")
+        for step, grid in self._grids.items():
+            part = _between(grid, rows, step)
+            total += _between(part.T, self._columns, step).T
+        return total
+
+
+def _between(grid: Any, places: Any, step: int) -> Any:
+    """Rows of a grid of so many pixels a step, interpolated at some pixels."""
+    at, rest = np.divmod(places, step)
+    share = (rest / step).astype("float32")[:, None]
+    return grid[at] * (1 - share) + grid[at + 1] * share
+
+
+def raster(
+    path: Path, edge: int, made: list[Callable[[Any], Any]], nodata: int | None, dtype: str, **options: Any
+) -> None:
+    """A file of so many bands, each made row by row."""
     with rasterio.open(
-        path, "w", driver="GTiff", width=edge, height=edge, count=1, dtype="uint16", crs="EPSG:32633",
+        path, "w", driver="GTiff", width=edge, height=edge, count=len(made), dtype=dtype, crs="EPSG:32633", nodata=nodata,
         transform=from_origin(500_000, 5_000_000, 10, 10), compress="deflate", predictor=2, num_threads=2, **options,
     ) as dataset:  # fmt: skip
         for top in range(0, edge, STRIP):
-            rows = np.arange(top, min(top + STRIP, edge), dtype="float32")[:, None]
-            field = 5200 + 3000 * np.sin(rows / 410) * np.cos(columns / 370) + 2400 * np.sin((rows + columns) / 1900)
-            noise = source.standard_normal(field.shape, dtype="float32") * 60
-            window = ((top, top + len(rows)), (0, edge))
-            dataset.write(np.maximum(field + noise, 0).astype("uint16"), 1, window=window)
+            rows = np.arange(top, min(top + STRIP, edge))
+            for band, make in enumerate(made, 1):
+                dataset.write(make(rows).astype(dtype), band, window=((top, top + len(rows)), (0, edge)))
 
 
-def tiled(folder: Path, size: str) -> None:
-    """Tiles of 512, deflate with predictor 2, as Earth observation data are."""
-    imagery(folder / "tiled.tif", EDGES[size], tiled=True, blockxsize=512, blockysize=512)
+def _reflectance(edge: int, seed: int, *, holes: bool = True) -> Callable[[Any], Any]:
+    """Reflectances as of a satellite, times 10,000: correlated noise, some above 1; holes are 0."""
+    values, gaps = Noise(seed, edge, REFLECTANCE), Noise(1, edge, HOLES)
+    grain = np.random.default_rng(seed + 100)
+
+    def rows(numbers: Any) -> Any:
+        pixels = 5600 + values.rows(numbers)
+        pixels += 30 * grain.standard_normal(pixels.shape, dtype="float32")
+        np.clip(pixels, 1, 65_535, out=pixels)
+        if holes:
+            pixels[gaps.rows(numbers) > 1] = 0
+        return pixels
+
+    return rows
 
 
-def strips(folder: Path, size: str) -> None:
-    """Strips as GDAL makes them (here of one row), deflate with predictor 2."""
-    imagery(folder / "strips.tif", EDGES[size])
+def _scene(
+    name: str, *, bands: int = 1, holes: bool = True, smaller: int = 1, **options: Any
+) -> Callable[[Path, str], None]:
+    def made(folder: Path, size: str) -> None:
+        edge = round(EDGES[size] / smaller**0.5)
+        makers = [_reflectance(edge, 15 + band, holes=holes) for band in range(bands)]
+        raster(folder / name, edge, makers, 0 if holes else None, "uint16", **options)
+
+    return made
+
+
+def heights(folder: Path, size: str) -> None:
+    """Heights in metres, int16, with holes."""
+    edge = EDGES[size]
+    relief, gaps = Noise(7, edge, RELIEF), Noise(1, edge, HOLES)
+    raster(
+        folder / "heights.tif", edge, [lambda rows: np.where(gaps.rows(rows) > 1, -32768, 1200 + relief.rows(rows))],
+        -32768, "int16", **TILED,
+    )  # fmt: skip
 
 
 def tiny(folder: Path, _size: str) -> None:
     """A raster of 64 x 64 pixels."""
-    imagery(folder / "tiny.tif", 64)
+    raster(folder / "tiny.tif", 64, [_reflectance(64, 15, holes=False)], None, "uint16")
 
 
 def _rings(source: np.random.Generator, rows: int, corners: int) -> tuple[Any, Any]:
@@ -104,8 +168,12 @@ def _of(name: str, driver: str, crs: str = "EPSG:4326", *, few: bool = False) ->
 
 
 SCENES: dict[str, Callable[[Path, str], None]] = {
-    "tiled.tif": tiled,
-    "strips.tif": strips,
+    "scene.tif": _scene("scene.tif", **TILED),
+    "whole.tif": _scene("whole.tif", holes=False, **TILED),
+    "scene-strips.tif": _scene("scene-strips.tif"),
+    "part.tif": _scene("part.tif", smaller=FEWER_PIXELS, **TILED),
+    "bands.tif": _scene("bands.tif", bands=2, interleave="band", **TILED),
+    "heights.tif": heights,
     "tiny.tif": tiny,
     "parcels.gpkg": _of("parcels.gpkg", "GPKG"),
     "laea.gpkg": _of("laea.gpkg", "GPKG", "EPSG:3035"),

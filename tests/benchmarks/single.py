@@ -1,4 +1,4 @@
-"""Entries that are no ratio to a peer: planning, start-up, and what the guards cost. Each is a function of the place."""
+"""Entries that are no ratio to a peer, each a function of the place: planning, start-up, guards, swath against itself."""
 
 import json
 import re
@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.benchmarks.entries import GUARDS_GOAL, PLANNING_GOAL_SECONDS, STARTUP_GOAL_SECONDS
+from tests.benchmarks.entries import (
+    FEWER_PIXELS,
+    GUARDS_GOAL,
+    PEAK_GOAL,
+    PLANNING_GOAL_SECONDS,
+    STARTUP_GOAL_SECONDS,
+    STRIPS_GOAL,
+)
 from tests.benchmarks.processes import Run
 from tests.benchmarks.rows import Row
 
@@ -20,11 +27,19 @@ class Place(Protocol):
     python: Path
     rounds: int
 
+    @property
+    def unrecorded(self) -> int:
+        """Rounds that do not count."""
+
     def run(self, *command: str | Path, codes: tuple[int, ...] = (0,)) -> Run:
         """Run a command to its end."""
 
     def source(self, scene: str) -> Path:
         """A source."""
+
+
+W1 = ("--operation", "normalise", "--compress", "lzw", "--predictor", "2")
+SIMULATED = (2, 4)
 
 
 def _row(entry: str, what: str, part: str, values: Sequence[float], **more: Any) -> Row:
@@ -59,11 +74,11 @@ def planning(place: Place) -> Iterator[Row]:
     """`swath plan vector` and a job's start-up, of V1 and of ten parcels in turn: the difference is V1's planning."""
     for entry, what, command in (("planning", "plan V1", ("plan", "vector")), ("planning", "V1 itself", ("vector",))):
         pairs = []
-        for n in range(place.rounds + 1):
+        for n in range(place.rounds + place.unrecorded):
             scenes = ("parcels.gpkg", "few.gpkg") if n % 2 else ("few.gpkg", "parcels.gpkg")
             runs = {scene: _vector(place, *command, scene=scene) for scene in scenes}
             pairs.append((runs["parcels.gpkg"], runs["few.gpkg"]))
-        del pairs[0]
+        del pairs[: place.unrecorded]
         if command[0] == "plan":
             beyond = [many.seconds - few.seconds for many, few in pairs]
             yield _row(entry, what, "beyond ten parcels', whole", beyond, goal=PLANNING_GOAL_SECONDS)
@@ -80,14 +95,16 @@ def startup(place: Place) -> Iterator[Row]:
         ("ten parcels", lambda: _vector(place, "vector", scene="few.gpkg")),
     ]
     for what, once in kinds:
-        runs = [once() for _ in range(place.rounds + 1)][1:]
+        runs = [once() for _ in range(place.rounds + place.unrecorded)][place.unrecorded :]
         beyond = [run.seconds - _reported(run).get("work", 0) for run in runs]
         yield _row("startup", what, "whole process without work", beyond, goal=STARTUP_GOAL_SECONDS)
         within = [_reported(run)["total"] - _reported(run).get("work", 0) for run in runs]
         yield _row("startup", what, "seconds.total without work", within)
         yield from _parts("startup", what, runs)
     for what, statement in IMPORTS.items():
-        runs = [place.run(place.python, "-c", statement) for _ in range(place.rounds + 1)][1:]
+        runs = [place.run(place.python, "-c", statement) for _ in range(place.rounds + place.unrecorded)][
+            place.unrecorded :
+        ]
         yield _row("startup", "interpreter and imports", what, [run.seconds for run in runs])
 
 
@@ -107,10 +124,58 @@ def _tiny(place: Place) -> Run:
 
 def guards(place: Place) -> Iterator[Row]:
     """What cap, watchdog, meter and tracing cost: `guards.py`, which runs the engine with and without them."""
-    for scene, what in (("tiled.tif", "W1, guarded / bare"), ("parcels.gpkg", "V1, guarded / bare")):
+    for scene, what in (("scene.tif", "W1, guarded / bare"), ("parcels.gpkg", "V1, guarded / bare")):
         command = ("-m", "tests.benchmarks.guards", place.source(scene), "--pairs", str(place.rounds))
         ratios = [float(found) for found in re.findall(r", ratio ([\d.]+)", place.run(place.python, *command).printed)]
         yield _row("guards", what, "the same engine without guards", ratios, unit="", goal=GUARDS_GOAL)
 
 
-ENTRIES: dict[str, Callable[[Any], Iterator[Row]]] = {"planning": planning, "startup": startup, "guards": guards}
+def itself(place: Place) -> Iterator[Row]:
+    """W1 of a 96th of the pixels, of tiles and of strips, in turn: what size and layout of the source do."""
+    runs: dict[str, list[Run]] = {"part.tif": [], "scene.tif": [], "scene-strips.tif": []}
+    for _ in range(place.rounds + place.unrecorded):
+        for scene, done in runs.items():
+            done.append(_w1(place, scene))
+    part, tiles, strips = (done[place.unrecorded :] for done in runs.values())
+    peaks = [many.peak_mib / few.peak_mib for few, many in zip(part, tiles, strict=True)]
+    yield _row("itself", "W1, peak", f"{FEWER_PIXELS} times fewer pixels", peaks, unit="", goal=PEAK_GOAL)
+    for what, name, goal in (("W1, wall", "seconds", STRIPS_GOAL), ("W1, peak", "peak_mib", None)):
+        ratios = [getattr(one, name) / getattr(other, name) for one, other in zip(strips, tiles, strict=True)]
+        yield _row("itself", f"{what}, of strips", "tiles", ratios, unit="", goal=goal)
+
+
+def _w1(place: Place, scene: str, *more: str) -> Run:
+    out = place.results / "single.tif"
+    out.unlink(missing_ok=True)
+    return place.run(place.swath, "raster", place.source(scene), out, *W1, *more, "--json")
+
+
+def workers(place: Place) -> Iterator[Row]:
+    """One worker ÷ two as measured, and ÷ two and four as the queue is simulated; the work alone, and whole processes."""
+    alone, two = [], []
+    for _ in range(place.rounds + place.unrecorded):
+        alone.append(_w1(place, "scene.tif", "--threads", "1"))
+        two.append(_w1(place, "scene.tif", "--threads", "2"))
+    del alone[: place.unrecorded], two[: place.unrecorded]
+    command = (place.python, "-m", "tests.benchmarks.workers", place.source("scene.tif"))
+    told = [json.loads(place.run(*command).printed) for _ in range(place.rounds)]
+    others = statistics.median(run.seconds - _reported(run)["work"] for run in alone)
+    works = [_reported(one)["work"] / _reported(other)["work"] for one, other in zip(alone, two, strict=True)]
+    wholes = [one.seconds / other.seconds for one, other in zip(alone, two, strict=True)]
+    yield _row("workers", "W1, work, 2 workers", "one, measured", works, unit="x")
+    yield _row("workers", "W1, whole, 2 workers", "one, measured", wholes, unit="x")
+    for count in SIMULATED:
+        work = [one["seconds"]["1"] / one["seconds"][str(count)] for one in told]
+        yield _row("workers", f"W1, work, {count} workers", "one, simulated", work, unit="x")
+        whole = [(one["seconds"]["1"] + others) / (one["seconds"][str(count)] + others) for one in told]
+        bound = f"of {told[0]['chunks']} chunks: {told[0]['bound']}; beside the work {others:.2f} s"
+        yield _row("workers", f"W1, whole, {count} workers", "one, simulated", whole, unit="x", detail=bound)
+
+
+ENTRIES: dict[str, Callable[[Any], Iterator[Row]]] = {
+    "planning": planning,
+    "startup": startup,
+    "guards": guards,
+    "itself": itself,
+    "workers": workers,
+}

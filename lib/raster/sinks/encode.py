@@ -134,7 +134,7 @@ class TileEncoder:
 
         Args:
             tile: `(height, width)` of the encoding's dtype, any strides; at the right and lower edge of a raster
-                smaller than a block: its last column and row are repeated, as they compress best.
+                smaller than a block: its last column is repeated, and rows of zeros follow, as they compress best.
 
         Returns:
             The tile as it stands in the file; None where it is a hole.
@@ -173,7 +173,7 @@ class TileEncoder:
             integers = f"u{plain.itemsize}"
             delta_encode(tile.view(integers), axis=-1, out=plain.view(integers)[:height, :width])
             plain[:height, width:] = 0  # no difference to the last column
-            plain[height:] = plain[height - 1]
+            plain[height:] = 0
         elif tile.shape == plain.shape and tile.flags.c_contiguous:
             return tile
         else:
@@ -217,8 +217,8 @@ def _is_all(tile: NDArray[Any], value: Any) -> bool:
 
 
 def _pad(tile: NDArray[Any], into: NDArray[Any]) -> None:
-    """Copy a tile into a whole block, its last column and row repeated."""
+    """Copy a tile into a whole block, its last column repeated, and zeros below (MEASURED, "Padding of the last tiles")."""
     height, width = tile.shape
     into[:height, :width] = tile
     into[:height, width:] = into[:height, width - 1 : width]
-    into[height:] = into[height - 1]
+    into[height:] = 0

@@ -1,6 +1,6 @@
 """W1 as someone would write it who knows rasterio well: two readers that compute, one ordered writer, encoder threads.
 
-`python rasterio_two_threads.py SOURCE DESTINATION lzw|zstd`. Each reader has a dataset handle and two pairs of buffers of its
+`python rasterio_two_threads.py SOURCE DESTINATION lzw|zstd`. Each reader has a dataset handle and two sets of buffers of its
 own; windows are whole output blocks, and of sources in strips whole rows; nothing is allocated in the loop.
 """
 
@@ -27,6 +27,26 @@ def windows_of(dataset):
     ]
 
 
+def compute(raw, values, nodata, holes):
+    """Normalised pixels; nodata becomes NaN."""
+    np.divide(raw, np.float32(10_000), out=values, dtype=np.float32)
+    np.clip(values, np.float32(0), np.float32(1), out=values)
+    if nodata is not None:
+        np.equal(raw, raw.dtype.type(nodata), out=holes)
+        np.copyto(values, np.float32(np.nan), where=holes)
+
+
+def profile_of(dataset, codec):
+    """What the output is created with."""
+    level = {"zstd_level": 1} if codec == "zstd" else {}
+    return level | {
+        "driver": "GTiff", "width": dataset.width, "height": dataset.height, "count": 1, "dtype": "float32",
+        "crs": dataset.crs, "transform": dataset.transform, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
+        "compress": codec, "predictor": 2, "num_threads": 2, "bigtiff": "IF_SAFER",
+        "nodata": None if dataset.nodata is None else np.nan,
+    }  # fmt: skip
+
+
 def reader(source, windows, free, ready):
     """Read and compute this reader's windows, in order; an exception goes to the writer."""
     try:
@@ -34,10 +54,9 @@ def reader(source, windows, free, ready):
             for window in windows:
                 buffers = free.get()
                 shape = (window.height, window.width)
-                raw, values = (buffer[: window.height * window.width].reshape(shape) for buffer in buffers)
+                raw, values, holes = (buffer[: window.height * window.width].reshape(shape) for buffer in buffers)
                 dataset.read(1, window=window, out=raw)
-                np.divide(raw, np.float32(10_000), out=values, dtype=np.float32)
-                np.clip(values, np.float32(0), np.float32(1), out=values)
+                compute(raw, values, dataset.nodata, holes)
                 ready.put((window, values, buffers))
     except BaseException as error:  # noqa: BLE001
         ready.put(error)
@@ -49,20 +68,14 @@ def main(source, destination, codec):
         windows = windows_of(dataset)
         dtype = dataset.dtypes[0]
         strip_bytes = int(1.3 * BLOCK * dataset.width * np.dtype(dtype).itemsize)
-        profile = {
-            "driver": "GTiff", "width": dataset.width, "height": dataset.height, "count": 1, "dtype": "float32",
-            "crs": dataset.crs, "transform": dataset.transform, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
-            "compress": codec, "predictor": 2, "num_threads": 2, "bigtiff": "IF_SAFER",
-        }  # fmt: skip
-    if codec == "zstd":
-        profile["zstd_level"] = 1
+        profile = profile_of(dataset, codec)
     largest = max(window.height * window.width for window in windows)
     with rasterio.Env(GDAL_CACHEMAX=2 * strip_bytes), rasterio.open(destination, "w", **profile) as out:
         lanes = []
         for n in range(READERS):
             free, ready = queue.SimpleQueue(), queue.SimpleQueue()
             for _ in range(DEPTH):
-                free.put((np.empty(largest, dtype), np.empty(largest, "float32")))
+                free.put((np.empty(largest, dtype), np.empty(largest, "float32"), np.empty(largest, bool)))
             threading.Thread(target=reader, args=(source, windows[n::READERS], free, ready), daemon=True).start()
             lanes.append((free, ready))
         for n in range(len(windows)):
