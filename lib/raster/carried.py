@@ -20,6 +20,7 @@ from lib.raster.formats import read_tags
 from lib.raster.operations.base import Linear, Outputs
 from lib.raster.sinks.tiles import EXACT_DTYPES
 from lib.raster.sources.dataset import RasterSource
+from lib.units import file_label
 
 # A TIFF's tag takes 65,535 numbers, six of each. GDAL would put more into a file beside the output.
 _MOST_POINTS = 65_535 // 6
@@ -62,7 +63,8 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
         for number, domain, lines, _ in _carried(source, outputs):
             if lines:
                 gdal.set_texts(output, number, domain, lines)
-        said = provenance.texts(job) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
+        state = source.state._asdict() if source.state else None
+        said = provenance.texts(job, state) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
         output.update_tags(**said)
         if source.rpcs:
             output.rpcs = source.rpcs
@@ -92,7 +94,7 @@ def carried_bytes(source: RasterSource, outputs: Outputs) -> int:
 
 def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
     """What an output does not keep of its source, in words: what it cannot hold, and what would no longer be true."""
-    name, dataset, bands = Path(source.path).name, source.dataset, source.bands
+    name, dataset, bands = file_label(source.path), source.dataset, source.bands
     said = []
     if outputs.keeps_colours:
         said += _not_held(name, source, outputs)

@@ -16,6 +16,8 @@ import numpy as np
 
 from lib.diagnosis import DAMAGED_HINT
 from lib.errors import DataError, SourceError
+from lib.paths import is_packed
+from lib.raster import elsewhere
 from lib.raster.block import Block
 from lib.raster.faults import in_header, read
 from lib.raster.formats import compression_of, is_pixel_interleaved, open_dataset, open_source
@@ -54,6 +56,7 @@ class RasterSource:
         source_bytes: size of the file; 0 where it is not one.
         offset: top row and left column of the grid on the file's, where it is a part of that.
         outline: the polygons outside of which nothing is kept; None where there are none.
+        state: what a server says of the file; None where it is not remote.
     """
 
     path: str
@@ -70,6 +73,7 @@ class RasterSource:
     source_bytes: int = 0
     offset: tuple[int, int] = (0, 0)
     outline: Outline | None = None
+    state: elsewhere.State | None = None
     _others: list[Any] = field(default_factory=list)
 
     @property
@@ -94,8 +98,21 @@ class RasterSource:
 
     @property
     def reads_in_parallel(self) -> bool:
-        """Whether several readers may work at once, and gain by it."""
-        return self.dataset.driver in _READ_IN_PARALLEL
+        """Whether several readers may work at once, and gain by it; what is packed is unpacked from its start for each."""
+        return self.dataset.driver in _READ_IN_PARALLEL and not is_packed(self.dataset.name)
+
+    @property
+    def network_cache_bytes(self) -> int:
+        """What GDAL keeps of what it fetches; 0 of a source that is not remote."""
+        return elsewhere.cache_bytes(self.path, self.source_bytes)
+
+    def check_unchanged(self) -> None:
+        """A remote source is what it was when it was opened.
+
+        Raises:
+            DataError: it has changed meanwhile.
+        """
+        elsewhere.check_unchanged(self.path, self.state)
 
     @property
     def is_aligned(self) -> bool:
@@ -287,10 +304,12 @@ def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
         SourceError: it is none, has no bands or not these, complex pixels, a header that declares more than the file holds.
         DataError: blocks that lie past the end of the file.
     """
+    elsewhere.forget(path)
     dataset = open_dataset(path)
     try:
         selected = _check_bands(dataset, path, bands)
-        source_bytes = Path(path).stat().st_size if Path(path).is_file() else 0
+        is_file = Path(path).is_file() and not is_packed(dataset.name)
+        source_bytes = Path(path).stat().st_size if is_file else elsewhere.size(dataset.name)
         table = table_of(dataset)
         if table and source_bytes:
             _check_table(dataset, path, source_bytes, table)
@@ -311,6 +330,7 @@ def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
             compression=compression_of(dataset),
             table=table,
             source_bytes=source_bytes,
+            state=elsewhere.state(path),
         )
     except BaseException:
         dataset.close()
