@@ -20,6 +20,19 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 ACCESS_KEY = "AKIAEXAMPLEOFSWATH00"
+SECRET_KEY = "wJalrXUtnFEMIexample"  # noqa: S105 - of nobody
+
+
+def s3_environment(served: "Served") -> dict[str, str]:
+    """What the environment of a job must have for the double of S3 to answer it."""
+    return {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_S3_ENDPOINT": served.address,
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "CPL_AWS_AUTODETECT_EC2": "NO",
+    }
 
 
 class Asked(NamedTuple):

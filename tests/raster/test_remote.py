@@ -11,14 +11,19 @@ import pytest
 import rasterio
 
 from lib.errors import DataError, SourceError
+from lib.jobs import RasterJob, VerifyJob
+from lib.memory.process import run_job
+from lib.operations import Expression
 from lib.raster import elsewhere
 from lib.raster.formats import environment
-from tests.range_server import ACCESS_KEY, Served, serving
+from lib.run import run_published
+from tests.conformance import sources
+from tests.conformance.contract import AMPLE_MB, OPERATIONS, at, holds, resources, smallest_by_plan
+from tests.range_server import ACCESS_KEY, SECRET_KEY, Served, s3_environment, serving
 from tests.raster.conftest import Workshop
 
 RAW = np.random.default_rng(4).integers(1, 9000, (1, 1280, 1280), dtype="uint16")
 TILES = {"tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
-SECRET = "wJalrXUtnFEMIexample"  # noqa: S105 - of the double
 
 
 @pytest.fixture(autouse=True)
@@ -47,11 +52,8 @@ def bucket(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     (tmp_path / "s3").mkdir()
     (tmp_path / "scenes").rename(tmp_path / "s3" / "scenes")
     with serving(tmp_path / "s3", is_s3=True) as served:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-        monkeypatch.setenv("AWS_S3_ENDPOINT", served.address)
-        monkeypatch.setenv("AWS_HTTPS", "NO")
-        monkeypatch.setenv("AWS_VIRTUAL_HOSTING", "FALSE")
+        for name, value in s3_environment(served).items():
+            monkeypatch.setenv(name, value)
         yield served
 
 
@@ -113,11 +115,11 @@ def test_what_lies_beside_a_remote_file_is_seen(shop: Workshop, write: Callable[
 
 
 @pytest.mark.parametrize("name", ["s3://scenes/tiles.tif", "/vsis3/scenes/tiles.tif"])
-def test_s3(shop: Workshop, bucket: Served, name: str) -> None:
+def test_s3(shop: Workshop, bucket: Served, tmp_path: Path, name: str) -> None:
     """Signed with what the environment has, which is in nothing that is written."""
     tags = copied(shop, name)
     assert bucket.asked("GET", "scenes/tiles.tif")
-    assert json.loads(tags["SWATH_SOURCE"])["bytes"] == int(tags_bytes(bucket))
+    assert json.loads(tags["SWATH_SOURCE"])["bytes"] == (tmp_path / "s3/scenes/tiles.tif").stat().st_size
     assert ACCESS_KEY not in str(tags)
 
 
@@ -126,13 +128,6 @@ def test_few_requests_of_s3(shop: Workshop, bucket: Served) -> None:
     copied(shop, "s3://scenes/tiles.tif", verify="none")
     assert len(bucket.asked()) <= 16
     assert len([each for each in bucket.asked() if "delimiter" in each.path]) == 1
-
-
-def tags_bytes(bucket: Served) -> str:
-    """The size that the double's answers speak of."""
-    state = elsewhere.state("s3://scenes/tiles.tif")
-    assert state is not None
-    return str(state.bytes)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +158,7 @@ def refused(shop: Workshop, name: str, match: str, hint: str) -> None:
     assert "\n" not in raised.value.message
     assert hint in raised.value.hint
     assert raised.value.exit_code == 2
-    assert SECRET not in raised.value.message + raised.value.hint
+    assert SECRET_KEY not in raised.value.message + raised.value.hint
     assert not (shop.folder / "out.tif").exists()
 
 
@@ -259,3 +254,69 @@ def test_the_plan_counts_what_gdal_keeps_of_the_network(shop: Workshop, folder: 
     assert plan.window is not None
     assert plan.window[1] >= RAW.shape[2]
     assert "network cache" not in shop.first(shop.job(folder / "tiles.tif")).terms
+
+
+def test_in_a_child_of_its_own(bucket: Served, tmp_path: Path) -> None:
+    """Its environment reaches the capped child, and no report; the output is verified against the bucket, by its metadata."""
+    source, out = "s3://scenes/tiles.tif", tmp_path / "out.tif"
+    report = run_published(RasterJob(source=source, destination=str(out), resources=resources(AMPLE_MB)))
+    assert report.status == "completed", report.error
+    verified = run_job(VerifyJob(source=source, output=str(out), resources=resources(AMPLE_MB)))
+    assert verified.verification is not None
+    assert (verified.status, verified.verification.passed) == ("completed", True), verified.error
+    assert len(verified.verification.checks) >= 4
+    said = json.dumps([report.to_record(), verified.to_record()]) + report.model_dump_json()
+    assert ACCESS_KEY not in said
+    assert SECRET_KEY not in said
+    assert bucket.asked("GET", "tiles.tif")
+
+
+def test_a_report_has_no_password(folder: Path, tmp_path: Path) -> None:
+    """Neither where the job is done, nor where its source is not there."""
+    with serving(folder, user="joe:topsecret") as served:
+        for name in ("tiles.tif", "no.tif"):
+            source = f"http://joe:topsecret@{served.address}/{name}?token=abcdef0123"
+            job = RasterJob(source=source, destination=str(tmp_path / f"{name}.tif"), resources=resources(AMPLE_MB))
+            report = run_published(job)
+            assert report.exit_code == (0 if name == "tiles.tif" else 2), report.error
+            said = json.dumps(report.to_record())
+            assert "topsecret" not in said
+            assert "abcdef0123" not in said
+    with rasterio.open(tmp_path / "tiles.tif.tif") as dataset:
+        assert "topsecret" not in str(dataset.tags())
+
+
+def test_an_expression_of_a_remote_and_a_local_one(shop: Workshop, folder: Path) -> None:
+    """Each source is what it is; the output verifies."""
+    with serving(folder) as served:
+        operation = Expression(expr="b1 + o.b1", sources=(f"o={folder / 'tiles.tif'}",))
+        _, outcome = shop.transform(f"{served.url}/tiles.tif", operation=operation)
+    assert all(check.passed for check in outcome.checks)
+    np.testing.assert_array_equal(shop.output[RAW != 7], 2 * RAW[RAW != 7])
+
+
+def test_a_remote_vrt(shop: Workshop, folder: Path) -> None:
+    """Its parts, relative to it, are fetched from there."""
+    with rasterio.open(folder / "tiles.tif") as dataset, rasterio.Env():
+        rasterio.shutil.copy(dataset, folder / "mosaic.vrt", driver="VRT")
+    with serving(folder) as served:
+        copied(shop, f"{served.url}/mosaic.vrt")
+        assert served.asked("GET", "tiles.tif")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", ["copy", "focal", "warp"])
+@pytest.mark.parametrize("made", [sources.tiled, sources.striped])
+def test_the_memory_contract(made: Callable[[Path, str], Path], operation: str, folder: Path, tmp_path: Path) -> None:
+    """At the smallest limit that its plan names, and with ample memory: measured <= projected <= limit."""
+    with serving(folder) as served:
+        job = RasterJob(
+            source=f"{served.url}/{made(folder, 'uint16').name}", destination=str(tmp_path / "out.tif"),
+            operation=OPERATIONS[operation], resources=resources(AMPLE_MB), overwrite=True,
+        )  # fmt: skip
+        for limit_mb in (smallest_by_plan(job), AMPLE_MB):
+            report = run_published(at(job, limit_mb))
+            shown = holds(report, limit_mb)
+            assert report.plan is not None
+            assert (report.memory.peak_bytes or 0) <= report.plan["projected_bytes"], shown
+            assert report.plan["projected_bytes"] <= 1.5 * (report.memory.peak_bytes or 0), shown
