@@ -25,8 +25,8 @@ _SWITCHES = {
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "0.5",
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
-    # A server that says nothing for so long hangs.
-    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    # A server that says nothing for so long hangs; it is asked four times at most, within `startup_seconds`.
+    "GDAL_HTTP_LOW_SPEED_TIME": "20",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
 }
 _MOST_LISTED, _MOST_SHOWN = 1000, 20
