@@ -240,8 +240,6 @@ class Layouts:
             found.add((min(down, aligned[0]), min(across, aligned[1])))
         # Whole rows need no cache for strips.
         found.update((1, windows.steps(across, parts)) for parts in (1, 2, 4, 8, 16))
-        if self._facts.network_cache_bytes:  # and lie side by side in most files
-            found.update((tall, across) for tall in _powers(min(down, _MOST_ALIGNED_PIXELS // (across * block**2))))
         shapes = [(tall * block, wide * block) for tall, wide in sorted(found)]
         allowed = [each for each in shapes if pyramid.allows(self._facts.shape, each, block)]
         return allowed if self._facts.overviews else shapes

@@ -45,7 +45,9 @@ def is_copied(shop: Workshop, source: Path | str) -> None:
         assert made.crs == given.crs
 
 
-@pytest.mark.parametrize("kind", GTIFFS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(each, marks=pytest.mark.slow) if each == "300 bands a pixel" else each for each in GTIFFS]
+)
 def test_a_geotiff(shop: Workshop, write: Write, kind: str) -> None:
     """Every layout, count of bands, size and way to lie."""
     pixels, options = GTIFFS[kind]

@@ -90,6 +90,17 @@ def test_few_requests(shop: Workshop, folder: Path) -> None:
     assert sum(each.sent for each in gets) < 1.2 * (folder / "tiles.tif").stat().st_size
 
 
+def test_holes_stay_holes(shop: Workshop, write: Callable[..., Path], folder: Path) -> None:
+    """Of a sparse file on a server, as of a local one."""
+    sparse = np.zeros_like(RAW)
+    sparse[:, :128] = RAW[:, :128]
+    write(sparse, nodata=0, sparse_ok=True, **TILES).rename(folder / "sparse.tif")
+    with serving(folder) as served:
+        _, outcome = shop.transform(f"{served.url}/sparse.tif", block_size=128)
+    assert outcome.result["holes"] == 90
+    np.testing.assert_array_equal(shop.output, sparse)
+
+
 def test_few_requests_of_strips(shop: Workshop, write: Callable[..., Path], folder: Path) -> None:
     """Strips of a row each come by the window."""
     write(RAW, compress="deflate", blockysize=1).rename(folder / "strips.tif")
@@ -169,7 +180,7 @@ def refused(shop: Workshop, name: str, match: str, hint: str) -> None:
         ({"fails": [403, 0, 99]}, "access is refused", "AWS_PROFILE"),
         ({"fails": [500, 0, 99]}, r"its server failed \(500\)", "try again"),
         ({"ranges": False}, "does not give parts of files", "fetch it"),
-        ({"hangs_from": 0}, "does not answer", "GDAL_HTTP_LOW_SPEED_TIME"),
+        pytest.param({"hangs_from": 0}, "does not answer", "GDAL_HTTP_LOW_SPEED_TIME", marks=pytest.mark.slow),
         ({"user": "joe:secret"}, "access is refused", "credentials"),
     ],
 )
@@ -196,7 +207,7 @@ def test_no_server(shop: Workshop, name: str, match: str) -> None:
     [
         ({"fails": [500, 4, 999]}, r"can no longer be read: its server failed \(500\)"),
         ({"fails": [403, 4, 999]}, "can no longer be read: access is refused"),
-        ({"hangs_from": 4}, "can no longer be read: its server does not answer"),
+        pytest.param({"hangs_from": 4}, "can no longer be read: its server does not answer", marks=pytest.mark.slow),
         ({"cut_from": 4}, "answer was cut short"),
     ],
 )
@@ -208,7 +219,7 @@ def test_a_server_that_fails_under_way(shop: Workshop, folder: Path, how: dict[s
     assert raised.value.hint
 
 
-@pytest.mark.parametrize("status", [500, 503, 429])
+@pytest.mark.parametrize("status", [503, *(pytest.param(each, marks=pytest.mark.slow) for each in (500, 429))])
 def test_a_server_that_fails_once_is_asked_again(shop: Workshop, folder: Path, status: int) -> None:
     """One bad answer in the middle costs nothing."""
     with serving(folder, fails=[status, 4, 5]) as served:
@@ -256,6 +267,7 @@ def test_the_plan_counts_what_gdal_keeps_of_the_network(shop: Workshop, folder: 
     assert "network cache" not in shop.first(shop.job(folder / "tiles.tif")).terms
 
 
+@pytest.mark.slow
 def test_in_a_child_of_its_own(bucket: Served, tmp_path: Path) -> None:
     """Its environment reaches the capped child, and no report; the output is verified against the bucket, by its metadata."""
     source, out = "s3://scenes/tiles.tif", tmp_path / "out.tif"
@@ -271,6 +283,7 @@ def test_in_a_child_of_its_own(bucket: Served, tmp_path: Path) -> None:
     assert bucket.asked("GET", "tiles.tif")
 
 
+@pytest.mark.slow
 def test_a_report_has_no_password(folder: Path, tmp_path: Path) -> None:
     """Neither where the job is done, nor where its source is not there."""
     with serving(folder, user="joe:topsecret") as served:
@@ -295,6 +308,7 @@ def test_an_expression_of_a_remote_and_a_local_one(shop: Workshop, folder: Path)
     np.testing.assert_array_equal(shop.output[RAW != 7], 2 * RAW[RAW != 7])
 
 
+@pytest.mark.slow
 def test_a_remote_vrt(shop: Workshop, folder: Path) -> None:
     """Its parts, relative to it, are fetched from there."""
     with rasterio.open(folder / "tiles.tif") as dataset, rasterio.Env():

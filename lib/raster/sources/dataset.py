@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lib.diagnosis import DAMAGED_HINT
-from lib.errors import DataError, SourceError
+from lib.errors import SourceError
 from lib.paths import is_packed
 from lib.raster import elsewhere
 from lib.raster.block import Block
@@ -23,13 +22,10 @@ from lib.raster.faults import in_header, read
 from lib.raster.formats import compression_of, is_pixel_interleaved, open_dataset, open_source
 from lib.raster.grid import Grid
 from lib.raster.outline import Outline
-from lib.raster.sources.tables import Table, heavy_places, table_of
+from lib.raster.sources.tables import Table, check_table, heavy_places, table_of
 from lib.raster.validity import Validity
 from lib.raster.windows import Window
-from lib.units import format_bytes
 
-# A block costs a TIFF at least its 4 bytes of offset; GDAL's own sparse files take 8 to 12.
-_LEAST_TABLE_BYTES = 4
 _MOST_SHOWN = 20  # of a container's sub-datasets, in an error
 # Each handle decodes by itself there, and GDAL's driver holds no lock; others (netCDF, HDF5) are read by one thread at a time.
 _READ_IN_PARALLEL = frozenset({"GTiff"})
@@ -312,7 +308,7 @@ def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
         source_bytes = Path(path).stat().st_size if is_file else elsewhere.size(dataset.name)
         table = table_of(dataset)
         if table and source_bytes:
-            _check_table(dataset, path, source_bytes, table)
+            check_table(dataset, path, source_bytes, table)
         block = tuple(map(max, zip(*dataset.block_shapes, strict=True)))
         interleaved = is_pixel_interleaved(dataset)
         dtype = _dtype(dataset, path, selected)
@@ -388,20 +384,3 @@ def _dtype(dataset: Any, path: str, bands: Sequence[int]) -> np.dtype[Any]:
             path=path,
         )
     return common
-
-
-def _check_table(dataset: Any, path: str, source_bytes: int, table: Table) -> None:
-    """Hold a TIFF's block table against its size."""
-    if table.blocks > 1 and table.blocks * _LEAST_TABLE_BYTES > source_bytes:
-        raise SourceError(
-            f"{path} declares {dataset.width} x {dataset.height} pixels in {table.blocks} blocks: its "
-            f"{format_bytes(source_bytes)} cannot even hold their table",
-            hint="the header is damaged or forged: fetch or export it again",
-            path=path,
-        )
-    if table.end > source_bytes:
-        raise DataError(
-            f"{path} is truncated: its blocks reach to byte {table.end}, the file ends at {source_bytes}",
-            hint=DAMAGED_HINT,
-            path=path,
-        )
