@@ -22,7 +22,7 @@ def culprit(path: str, words: str) -> tuple[str, str]:
         path: of the source.
         words: what GDAL said.
     """
-    if is_remote(path):  # a short answer cannot be told from a damaged file
+    if is_remote(path) and speaks_of_damage(words):  # a short answer cannot be told from a damaged file
         return (
             "its server's answer was cut short, or it is damaged there",
             "run again; if it fails again, fetch the file",
