@@ -18,15 +18,20 @@ JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
 KEYS = (JOB, SOURCE, VERSION)
 
 
-def texts(job: RasterJob | VectorJob) -> dict[str, str]:
-    """What an output of a job carries: the version, the job without resources and folders, the source's identity."""
+def texts(job: RasterJob | VectorJob, state: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """What an output of a job carries: the version, the job without resources and folders, the source's identity.
+
+    Args:
+        job: the work.
+        state: what a server says of a remote source, its `bytes` and what else tells one version from another.
+    """
     work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"}) | {"source": job.label}
     if isinstance(job, RasterJob) and isinstance(job.operation, Expression):
         named = [each.split("=", 1) for each in job.operation.sources]
         work["operation"]["sources"] = [f"{name}={file_label(path)}" for name, path in named]
     if isinstance(job, RasterJob) and isinstance(job.operation, Clip) and job.operation.mask:
         work["operation"]["mask"] = file_label(job.operation.mask)
-    return {VERSION: __version__, JOB: _as_json(work), SOURCE: _as_json(_identity(job))}
+    return {VERSION: __version__, JOB: _as_json(work), SOURCE: _as_json(_identity(job) | dict(state or {}))}
 
 
 def _as_json(record: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ settings, parameters and texts. GDAL's rules: https://gdal.org/user/configoption
 """
 
 import re
+from urllib.parse import unquote
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -16,7 +17,10 @@ _GDAL_BYTES_FROM = 100_000
 
 def file_label(source: str) -> str:
     """A source's base name, for `ps` and messages: no folders, no URLs, no query strings (a path has none)."""
-    path = source.split("?", maxsplit=1)[0] if "://" in source else source
+    path = source
+    if source.startswith("/vsicurl?"):  # options, and the URL among them, as a query
+        path = unquote(next((each[4:] for each in source.split("?", 1)[1].split("&") if each.startswith("url=")), ""))
+    path = path.split("?", maxsplit=1)[0] if "://" in path else path
     return path.rstrip("/").rpartition("/")[2] or "source"
 
 

@@ -20,6 +20,7 @@ from lib.raster.formats import read_tags
 from lib.raster.operations.base import Linear, Outputs
 from lib.raster.sinks.tiles import EXACT_DTYPES
 from lib.raster.sources.dataset import RasterSource
+from lib.units import file_label
 
 # A TIFF's tag takes 65,535 numbers, six of each. GDAL would put more into a file beside the output.
 _MOST_POINTS = 65_535 // 6
@@ -62,7 +63,8 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
         for number, domain, lines, _ in _carried(source, outputs):
             if lines:
                 gdal.set_texts(output, number, domain, lines)
-        said = provenance.texts(job) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
+        state = source.state._asdict() if source.state else None
+        said = provenance.texts(job, state) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
         output.update_tags(**said)
         if source.rpcs:
             output.rpcs = source.rpcs
@@ -92,7 +94,7 @@ def carried_bytes(source: RasterSource, outputs: Outputs) -> int:
 
 def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
     """What an output does not keep of its source, in words: what it cannot hold, and what would no longer be true."""
-    name, dataset, bands = Path(source.path).name, source.dataset, source.bands
+    name, dataset, places = file_label(source.path), source.dataset, _places(source)
     said = []
     if outputs.keeps_colours:
         said += _not_held(name, source, outputs)
@@ -111,15 +113,15 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
         more = f" and {len(dropped) - _NAMED_TAGS} more" if len(dropped) > _NAMED_TAGS else ""
         said.append(f"{name}: tags that the output makes untrue are not kept: {', '.join(dropped[:_NAMED_TAGS])}{more}")
     lost_units = [
-        dataset.units[band - 1]
-        for band in bands
-        if dataset.units[band - 1] and not _keeps_unit(dataset, band, outputs.line)
+        each.units[band - 1]
+        for each, band in places
+        if each.units[band - 1] and not _keeps_unit(each, band, outputs.line)
     ]
     if lost_units:
         said.append(
             f"{name}: the unit of changed values is not known: {', '.join(dict.fromkeys(lost_units))} is not kept"
         )
-    if headers := tags.unknown_domains(dataset, bands):
+    if headers := tags.unknown_domains(dataset, [band for each, band in places if each is dataset]):
         said.append(f"{name}: the fields of its {', '.join(headers)} header are not kept as tags")
     return said
 
@@ -164,13 +166,18 @@ def in_sidecar(output: Path, source: RasterSource, outputs: Outputs) -> list[str
 
 def _of_values(source: RasterSource) -> dict[str, bool]:
     """What speaks of the values of pixels as they were, in words, and whether the source has it."""
-    dataset, bands = source.dataset, source.bands
+    places = _places(source)
     return {
-        "colour table": _has_palette(dataset, bands),
-        "names of classes": any(gdal.category_names(dataset, band) for band in bands),
-        "attribute table": any(gdal.attribute_rows(dataset, band) for band in bands),
-        "colour profile": "COLOR_PROFILE" in dataset.tag_namespaces(),
+        "colour table": any(_has_palette(dataset, [band]) for dataset, band in places),
+        "names of classes": any(gdal.category_names(dataset, band) for dataset, band in places),
+        "attribute table": any(gdal.attribute_rows(dataset, band) for dataset, band in places),
+        "colour profile": any("COLOR_PROFILE" in dataset.tag_namespaces() for dataset, _ in places),
     }
+
+
+def _places(source: RasterSource) -> list[tuple[Any, int]]:
+    """The dataset and the number there of each band; a stack's bands are numbered through all of its files."""
+    return [(part.dataset, number) for part, number in map(source.part, source.bands)]
 
 
 def _has_palette(dataset: Any, bands: Sequence[int]) -> bool:

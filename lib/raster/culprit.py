@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lib.diagnosis import DAMAGED_HINT, speaks_of_damage
-from lib.paths import is_local
+from lib.paths import is_local, is_remote
 
 _START = b"<VRTDataset"
 _PARTS = ("SourceFilename", "SourceDataset")
@@ -22,6 +22,11 @@ def culprit(path: str, words: str) -> tuple[str, str]:
         path: of the source.
         words: what GDAL said.
     """
+    if is_remote(path) and speaks_of_damage(words):  # a short answer cannot be told from a damaged file
+        return (
+            "its server's answer was cut short, or it is damaged there",
+            "run again; if it fails again, fetch the file",
+        )
     if not is_local(path):
         return "", ""
     if _is_vrt(Path(path)):

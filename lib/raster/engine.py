@@ -160,6 +160,7 @@ class RasterWork:
             result, plan = self._transform(bench, bench.staged)
         finally:
             self.task.source.close_others()
+        self.task.source.check_unchanged()
         bench.meter.finish(self._held.reader_bytes)
         bench.meter.phase("verify")
         verify.basic(

@@ -16,6 +16,7 @@ from lib.diagnosis import FULL, FULL_HINT, diagnose, words
 from lib.errors import DataError, MemoryExceeded, OutputError, SourceError, SwathError
 from lib.memory import cap
 from lib.memory.evidence import NEAR_ADDRESS_SPACE_BYTES
+from lib.raster import elsewhere
 from lib.raster.culprit import culprit
 from lib.raster.windows import Window
 
@@ -44,6 +45,9 @@ def read(fetch: Callable[[], _Read], path: str, window: Window | None = None) ->
     except RASTERIO_ERRORS as error:
         if diagnose(error) == "memory":
             raise MemoryExceeded(f"no memory while reading {path}: {words(error)}") from error
+        reason, todo = elsewhere.trouble(path)
+        if reason:
+            raise DataError(f"{path} can no longer be read: {reason}", hint=todo, path=path) from error
         if not _succeeds(fetch) and cap.lift_address_space_cap() and _succeeds(fetch):
             raise MemoryExceeded(
                 f"no memory while reading {path}: it decodes without RLIMIT_AS: {words(error)}"

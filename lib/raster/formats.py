@@ -19,6 +19,7 @@ from lib.diagnosis import diagnose, words
 from lib.errors import SourceError
 from lib.paths import for_gdal, is_local
 from lib.probe import VECTOR_SUFFIXES
+from lib.raster import elsewhere
 from lib.raster.faults import RASTERIO_ERRORS, writing
 from lib.units import KIB
 
@@ -39,6 +40,7 @@ def environment() -> Iterator[None]:
         GDAL_NUM_THREADS="1",  # decoder threads would hold blocks that no plan counts; ours are the pipeline's
         GDAL_MAX_DATASET_POOL_SIZE=str(_MOST_OPEN_SOURCES),
         RAW_CHECK_FILE_SIZE="YES",
+        **elsewhere.switches(),
     )
     with switches, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -71,15 +73,27 @@ def open_dataset(path: str, overview: int | None = None) -> Any:
     """Open a raster, or one of its overviews, from 0, read-only, inside `environment()`; closing it is the caller's.
 
     Raises:
-        SourceError: missing, a folder, a vector or text file, or no raster that this GDAL reads.
+        SourceError: missing, a folder, a vector or text file, an archive of several, or no raster that this GDAL reads.
     """
+    more = {} if overview is None else {"overview_level": overview}
     try:
-        more = {} if overview is None else {"overview_level": overview}
-        return rasterio.open(for_gdal(path), **more)
+        return _opened(path, for_gdal(path), more)
+    except SourceError as refused:
+        if inside := elsewhere.only_one_inside(path):
+            return _opened(path, inside, more)
+        raise elsewhere.refusal(path, refused.facts.get("words", "")) or refused from refused
+
+
+def _opened(path: str, name: str, more: dict[str, Any]) -> Any:
+    try:
+        with rasterio.Env(**elsewhere.opening_switches(path)):
+            dataset = rasterio.open(name, **more)
     except RASTERIO_ERRORS as error:
         if diagnose(error) == "memory":
             raise MemoryError(words(error)) from error
         raise _not_a_raster(path, error) from error
+    elsewhere.note_opened(path, dataset)
+    return dataset
 
 
 @contextlib.contextmanager
@@ -136,7 +150,7 @@ def _not_a_raster(path: str, error: BaseException) -> SourceError:
         )
     if not exists and is_local(path):
         return SourceError(f"{path} does not exist", hint="check the path", path=path)
-    return SourceError(f"{path} is not a raster that GDAL can read: {words(error)}", path=path)
+    return SourceError(f"{path} is not a raster that GDAL can read: {words(error)}", path=path, words=words(error))
 
 
 def read_tags(path: str | Path) -> dict[str, str]:

@@ -30,6 +30,7 @@ _DECODE, _ENCODE, _WINDOW = 4.0, 15.0, 300_000.0
 _THREAD_GAIN = 0.9
 _WAITS = 0.3  # of the workers' time, where it encodes all overviews
 _HUGE_WINDOW = 1.5  # leaves the CPU's caches
+_REQUEST = 30_000_000.0  # to a server, and its first byte
 # What smaller tiles cost in size and time, ns a pixel.
 _BLOCK_COST = {512: 0.0, 256: 0.3, 128: 1.2}
 
@@ -63,6 +64,7 @@ class Facts:
         file_block: `(height, width)` of the file's blocks, where there is a footprint.
         file_shape: of the file, likewise.
         piece_bytes: what a window is made in pieces of, before and after, likewise.
+        network_cache_bytes: of what is fetched; 0 where the source is not remote.
     """
 
     label: str
@@ -89,6 +91,7 @@ class Facts:
     file_block: tuple[int, int] = (1, 1)
     file_shape: tuple[int, int] = (1, 1)
     piece_bytes: int = 0
+    network_cache_bytes: int = 0
 
     def footprint_bytes(self, window: tuple[int, int]) -> int:
         """Decoded size of the file's blocks that a window is made from, all bands."""
@@ -275,12 +278,21 @@ class Layouts:
         return int(_ROW_CACHE * rows * across * facts.in_dtype.itemsize * bands)
 
 
-def cost(layout: Layout, levels: pyramid.Levels | None = None) -> float:
-    """Nanoseconds a pixel, for comparing layouts with each other."""
+def requests(facts: Facts, layout: Layout) -> int:
+    """How often a server is asked for a window: for each row of its blocks, or once where it has whole ones; 0 if nowhere."""
+    if not facts.network_cache_bytes:
+        return 0
+    (height, width), (edge, _) = facts.footprint(layout.window) if facts.footprint else layout.window, facts.file_block
+    rows = 1 if width >= facts.file_shape[1] else windows.steps(min(height, facts.file_shape[0]), edge)
+    return rows * (1 if facts.pixel_interleaved else layout.bands_at_once)
+
+
+def cost(layout: Layout, levels: pyramid.Levels | None = None, asked: int = 0) -> float:
+    """Nanoseconds a pixel, for comparing layouts with each other; `asked`: requests for a window."""
     at_once = 1 + _THREAD_GAIN * (layout.threads - 1)
     reading = _DECODE * layout.decodes / (at_once if layout.readers > 1 else 1.0)
     values = layout.window[0] * layout.window[1] * layout.bands_at_once
-    window = _WINDOW / values
+    window = (_WINDOW + _REQUEST * asked) / values
     huge = _HUGE_WINDOW if values > _MOST_WINDOW_PIXELS else 0.0
     if levels:  # one thread encodes what workers do not
         at_once *= 1 - _WAITS / 4**levels.in_worker

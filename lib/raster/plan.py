@@ -13,7 +13,7 @@ from lib.errors import MemoryRefused
 from lib.jobs import Resources
 from lib.memory.work import BASELINE_SPREAD_BYTES, Room, with_probed
 from lib.raster import windows
-from lib.raster.layout import Facts, Layout, Layouts, chunk_bytes, cost, levels_of, worker_bytes
+from lib.raster.layout import Facts, Layout, Layouts, chunk_bytes, cost, levels_of, requests, worker_bytes
 from lib.raster.sinks.tiles import memory_bytes
 from lib.units import MIB, format_bytes, mib
 
@@ -113,7 +113,7 @@ class Planner:
                     own,
                     sum(own.values()),
                     chunk_bytes(self.facts, layout),
-                    cost(layout, levels_of(self.facts, layout)),
+                    cost(layout, levels_of(self.facts, layout), requests(self.facts, layout)),
                 )
             )
         return found
@@ -131,7 +131,8 @@ class Planner:
             written = facts.written_at_once(layout.bands_at_once)
             workers["overviews"] += levels.strips_bytes(facts.bands_out, encoding)
             workers["overviews"] += waiting * levels.waiting_bytes(written, encoding, mask=facts.has_mask)
-        return workers | {
+        network = {"network cache": facts.network_cache_bytes} if facts.network_cache_bytes else {}
+        return (workers | network) | {
             "encoded tiles": waiting * tiles * encoding.bound_bytes,
             "gdal cache": min(max(layout.cache_bytes, facts.block_bytes), self._decoded_bytes()),
             "tile tables": memory_bytes(

@@ -51,6 +51,7 @@ class ProfileWork(ReadingWork):
         work, layout = self._work, self._work.reading_layout()
         # The probe reads with the buffers of one worker.
         own = work.task.for_one(layout) | {"gdal cache": max(layout.cache_bytes, work.task.source.block_bytes)}
+        own["network cache"] = work.task.source.network_cache_bytes
         return self.plan_of(
             work.held.opened_bytes,
             own,

@@ -72,6 +72,7 @@ class Task:
             file_block=source.file_block,
             file_shape=source.dataset.shape,
             piece_bytes=source.piece_bytes,
+            network_cache_bytes=source.network_cache_bytes,
         )
 
     def workers(self, layout: Layout) -> list[Worker]:

@@ -197,6 +197,7 @@ class VerifyWork(ReadingWork):
             "decode buffers": Buffer.bytes(step[0] * step[1], output.dtype),
             "recomputed window": self._sample_pixels() * _BYTES_PER_SAMPLED_PIXEL + self._chunk_bytes(),
             "output index": tiles * _TABLE_BYTES_PER_BLOCK,
+            "network cache": self.subject.source.network_cache_bytes,
         }
         return self.plan_of(
             self._opened_bytes,

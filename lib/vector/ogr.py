@@ -161,7 +161,8 @@ def opening(source: str, encoding: str | None = None) -> Iterator[tuple[str, dic
     """
     options = _open_options(source, encoding)
     if not is_local(source):
-        yield source, options
+        virtual = for_gdal(source)
+        yield source if virtual == source else Literal(virtual), options
         return
     own = for_gdal(source)
     with without_escapes(own) if "IMMUTABLE" in options else nullcontext(own) as name, warnings.catch_warnings():

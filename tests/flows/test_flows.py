@@ -19,6 +19,7 @@ from lib.publish import find_leftovers
 from lib.reports import Report
 from lib.units import MIB
 from tasks.states import report_of
+from tests.range_server import ACCESS_KEY, SECRET_KEY, s3_environment, serving
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
 
@@ -57,6 +58,25 @@ def test_transform_raster_makes_its_steps_and_publishes(raster, tmp_path, task_r
         expected = np.where(pixels == 0, np.nan, np.clip(pixels / np.float32(12000), 0, 1))
         found = written.read(masked=True).filled(np.nan)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_transform_raster_of_a_bucket(raster, tmp_path, artifacts, monkeypatch) -> None:
+    """All of its tasks read from the double of S3; no credential is in a page or in what the flow returns."""
+    (tmp_path / "s3" / "scenes").mkdir(parents=True)
+    raster.rename(tmp_path / "s3" / "scenes" / "small.tif")
+    with serving(tmp_path / "s3", is_s3=True) as served:
+        for name, value in s3_environment(served).items():
+            monkeypatch.setenv(name, value)
+        destination = str(tmp_path / "out.tif")
+        state = transform_raster("s3://scenes/small.tif", destination, memory_limit_mb=512, return_state=True)
+    report = report_of(state)
+    assert state.is_completed(), state.message
+    assert report.verification
+    assert (report.verification.level, report.verification.passed) == ("full", True)
+    said = str(artifacts(state)) + report.model_dump_json()
+    assert ACCESS_KEY not in said
+    assert SECRET_KEY not in said
 
 
 def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, artifacts) -> None:

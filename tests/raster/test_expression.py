@@ -158,6 +158,14 @@ def test_aligned_sources_are_read_together(shop: Workshop, write: Write) -> None
     np.testing.assert_array_equal(found, expected)
 
 
+def test_sources_of_a_single_band_each(shop: Workshop, write: Write) -> None:
+    """More bands are named than the job's own file has: what the others have is asked of them."""
+    now, before = scene("uint8", 1), scene("int16", 1)
+    other = write(before, "before.tif")
+    found = compute(shop, write(now, "now.tif"), "b1 + o.b1", sources=(f"o={other}",))
+    np.testing.assert_array_equal(found, now[0].astype("f4") + before[0])
+
+
 def test_a_source_of_its_own_may_be_left_out(shop: Workshop, write: Write) -> None:
     """An expression over further sources only; the job's own says nothing but its name."""
     path, other = write(scene("uint8"), "a.tif"), write(scene("uint8", 1), "b.tif")

@@ -27,8 +27,10 @@ from hypothesis import strategies as st
 from lib.errors import DataError, DestinationError, DiskRefused, SourceError
 from lib.memory.proc import process_memory
 from lib.units import KIB, MIB
+from lib.vector import ogr
 from lib.vector.sources import LayerFacts, open_source, shapefile
 from lib.vector.sources.facts import sizes_of, steps_of
+from tests.range_server import serving
 
 
 def _plan(source: Path, **choices: Any) -> Any:
@@ -445,3 +447,16 @@ def test_text_among_numbers_is_told(layer: Path, run_job: Callable[..., Any]) ->
     assert len(told) == 1
     assert "'height'" in told[0]
     assert "row 6 first" in told[0]
+
+
+def test_names_elsewhere_are_gdals_own(tmp_path: Path) -> None:
+    """OGR opens a layer behind a URL, in a zip, or in a zip behind one, by the names that rasters have."""
+    (tmp_path / "p.geojson").write_text(
+        '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {"v": 1}, "geometry": null}]}'
+    )
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        archive.write(tmp_path / "p.geojson", "p.geojson")
+    with serving(tmp_path) as served:
+        for name in ("{url}/p.geojson", "zip+{url}/p.zip!p.geojson", "zip://{folder}/p.zip!p.geojson"):
+            info, _ = ogr.read_info(name.format(url=served.url, folder=tmp_path))
+            assert (info["driver"], info["features"]) == ("GeoJSON", 1)

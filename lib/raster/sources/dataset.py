@@ -14,20 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from lib.diagnosis import DAMAGED_HINT
-from lib.errors import DataError, SourceError
+from lib.errors import SourceError
+from lib.paths import is_packed
+from lib.raster import elsewhere
 from lib.raster.block import Block
 from lib.raster.faults import in_header, read
 from lib.raster.formats import compression_of, is_pixel_interleaved, open_dataset, open_source
 from lib.raster.grid import Grid
 from lib.raster.outline import Outline
-from lib.raster.sources.tables import Table, heavy_places, table_of
+from lib.raster.sources.tables import Table, check_table, heavy_places, table_of
 from lib.raster.validity import Validity
 from lib.raster.windows import Window
-from lib.units import format_bytes
 
-# A block costs a TIFF at least its 4 bytes of offset; GDAL's own sparse files take 8 to 12.
-_LEAST_TABLE_BYTES = 4
 _MOST_SHOWN = 20  # of a container's sub-datasets, in an error
 # Each handle decodes by itself there, and GDAL's driver holds no lock; others (netCDF, HDF5) are read by one thread at a time.
 _READ_IN_PARALLEL = frozenset({"GTiff"})
@@ -54,6 +52,7 @@ class RasterSource:
         source_bytes: size of the file; 0 where it is not one.
         offset: top row and left column of the grid on the file's, where it is a part of that.
         outline: the polygons outside of which nothing is kept; None where there are none.
+        state: what a server says of the file; None where it is not remote.
     """
 
     path: str
@@ -70,6 +69,7 @@ class RasterSource:
     source_bytes: int = 0
     offset: tuple[int, int] = (0, 0)
     outline: Outline | None = None
+    state: elsewhere.State | None = None
     _others: list[Any] = field(default_factory=list)
 
     @property
@@ -94,8 +94,21 @@ class RasterSource:
 
     @property
     def reads_in_parallel(self) -> bool:
-        """Whether several readers may work at once, and gain by it."""
-        return self.dataset.driver in _READ_IN_PARALLEL
+        """Whether several readers may work at once, and gain by it; what is packed is unpacked from its start for each."""
+        return self.dataset.driver in _READ_IN_PARALLEL and not is_packed(self.dataset.name)
+
+    @property
+    def network_cache_bytes(self) -> int:
+        """What GDAL keeps of what it fetches; 0 of a source that is not remote."""
+        return elsewhere.cache_bytes(self.path, self.source_bytes)
+
+    def check_unchanged(self) -> None:
+        """A remote source is what it was when it was opened.
+
+        Raises:
+            DataError: it has changed meanwhile.
+        """
+        elsewhere.check_unchanged(self.path, self.state)
 
     @property
     def is_aligned(self) -> bool:
@@ -287,13 +300,15 @@ def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
         SourceError: it is none, has no bands or not these, complex pixels, a header that declares more than the file holds.
         DataError: blocks that lie past the end of the file.
     """
+    elsewhere.forget(path)
     dataset = open_dataset(path)
     try:
         selected = _check_bands(dataset, path, bands)
-        source_bytes = Path(path).stat().st_size if Path(path).is_file() else 0
+        is_file = Path(path).is_file() and not is_packed(dataset.name)
+        source_bytes = Path(path).stat().st_size if is_file else elsewhere.size(dataset.name)
         table = table_of(dataset)
         if table and source_bytes:
-            _check_table(dataset, path, source_bytes, table)
+            check_table(dataset, path, source_bytes, table)
         block = tuple(map(max, zip(*dataset.block_shapes, strict=True)))
         interleaved = is_pixel_interleaved(dataset)
         dtype = _dtype(dataset, path, selected)
@@ -311,6 +326,7 @@ def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
             compression=compression_of(dataset),
             table=table,
             source_bytes=source_bytes,
+            state=elsewhere.state(path),
         )
     except BaseException:
         dataset.close()
@@ -368,20 +384,3 @@ def _dtype(dataset: Any, path: str, bands: Sequence[int]) -> np.dtype[Any]:
             path=path,
         )
     return common
-
-
-def _check_table(dataset: Any, path: str, source_bytes: int, table: Table) -> None:
-    """Hold a TIFF's block table against its size."""
-    if table.blocks > 1 and table.blocks * _LEAST_TABLE_BYTES > source_bytes:
-        raise SourceError(
-            f"{path} declares {dataset.width} x {dataset.height} pixels in {table.blocks} blocks: its "
-            f"{format_bytes(source_bytes)} cannot even hold their table",
-            hint="the header is damaged or forged: fetch or export it again",
-            path=path,
-        )
-    if table.end > source_bytes:
-        raise DataError(
-            f"{path} is truncated: its blocks reach to byte {table.end}, the file ends at {source_bytes}",
-            hint=DAMAGED_HINT,
-            path=path,
-        )

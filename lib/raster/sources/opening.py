@@ -45,7 +45,7 @@ def _paths(model: Expression, source: str) -> dict[str, str]:
 
 def _beside(source: str, path: str) -> str:
     """A file without a folder (an output's own record) lies beside the source."""
-    return path if "/" in path else str(Path(source).parent / path)
+    return path if "/" in path else f"{source.rpartition('/')[0] or '.'}/{path}"
 
 
 def _numbers(name: str, path: str, bands: list[Band], job: RasterJob) -> list[int]:

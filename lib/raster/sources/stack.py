@@ -45,6 +45,16 @@ class Stack(RasterSource):
         """Whether all of them do."""
         return all(part.reads_in_parallel for part in self.parts)
 
+    @property
+    def network_cache_bytes(self) -> int:
+        """GDAL has one for all of them."""
+        return max(part.network_cache_bytes for part in self.parts)
+
+    def check_unchanged(self) -> None:
+        """Each is what it was when it was opened."""
+        for part in self.parts:
+            part.check_unchanged()
+
     def part(self, band: int) -> tuple[RasterSource, int]:
         """The raster that a band is read from, and its number there."""
         return self._places[band - 1]

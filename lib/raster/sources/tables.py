@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lib.errors import SourceError
+from lib.diagnosis import DAMAGED_HINT
+from lib.errors import DataError, SourceError
 from lib.raster import windows
 from lib.raster.formats import is_pixel_interleaved, open_source
 from lib.raster.windows import Window
+from lib.units import format_bytes
 
+# A block costs a TIFF at least its 4 bytes of offset; GDAL's own sparse files take 8 to 12.
+_LEAST_TABLE_BYTES = 4
 # Looking at a block's place costs 6 µs: up to here every one is looked at, beyond that so many, evenly spread.
 _MOST_BLOCKS_CHECKED = 20_000
 # Opening a file of a mosaic takes 4 ms: at most so many are, evenly spread; so many of the heaviest are read.
@@ -41,8 +45,8 @@ def _is_split(dataset: Any) -> bool:
 
 
 def table_of(dataset: Any) -> Table | None:
-    """A TIFF's block table; None for other formats, and where each entry may be a request to a server."""
-    if dataset.driver != "GTiff" or not Path(dataset.name).is_file():
+    """A TIFF's block table; None for other formats. Of a remote one GDAL fetches entries by the thousand, all once."""
+    if dataset.driver != "GTiff" or not (Path(dataset.name).is_file() or dataset.name.startswith("/vsi")):
         return None
     shape = (dataset.height, dataset.width)
     grid = shape if _is_split(dataset) else dataset.block_shapes[0]
@@ -103,3 +107,25 @@ def _block_bytes(name: str) -> int:
             return pixels * sum(int(np.dtype(each).itemsize) for each in dataset.dtypes)
     except SourceError:
         return 0
+
+
+def check_table(dataset: Any, path: str, source_bytes: int, table: Table) -> None:
+    """Hold a TIFF's block table against its size.
+
+    Raises:
+        SourceError: the file cannot even hold the table.
+        DataError: blocks lie past its end.
+    """
+    if table.blocks > 1 and table.blocks * _LEAST_TABLE_BYTES > source_bytes:
+        raise SourceError(
+            f"{path} declares {dataset.width} x {dataset.height} pixels in {table.blocks} blocks: its "
+            f"{format_bytes(source_bytes)} cannot even hold their table",
+            hint="the header is damaged or forged: fetch or export it again",
+            path=path,
+        )
+    if table.end > source_bytes:
+        raise DataError(
+            f"{path} is truncated: its blocks reach to byte {table.end}, the file ends at {source_bytes}",
+            hint=DAMAGED_HINT,
+            path=path,
+        )
