@@ -63,6 +63,7 @@ class Facts:
         file_block: `(height, width)` of the file's blocks, where there is a footprint.
         file_shape: of the file, likewise.
         piece_bytes: what a window is made in pieces of, before and after, likewise.
+        copying: what is held when the output is copied, for a block size, bytes; None where it is not.
     """
 
     label: str
@@ -89,6 +90,7 @@ class Facts:
     file_block: tuple[int, int] = (1, 1)
     file_shape: tuple[int, int] = (1, 1)
     piece_bytes: int = 0
+    copying: Callable[[int], int] | None = None
 
     def footprint_bytes(self, window: tuple[int, int]) -> int:
         """Decoded size of the file's blocks that a window is made from, all bands."""
