@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lib.jobs import COG_BLOCK_SIZES, Resources
-from lib.raster import overviews, windows
+from lib.raster import overviews, statistics, windows
 from lib.raster.block import Buffer
 from lib.raster.formats import TINY_CACHE_BYTES
 from lib.raster.sinks import pyramid
@@ -144,6 +144,7 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
         "operation": facts.operation_memory(around, bands),
         **({} if facts.footprint is None else {"warped piece": facts.piece_bytes}),
         "encoder": encoding.scratch_bytes,
+        "statistics": statistics.SCRATCH_BYTES,
     } | ({"overviews": levels.worker_bytes(encoding)} if levels else {})
 
 
