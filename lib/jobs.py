@@ -59,7 +59,10 @@ def _nodata(value: Any) -> Any:
         return value
     text = value.strip().lower()
     if not text.removeprefix("-").removeprefix("+").isdigit():
-        return text
+        try:
+            return text if text == "nan" else float(text)
+        except ValueError:
+            raise ValueError(f"{value!r} is no number, and not nan") from None
     return int(text) if -(2**63) <= float(text) <= 2**64 else float(text)
 
 

@@ -40,7 +40,7 @@ def encoding(job: RasterJob, dtype: np.dtype[Any], block_size: int) -> Encoding:
 def _refusal(job: RasterJob, dtype: np.dtype[Any]) -> tuple[str, str]:
     """Why pixels of a dtype cannot be encoded as the job says, and what is possible."""
     if job.compress == "lerc" and dtype.name not in LERC_DTYPES:
-        others = ", ".join(sorted(CODECS[1:]))
+        others = ", ".join(sorted({*CODECS[1:]} - {"lerc"}))
         return f"compress lerc has no {dtype} pixels", f"choose another of {others}, or a dtype"
     fitting = ", ".join(map(str, sorted(predictors(job, dtype))))
     return f"predictor {job.predictor} does not fit {job.compress} of {dtype} pixels", f"choose from {fitting}, or auto"
