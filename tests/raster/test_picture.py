@@ -227,7 +227,8 @@ def test_refusals(
 def test_too_large(shop: Workshop, write: Write) -> None:
     """Sides that a format cannot have are told beforehand; a sparse source has them for nothing."""
     source = write(np.ones((1, 1, 1), "uint8"))
-    with rasterio.open(source, "w", driver="GTiff", width=65_501, height=1, count=1, dtype="uint8", SPARSE_OK=True):
+    profile = {"width": 65_501, "height": 1, "count": 1, "dtype": "uint8", "SPARSE_OK": True}
+    with environment(), rasterio.open(source, "w", driver="GTiff", **profile):
         pass
     with pytest.raises(UsageError, match="a JPEG at most 65,500 a side"):
         shop.transform(source, to="out.jpg")
