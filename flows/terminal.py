@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LOG_COLUMNS = 130
 _NAMES_WIDE = 10
+_SHOWN_BANDS = 4
 # What is shown above a bar.
 _BESIDE_BAR = {"child.said", "job.attempt", "run.interrupted"}
 
@@ -213,6 +214,9 @@ def _summary(report: Report) -> Iterator[tuple[str, str]]:
     facts = {key: value for key, value in report.result.items() if isinstance(value, (int, float, str, bool))}
     if facts:
         yield "result", ", ".join(_fact(name, value) for name, value in facts.items())
+    for band in report.result.get("statistics", ())[:_SHOWN_BANDS]:
+        said = (f"{name} {band[name]:.6g}" for name in ("min", "max", "mean", "std") if band[name] is not None)
+        yield f"band {band['band']}", ", ".join([*said, f"{band['valid_percent']:g} % valid"])
     if report.plan and memory.cap:
         peak, limit = format_bytes(memory.peak_bytes), format_bytes(memory.cap.bytes)
         projected = format_bytes(report.plan["projected_bytes"])

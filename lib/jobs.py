@@ -59,16 +59,20 @@ def _nodata(value: Any) -> Any:
         return value
     text = value.strip().lower()
     if not text.removeprefix("-").removeprefix("+").isdigit():
-        return text
+        try:
+            return text if text == "nan" else float(text)
+        except ValueError:
+            raise ValueError(f"{value!r} is no number, and not nan") from None
     return int(text) if -(2**63) <= float(text) <= 2**64 else float(text)
 
 
 def _creation_option(value: str) -> str:
     key, _, chosen = value.partition("=")
     key, chosen = key.strip().upper(), chosen.strip().upper()
-    if chosen not in _CREATION_OPTIONS.get(key, ()):
+    is_quality = key == "QUALITY" and chosen.isascii() and chosen.isdigit() and int(chosen) in range(1, 101)
+    if not is_quality and chosen not in _CREATION_OPTIONS.get(key, ()):
         known = "; ".join(f"{name}={' or '.join(values)}" for name, values in _CREATION_OPTIONS.items())
-        raise ValueError(f"{value!r} is none of {known}")
+        raise ValueError(f"{value!r} is none of {known}; of a JPEG QUALITY=1 to 100")
     return f"{key}={chosen}"
 
 
@@ -80,6 +84,7 @@ _CREATION_OPTIONS = {
 }
 _CreationOption = Annotated[str, AfterValidator(_creation_option)]
 _LEVELS = {"deflate": 12, "zstd": 22}
+_PNG_LEVELS = 9
 
 
 def _codec(value: str | None) -> str | None:
@@ -91,7 +96,10 @@ def _codec(value: str | None) -> str | None:
     return value
 
 
-RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
+RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+PICTURE_DRIVERS = frozenset({"PNG", "JPEG"})
+# What has no meaning for a picture.
+OF_GEOTIFF = ("output_profile", "compress", "predictor", "block_size", "cog", "overview_resampling")
 VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
 
 Verify = Literal["none", "basic", "full"]
@@ -137,13 +145,13 @@ class _Work(Model):
 
 
 class RasterJob(_Work):
-    """Transform a raster window by window into a tiled, compressed GeoTIFF."""
+    """Transform a raster window by window into a tiled, compressed GeoTIFF, or a picture."""
 
     settings: ClassVar[tuple[str, ...]] = (*COMMON_SETTINGS, "max_chunk_mb")
 
     kind: Literal["raster"] = "raster"
     source: str = knob("the raster to read, a path or what else GDAL opens", **_PATH)
-    destination: str = knob("the GeoTIFF to write (.tif), in a folder that exists", **_PATH)
+    destination: str = knob("the GeoTIFF (.tif) or the picture (.png, .jpg) to write, in a folder that exists", **_PATH)
     operation: Operation = knob("what is done to the pixels", default_factory=Copy, discriminator="name", common=True)
     driver: str = "GTiff"
     bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_numbers)] = knob(
@@ -156,9 +164,9 @@ class RasterJob(_Work):
     )
     compress: Literal["none", "lzw", "deflate", "zstd", "lerc"] = knob("codec of the output; all lose nothing", "zstd")
     level: int | None = knob(
-        "how hard the codec tries: 1 to 12 for deflate, 1 to 22 for zstd; others have none",
+        "how hard the codec tries: 1 to 12 for deflate, 1 to 22 for zstd, 1 to 9 for a PNG; others have none",
         None,
-        unset="6 for deflate, 1 for zstd",
+        unset="6 for deflate and PNG, 1 for zstd",
         ge=1,
     )
     predictor: Literal["auto", "1", "2", "3"] = knob(
@@ -167,8 +175,8 @@ class RasterJob(_Work):
         "auto",
     )
     creation_options: Annotated[tuple[_CreationOption, ...], AfterValidator(named_apart)] = knob(
-        "a further option of GDAL's GeoTIFF driver as KEY=VALUE: BIGTIFF=YES or IF_SAFER, GEOTIFF_VERSION=1.0 or 1.1, "
-        "GEOTIFF_KEYS_FLAVOR=STANDARD or ESRI_PE",
+        "a further option of GDAL's driver as KEY=VALUE: of a GeoTIFF BIGTIFF=YES or IF_SAFER, GEOTIFF_VERSION=1.0 or 1.1, "
+        "GEOTIFF_KEYS_FLAVOR=STANDARD or ESRI_PE; of a JPEG QUALITY=1 to 100 (else 75)",
         (),
         flag="creation-option",
         unset="none",
@@ -218,8 +226,9 @@ class RasterJob(_Work):
     def _usable(self) -> "RasterJob":
         if self.scale_offset is not None and self.scale_offset[0] == 0:
             raise ValueError("the scale of scale_offset must not be 0")
+        self._fits_driver()
         levels = _LEVELS.get(self.compress, 0)
-        if self.level is not None and self.level > levels:
+        if self.driver not in PICTURE_DRIVERS and self.level is not None and self.level > levels:
             known = f"has levels 1 to {levels}" if levels else "has no levels"
             of_others = ", ".join(
                 f"{codec} has 1 to {most}" for codec, most in _LEVELS.items() if codec != self.compress
@@ -230,6 +239,19 @@ class RasterJob(_Work):
         if self.cog and self.block_size is not None and self.block_size not in COG_BLOCK_SIZES:
             raise ValueError(f"block_size of a COG is one of {', '.join(map(str, sorted(COG_BLOCK_SIZES)))}")
         return self
+
+    def _fits_driver(self) -> None:
+        """Refuse what only another driver takes."""
+        if self.cog and self.driver in PICTURE_DRIVERS:
+            raise ValueError(f"cog is of a GeoTIFF, and the output is a {self.driver}")
+        for key in (each.partition("=")[0] for each in self.creation_options):
+            owner = "JPEG" if key == "QUALITY" else "GTiff"
+            if self.driver != owner:
+                raise ValueError(f"creation option {key} is of {owner}, and the output is {self.driver}")
+        if self.driver == "JPEG" and self.level is not None:
+            raise ValueError("level is not of a JPEG: creation option QUALITY=90 says how much it keeps")
+        if self.driver == "PNG" and self.level is not None and self.level > _PNG_LEVELS:
+            raise ValueError(f"level {self.level}: a PNG has levels 1 to {_PNG_LEVELS}")
 
 
 class VectorJob(_Work):

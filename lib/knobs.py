@@ -189,6 +189,8 @@ def _optional(needed: Knob) -> Knob:
 def _bare(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
+    if get_origin(annotation) is tuple:
+        return tuple[tuple(each if each is ... else _bare(each) for each in get_args(annotation))]  # type: ignore[misc]
     if get_origin(annotation) not in {Union, UnionType}:
         return annotation
     return functools.reduce(operator.or_, [_bare(each) for each in get_args(annotation) if each is not NoneType])

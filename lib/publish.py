@@ -26,6 +26,9 @@ from lib.underway import Unfinished, unfinished
 _OWNER = "owner"
 # What a former file at the destination leaves beside it: readers would take it for the new file's.
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".msk.ovr")
+# World files of pictures, by the picture's extension: GDAL prefers them to `.aux.xml`. A `.wld` may be another file's.
+_WORLD_FILES = {".png": (".pgw", ".pngw"), ".jpg": (".jgw", ".jpgw"), ".jpeg": (".jgw", ".jpegw")}
+_ANYBODYS_WORLD_FILE = ".wld"
 # SQLite would replay these into the new database.
 _LIVE = ("-wal", "-journal")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -141,6 +144,8 @@ def _sync(folder: Path) -> None:
 def sidecars(destination: Path) -> list[Path]:
     """Files beside the destination that GDAL reads along with it."""
     beside = [destination.with_name(destination.name + suffix) for suffix in _SIDECARS]
+    worlds = _WORLD_FILES.get(destination.suffix.lower(), ())
+    beside += [destination.with_suffix(each) for suffix in worlds for each in (suffix, suffix.upper())]
     return [path for path in beside if path.is_file()]
 
 
@@ -189,12 +194,15 @@ def _check_paths(path: Path, destination: str, source: str | None, *, overwrite:
     is_source = source is not None and is_local(source) and path.exists() and path.samefile(source)
     name, folder = f"destination {destination}", f"folder {path.parent} of the destination"
     beside = [] if overwrite else sidecars(path)
+    world = path.with_suffix(_ANYBODYS_WORLD_FILE)
+    is_misplaced = path.suffix.lower() in _WORLD_FILES and world.is_file()
     is_writable = os.access(path.parent, os.W_OK | os.X_OK)
     for is_so, problem, hint in (
         (is_source, f"{name} is the source itself", "write to another path"),
         (path.is_dir(), f"{name} is a folder", "name a file in it"),
         (os.path.lexists(path) and not overwrite, f"{name} exists", "replace it with --overwrite"),
         (bool(beside), _in_the_way(beside), "move it away, or replace it with --overwrite"),
+        (is_misplaced, _in_the_way([world]), "move it away, or name the output otherwise"),
         (not path.parent.is_dir(), f"{folder} does not exist", "create the folder first"),
         (not is_writable, f"{folder} is not writable", "choose a folder that is"),
     ):

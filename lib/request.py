@@ -17,7 +17,9 @@ from pydantic import BaseModel, ValidationError
 from lib.errors import DestinationError, UsageError
 from lib.jobs import (
     COMMON_SETTINGS,
+    OF_GEOTIFF,
     OUTPUT_PROFILES,
+    PICTURE_DRIVERS,
     RASTER_DRIVERS,
     VECTOR_DRIVERS,
     DriversJob,
@@ -101,7 +103,9 @@ def raster_job(
 ) -> RasterJob:
     """A raster job of flat choices, by the names of its knobs; None: the default."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
-    own = _of_operations(given)
+    own, driver = _of_operations(given), _driver(path, RASTER_DRIVERS)
+    if driver in PICTURE_DRIVERS:
+        _check_no_geotiff(given, driver, word)
     if word != "flag":  # a form sends every default: what it leaves to a profile, that decides
         profile = OUTPUT_PROFILES.get(given.get("output_profile"), {})
         left = {each.name for each in knobs_of(RasterJob, profile) if given.get(each.name) == each.default}
@@ -111,7 +115,7 @@ def raster_job(
         lambda: RasterJob(
             source=absolute(source),
             destination=str(path),
-            driver=_driver(path, RASTER_DRIVERS),
+            driver=driver,
             operation=_operation(operation, own, word),
             **_rest({key: value for key, value in given.items() if key not in own}, word),
         ),
@@ -190,6 +194,22 @@ def _driver(path: Path, drivers: Mapping[str, str]) -> str:
             f"destination {path.name}: no driver for extension {path.suffix or '(none)'!r}", hint=f"use one of: {known}"
         )
     return driver
+
+
+def _check_no_geotiff(given: Mapping[str, Any], driver: str, word: str) -> None:
+    """Nothing is asked that only a GeoTIFF takes; a form sends the defaults of all.
+
+    Raises:
+        UsageError: it is; names it.
+    """
+    for each in knobs_of(RasterJob, OF_GEOTIFF):
+        value = given.get(each.name)
+        if value is not None and (value != each.default or (word == "flag" and value is not False)):
+            shown = each.as_flag if word == "flag" else each.name
+            raise UsageError(
+                f"{shown} is of a GeoTIFF, and the destination is a {driver}",
+                hint=f"leave {shown} out, or name the output .tif",
+            )
 
 
 def _of_operations(given: Mapping[str, Any]) -> dict[str, Any]:

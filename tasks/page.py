@@ -19,6 +19,7 @@ from tasks.picture import memory_svg
 
 _SHOWN_CHECKS = 40
 _SHOWN_WARNINGS = 20
+_SHOWN_BANDS = 12
 _LEAST_SHARE = 0.005
 _STEPS = {
     "drivers": "validate drivers", "profile": "profile", "raster": "transform", "vector": "filter", "verify": "verify",
@@ -57,6 +58,7 @@ def page_markdown(chapters: Chapters) -> str:
         *_titled("Memory", ("Quantity", "Size", "Meaning"), _memory_rows(report)),
         *_holders(report.memory),
         *_titled("Last runs", ("When", "Ended", "Time", "Peak", "Limit", "Output", "Run"), _past_rows(chapters.past)),
+        *_titled("Bands", ("Band", "Lowest", "Highest", "Mean", "Deviation", "Valid"), _band_rows(report)),
         *_titled("Steps", ("Step", "Ended", "Time", "Peak"), _step_rows(chapters.steps)),
         *_titled("Checks", ("Check", "Passed", "Compared"), _check_rows(report)),
         *_titled("Attempts", ("#", "Outcome", "Limit", "Chunk", "Threads", "Peak"), _attempt_rows(report)),
@@ -321,6 +323,22 @@ def _time_rows(report: Report) -> list[tuple[str, str]]:
     named = {"start-up and plan": parts.startup, "work": parts.work, "verification": parts.verify, "total": parts.total}
     told = [(name, format_seconds(seconds)) for name, seconds in named.items() if seconds]
     return told if len(told) > 1 else []
+
+
+def _band_rows(report: Report) -> list[tuple[str, ...]]:
+    """Statistics of valid pixels, of the first bands."""
+    return [
+        (
+            str(each["band"]),
+            *(_number(each[name]) for name in ("min", "max", "mean", "std")),
+            f"{each['valid_percent']:g} %",
+        )
+        for each in report.result.get("statistics", ())[:_SHOWN_BANDS]
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def _warnings(warnings: Sequence[str]) -> list[str]:

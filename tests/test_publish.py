@@ -389,3 +389,21 @@ def test_a_missing_staged_file_is_an_error_not_an_empty_output(destination: Path
         with pytest.raises(OutputError):
             staged.publish()
     assert not destination.exists()
+
+
+@pytest.mark.parametrize(("picture", "world"), [("a.png", "a.pgw"), ("a.jpg", "a.JGW"), ("a.jpeg", "a.jpegw")])
+def test_a_world_file_is_a_pictures_sidecar(tmp_path: Path, picture: str, world: str) -> None:
+    """GDAL would place a new picture by the world file of the former one: it goes with that; a `.wld` may be another file's."""
+    destination = tmp_path / picture
+    for name in (picture, world):
+        (tmp_path / name).write_text("former", encoding="ascii")
+    with staging(destination, overwrite=True) as staged:
+        staged.path.write_text("new", encoding="ascii")
+        staged.publish()
+    assert [each.name for each in tmp_path.iterdir()] == [picture]
+    destination.unlink()
+    for name in (world, "a.wld"):
+        (tmp_path / name).write_text("former", encoding="ascii")
+        with pytest.raises(DestinationError, match=f"{name} is in the way"):
+            check_destination(str(destination), None, overwrite=name == "a.wld")
+        (tmp_path / name).unlink()

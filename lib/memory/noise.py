@@ -24,11 +24,12 @@ _LOGGED = re.compile(r"GDAL signalled an error: err_no=\d+, msg=[\"'](.*)[\"']|C
 # A file that GDAL looks for before it is made, or beside another; where one is missed, rasterio raises.
 _LOOKED_FOR = "No such file or directory"
 # NumPy's, of coordinates that are no numbers: what becomes of such geometries the steps say. GDAL's, of what is asked otherwise
-# (nodata of 64 bits), of a surface that is passed on, and of a file that no driver knows, which is an error of ours by then.
+# (nodata of 64 bits), of a surface that is passed on, and of a file or a CRS that nobody knows, which are errors of ours by then.
 _NO_TROUBLE = (
     "invalid value encountered in ",
     "GetNoDataValue() returns an approximate value",
     "Registering non-standard gpkg_geom_",
+    "PROJ: internal_proj_create_from_database: crs not found",
 )
 _NOT_KNOWN = "not recognized as being in a supported file format"
 

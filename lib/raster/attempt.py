@@ -16,6 +16,7 @@ from lib.raster.plan import Held
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
 from lib.raster.sinks import gtiff
 from lib.raster.sinks.pyramid import Tile
+from lib.raster.statistics import Statistics
 from lib.raster.task import Task
 from lib.space import Space
 
@@ -43,6 +44,7 @@ class Attempt:
         self._workers = task.workers(layout._replace(threads=1, readers=1))
         self._chunks, self._count = task.chunks(layout), task.count(layout)
         self._space = Space(staged, task.job.label)
+        self._statistics = [Statistics() for _ in range(task.facts.bands_out)]
         self._holes = self._done = self._pixels = self._nodata_pixels = self._moved_pixels = 0
 
     def __enter__(self) -> Self:
@@ -108,6 +110,10 @@ class Attempt:
             "nodata_pixels": self._nodata_pixels,
             "decoded_bytes": source.decoded_bytes,
             "holes": self._holes,
+            "statistics": [
+                {"band": band} | each.record(source.grid.shape[0] * source.grid.shape[1])
+                for band, each in enumerate(self._statistics, 1)
+            ],
         } | ({"moved_pixels": self._moved_pixels} if self._moved_pixels else {})
 
     def _take_levels(self, tiles: Iterable[Tile]) -> None:
@@ -130,6 +136,8 @@ class Attempt:
         if self._strips is not None:
             for piece in done.pieces:
                 self._take_levels(self._strips.add(piece))
+        for plane, found in done.statistics:
+            self._statistics[plane].add(found)
         self._pixels += done.pixels
         self._nodata_pixels += done.nodata_pixels
         self._moved_pixels += done.moved_pixels

@@ -60,8 +60,8 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
             gdal.set_nodata_64(output, int(outputs.nodata))
         if not source.grid.points and source.grid.crs == dataset.crs:
             gdal.carry_epoch(dataset, output)
-        for number, domain, lines, _ in _carried(source, outputs):
-            if lines:
+        for number, domain, found, _ in _carried(source, outputs):
+            if lines := [line for line in found if not _moves_points(source, line)]:
                 gdal.set_texts(output, number, domain, lines)
         state = source.state._asdict() if source.state else None
         said = provenance.texts(job, state) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
@@ -80,7 +80,7 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
 def truths(source: RasterSource, outputs: Outputs) -> tags.Truths:
     """What of the source stays true."""
     same = outputs.line == Linear() and outputs.scale is None
-    units = tuple(_keeps_unit(source.dataset, band, outputs.line) for band in _continued(source, outputs))
+    units = tuple(_keeps_unit(source.dataset, band, outputs) for band in _continued(source, outputs))
     values = outputs.keeps_colours and not outputs.fills
     return tags.Truths(values, outputs.whole, same, units, outputs.keeps_colours)
 
@@ -108,6 +108,10 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
         said.append(
             f"{name}: a GeoTIFF has ground control points or a transform: its transform is not kept beside its points"
         )
+    if any(_moves_points(source, line) for line in gdal.texts(dataset, 0, None)):
+        said.append(
+            f"{name}: AREA_OR_POINT=Point is not kept beside ground control points, which GDAL would move by it"
+        )
     dropped = list(dict.fromkeys(key for each in _carried(source, outputs) for key in each.dropped))
     if dropped:
         more = f" and {len(dropped) - _NAMED_TAGS} more" if len(dropped) > _NAMED_TAGS else ""
@@ -115,8 +119,10 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
     lost_units = [
         each.units[band - 1]
         for each, band in places
-        if each.units[band - 1] and not _keeps_unit(each, band, outputs.line)
+        if each.units[band - 1] and (outputs.new_bands or not _keeps_unit(each, band, outputs))
     ]
+    if gone := _of_bands(source, outputs):
+        said.append(f"{name}: its bands' {', '.join(gone)} would be wrong of the values written: not kept")
     if lost_units:
         said.append(
             f"{name}: the unit of changed values is not known: {', '.join(dict.fromkeys(lost_units))} is not kept"
@@ -180,6 +186,23 @@ def _places(source: RasterSource) -> list[tuple[Any, int]]:
     return [(part.dataset, number) for part, number in map(source.part, source.bands)]
 
 
+def _of_bands(source: RasterSource, outputs: Outputs) -> list[str]:
+    """What bands of the source say of themselves and those of the output do not, in words; units are named apart."""
+    places = _places(source)
+    scaled = any((each.scales[band - 1], each.offsets[band - 1]) != (1.0, 0.0) for each, band in places)
+    is_adjusted = outputs.scale is not None or (outputs.line is not None and not outputs.new_bands)
+    found = ["scale and offset"] * (scaled and not is_adjusted)
+    if outputs.new_bands:
+        found += ["descriptions"] * any(each.descriptions[band - 1] for each, band in places)
+        found += ["tags"] * any(each.tags(band) for each, band in places)
+    return found
+
+
+def _moves_points(source: RasterSource, line: bytes) -> bool:
+    """Whether GDAL would read ground control points elsewhere for a tag: of pixels that are points it adds half a pixel twice."""
+    return bool(source.grid.points) and line == b"AREA_OR_POINT=Point"
+
+
 def _has_palette(dataset: Any, bands: Sequence[int]) -> bool:
     return any(dataset.colorinterp[band - 1] == ColorInterp.palette for band in bands)
 
@@ -216,9 +239,12 @@ def _line(source: Any, band: int, line: Linear | None) -> Linear | None:
     return Linear() if source.colorinterp[band - 1] == ColorInterp.alpha else line
 
 
-def _keeps_unit(source: Any, band: int, line: Linear | None) -> bool:
+def _keeps_unit(source: Any, band: int, outputs: Outputs) -> bool:
+    """Whether what the output's pixels stand for is in the unit of what the source's do."""
     scaled = (source.scales[band - 1], source.offsets[band - 1]) != (1.0, 0.0)
-    line = _line(source, band, line)
+    line = _line(source, band, outputs.line)
+    if outputs.scale is not None:  # they stand for results, whatever the source's own scale
+        return line == Linear() and (outputs.unscaled or not scaled)
     return line is not None and (scaled or line == Linear())
 
 
@@ -228,7 +254,7 @@ def _carry_scales(source: Any, output: Any, bands: Sequence[int], outputs: Outpu
         line = _line(source, band, outputs.line)
         scale, offset = source.scales[band - 1], source.offsets[band - 1]
         scaled = (scale, offset) != (1.0, 0.0)
-        units.append(source.units[band - 1] if _keeps_unit(source, band, outputs.line) else None)
+        units.append(source.units[band - 1] if _keeps_unit(source, band, outputs) else None)
         scales.append(scale / line.factor if line and scaled else 1.0)
         offsets.append(offset - line.shift * scale / line.factor if line and scaled else 0.0)
     if outputs.scale is not None:

@@ -75,7 +75,7 @@ def structure(subject: Subject, bench: Bench) -> None:
         "driver": output.dataset.driver,
         "height": output.grid.shape[0],
         "width": output.grid.shape[1],
-        "count": output.dataset.count,
+        "count": len(output.bands),
         "dtype": output.dtype.name,
         "block_size": block[0] if block[0] == block[1] else list(block),
         "compress": output.compression.lower() or "none",

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lib.errors import DiskRefused, UsageError
-from lib.jobs import RasterJob
+from lib.jobs import RASTER_DRIVERS, RasterJob
 from lib.memory.cap import trim
 from lib.memory.proc import process_memory
 from lib.memory.work import BASELINE_SPREAD_BYTES, Bench, Room
-from lib.raster import verify
+from lib.raster import picture_checks, verify
 from lib.raster.attempt import Attempt
 from lib.raster.carried import check_points, in_sidecar, not_carried
 from lib.raster.faults import header
@@ -23,7 +23,7 @@ from lib.raster.layout import Layout
 from lib.raster.operations import make
 from lib.raster.operations.verbatim import Verbatim
 from lib.raster.plan import Choice, Held, Planner
-from lib.raster.sinks import gtiff
+from lib.raster.sinks import gtiff, picture
 from lib.raster.sources.opening import open_for
 from lib.raster.task import Task
 from lib.raster.validity import in_words
@@ -45,9 +45,10 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
         DataError: a truncated file.
         UsageError: the operation does not fit the source; a driver that is not written.
     """
-    if job.driver != "GTiff":
+    if job.driver not in RASTER_DRIVERS.values():
+        known = ", ".join(dict.fromkeys(RASTER_DRIVERS.values()))
         raise UsageError(
-            f"driver {job.driver} is not written: rasters are written as GTiff", hint="name the output .tif"
+            f"driver {job.driver} is not written: rasters are written as {known}", hint="name the output .tif"
         )
     with ExitStack() as stack:
         stack.enter_context(environment())
@@ -59,6 +60,8 @@ def prepare(job: RasterJob, room: Room, *, for_reading: bool = False) -> "Raster
             gtiff.check_codec(job.compress)
             check_points(len(source.grid.points), job.label)
         operation = Verbatim.for_reading(source) if for_reading else make(job, source)
+        if not for_reading and picture.is_picture(job):
+            picture.check(job, source, operation.outputs)
         trim()  # what reading the header took and freed
         return RasterWork(Task(job, source, operation), room, stack.pop_all())
 
@@ -156,31 +159,60 @@ class RasterWork:
         """
         if bench.staged is None:
             raise TypeError("a raster job needs a staged file")
+        job, is_picture = self.task.job, picture.is_picture(self.task.job)
+        written = picture.tiles_of(bench.staged) if is_picture else bench.staged
         try:
-            result, plan = self._transform(bench, bench.staged)
+            result, layout = self._transform(bench, written)
         finally:
             self.task.source.close_others()
         self.task.source.check_unchanged()
         bench.meter.finish(self._held.reader_bytes)
         bench.meter.phase("verify")
-        verify.basic(
-            str(bench.staged), self.task.source, self.task.job, self.task.operation, plan.expected, bench, result=result
-        )
+        expected = self._expected(layout)
+        verify.basic(str(written), self.task.source, job, self.task.operation, expected, bench, result=result)
+        lost = self._copy_to_picture(bench, layout, result) if is_picture else []
         source, outputs = self.task.source, self.task.operation.outputs
         warnings = [
             *not_carried(source, outputs),
             *in_sidecar(bench.staged, source, outputs),
             *self.task.rounding(),
             *self.task.source.remarks(),
+            *lost,
         ]
         if moved := result.get("moved_pixels"):
             warnings.append(
                 f"{moved:,} valid pixels equal the nodata value {in_words(outputs.nodata or 0)}: "
                 "they are written as the value next to it, so that they stay valid"
             )
-        return Outcome(result=result, checks=tuple(bench.checks), warnings=tuple(warnings), driver="GTiff")
+        return Outcome(result=result, checks=tuple(bench.checks), warnings=tuple(warnings), driver=job.driver)
 
-    def _transform(self, bench: Bench, staged: Path) -> tuple[dict[str, Any], Plan]:
+    def _copy_to_picture(self, bench: Bench, layout: Layout, result: dict[str, Any]) -> list[str]:
+        """Copy the tiles to the picture that is asked for; what it does not keep, in words."""
+        task, staged = self.task, bench.staged
+        assert staged is not None  # noqa: S101 - `run` has looked
+        outputs, width = task.operation.outputs, task.source.grid.shape[1]
+        is_marked = outputs.has_mask or outputs.nodata is not None
+        invalid = is_marked and result["nodata_pixels"] > 0
+        copied = picture.Picture(task.job.driver, picture.tiles_of(staged), staged, invalid)
+        bands = task.facts.bands_out + is_marked  # a mask is decoded as bytes, like a band
+        cache_bytes = picture.row_bytes(width, bands, outputs.dtype.itemsize, layout.block_size)
+        set_cache(cache_bytes)
+        trim()
+        bench.meter.phase("copy to the picture", patient=True)
+        picture.write(copied, task.job)
+        set_cache(cache_bytes)
+        trim()
+        bench.meter.phase("verify")
+        lost = picture_checks.check(copied, task.job, bench)
+        set_cache(TINY_CACHE_BYTES)
+        for each in (copied.tiles, copied.tiles.with_name(f"{copied.tiles.name}.aux.xml")):
+            each.unlink(missing_ok=True)
+        return [f"{task.job.label}: {each}" for each in lost]
+
+    def _expected(self, layout: Layout) -> dict[str, Any]:
+        return gtiff.expected(self.task.job, self.task.source, self.task.operation.outputs, layout)
+
+    def _transform(self, bench: Bench, staged: Path) -> tuple[dict[str, Any], Layout]:
         self.task.choose_predictor()
         choices = self._planner.choices(self._held)
         chosen = self._cautious(choices)
@@ -194,7 +226,7 @@ class RasterWork:
                 if final is not None:
                     plan = self._plan_of(final)
                     bench.settle(plan)
-                    return attempt.finish(final.layout), plan
+                    return attempt.finish(final.layout), final.layout
             smaller = self._planner.choose(self._planner.choices(self._held)) or self._tightest()
             if smaller.layout == chosen.layout:
                 break
@@ -251,6 +283,7 @@ class RasterWork:
 
     def _plan_of(self, chosen: Choice) -> Plan:
         layout, choices = chosen.layout, self._planner.choices(self._held)
+        expected, driver = self._expected(layout), self.task.job.driver
         return Plan(
             limit_bytes=self.room.limit_bytes,
             projected_bytes=chosen.projected_bytes,
@@ -264,7 +297,7 @@ class RasterWork:
             chunks=self.task.count(layout),
             terms=self._planner.terms(chosen, self._held),
             lower_by=self._planner.lower_by(chosen, choices),
-            expected=gtiff.expected(self.task.job, self.task.source, self.task.operation.outputs, layout),
+            expected=picture.expected(expected, driver) if picture.is_picture(self.task.job) else expected,
             facts=self.task.source.describe(),
         )
 

@@ -192,7 +192,15 @@ class _Parser(ast.NodeVisitor):
         return self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> Node:
-        return self._made(_BINARY, node, node.op, node.left, node.right)
+        found = self._made(_BINARY, node, node.op, node.left, node.right)
+        if isinstance(node.op, ast.Pow) and not found.bands():
+            with np.errstate(all="ignore"):
+                power = found({}, np.float64)
+            if not np.isfinite(power):
+                raise _wrong(
+                    f"has a power that is no finite number: {_cut(ast.unparse(node))}", "numbers go up to 1.8e308"
+                )
+        return found
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Node:
         return self._made(_UNARY, node, node.op, node.operand)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lib.jobs import COG_BLOCK_SIZES, Resources
-from lib.raster import overviews, windows
+from lib.raster import overviews, statistics, windows
 from lib.raster.block import Buffer
 from lib.raster.formats import TINY_CACHE_BYTES
 from lib.raster.sinks import pyramid
@@ -65,6 +65,7 @@ class Facts:
         file_shape: of the file, likewise.
         piece_bytes: what a window is made in pieces of, before and after, likewise.
         network_cache_bytes: of what is fetched; 0 where the source is not remote.
+        copying: what is held when the output is copied, for a block size, bytes; None where it is not.
     """
 
     label: str
@@ -92,6 +93,7 @@ class Facts:
     file_shape: tuple[int, int] = (1, 1)
     piece_bytes: int = 0
     network_cache_bytes: int = 0
+    copying: Callable[[int], int] | None = None
 
     def footprint_bytes(self, window: tuple[int, int]) -> int:
         """Decoded size of the file's blocks that a window is made from, all bands."""
@@ -145,6 +147,7 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
         "operation": facts.operation_memory(around, bands),
         **({} if facts.footprint is None else {"warped piece": facts.piece_bytes}),
         "encoder": encoding.scratch_bytes,
+        "statistics": statistics.SCRATCH_BYTES,
     } | ({"overviews": levels.worker_bytes(encoding)} if levels else {})
 
 

@@ -20,6 +20,7 @@ from lib.raster.operations import Operation, nudge_off_nodata
 from lib.raster.sinks.encode import TileEncoder
 from lib.raster.sinks.pyramid import Piece, Tile, WindowLevels
 from lib.raster.sources.dataset import Reader
+from lib.raster.statistics import Gatherer, Statistics
 from lib.raster.validity import is_nodata
 from lib.raster.windows import Window, windows
 
@@ -43,6 +44,7 @@ class Encoded:
         moved_pixels: valid ones of them that equalled the nodata value, and are beside it now.
         overviews: tiles of the levels that lie in the chunk.
         pieces: its parts of the level below those, a band each.
+        statistics: `(plane, of its valid pixels)`.
     """
 
     tiles: list[tuple[int, int, int, bytes | None]]
@@ -52,6 +54,7 @@ class Encoded:
     moved_pixels: int = 0
     overviews: Sequence[Tile] = ()
     pieces: Sequence[Piece] = ()
+    statistics: Sequence[tuple[int, Statistics]] = ()
 
     @property
     def bytes(self) -> int:
@@ -113,7 +116,7 @@ class Worker:
         room = height * width * (len(new) or layout.bands_at_once) if operation.needs_room else 0
         self._out = Buffer(room, operation.outputs.dtype)
         self._scratch = np.zeros(height * width, np.bool_)
-        self._moved, self._levels = 0, levels
+        self._moved, self._levels, self._gatherer = 0, levels, Gatherer(operation.outputs.dtype)
 
     def look(self, window: Window, bands: tuple[int, ...]) -> None:
         """Read as the work would, and do nothing with it."""
@@ -145,7 +148,12 @@ class Worker:
         ]
         nodata = 0 if done.all_valid else done.valid.size - int(np.count_nonzero(done.valid))
         moved, self._moved = self._moved, 0
-        return Encoded(tiles, mask_tiles, nodata, window.pixels * len(done.bands), moved, *self._overviews(done))
+        statistics = [
+            (self._planes[band], self._gatherer.of(pixels, None if done.all_valid else valid))
+            for band, pixels, valid in zip(done.bands, done.pixels, done.valid, strict=True)
+        ]
+        pixels_done = window.pixels * len(done.bands)
+        return Encoded(tiles, mask_tiles, nodata, pixels_done, moved, *self._overviews(done), statistics)
 
     def _overviews(self, done: Block) -> tuple[list[Tile], list[Piece]]:
         tiles: list[Tile] = []

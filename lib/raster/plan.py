@@ -131,18 +131,26 @@ class Planner:
             written = facts.written_at_once(layout.bands_at_once)
             workers["overviews"] += levels.strips_bytes(facts.bands_out, encoding)
             workers["overviews"] += waiting * levels.waiting_bytes(written, encoding, mask=facts.has_mask)
-        network = {"network cache": facts.network_cache_bytes} if facts.network_cache_bytes else {}
-        return (workers | network) | {
+        passing = workers | {
             "encoded tiles": waiting * tiles * encoding.bound_bytes,
             "gdal cache": min(max(layout.cache_bytes, facts.block_bytes), self._decoded_bytes()),
-            "tile tables": memory_bytes(
-                facts.shape,
-                facts.bands_out,
-                layout.block_size,
-                mask=facts.has_mask,
-                levels=levels.shapes if levels else (),
-            ),
         }
+        if facts.copying is not None:  # when all these are gone
+            passing["picture"] = max(0, facts.copying(layout.block_size) - sum(passing.values()))
+        network = {"network cache": facts.network_cache_bytes} if facts.network_cache_bytes else {}
+        return (
+            passing
+            | network
+            | {
+                "tile tables": memory_bytes(
+                    facts.shape,
+                    facts.bands_out,
+                    layout.block_size,
+                    mask=facts.has_mask,
+                    levels=levels.shapes if levels else (),
+                ),
+            }
+        )
 
     def _tiles(self, layout: Layout) -> tuple[int, int]:
         down, across = (
@@ -184,7 +192,8 @@ class Planner:
         return MemoryRefused(
             f"{self.facts.label}: needs a limit of at least {mib(smallest)} MiB, "
             f"{self.room.budget_bytes // MIB} MiB are granted{self._in_the_way(smallest, held)}",
-            hint=f"raise the memory limit to {mib(smallest)} MiB",
+            hint=f"raise the memory limit to {mib(smallest)} MiB"
+            + (", or write .tif, fewer bands (--bands) or a part (clip)" if self.facts.copying else ""),
             smallest_limit_bytes=smallest,
         )
 

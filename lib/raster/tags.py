@@ -75,7 +75,7 @@ def carried(source: Any, bands: Sequence[int], truths: Truths) -> Iterator[Texts
     """
     variables = {source.tags(band).get("NETCDF_VARNAME"): number for number, band in enumerate(bands)}
     for number, band in enumerate([0, *bands]):
-        for domain in [None, *_domains(source, band, truths)]:
+        for domain in [None, *domains(source, band, colours=truths.colours)]:
             lines = gdal.texts(source, band, domain)
             if domain is None:
                 stale = [line for line in lines if _is_stale(_key(line), number, variables, truths)]
@@ -91,8 +91,9 @@ def unknown_domains(source: Any, bands: Sequence[int]) -> list[str]:
     return sorted({"ENVI"} & {domain for band in (0, *bands) for domain in source.tag_namespaces(band)})
 
 
-def _domains(source: Any, band: int, truths: Truths) -> list[str]:
-    left_out = _OF_THE_FILE if truths.colours else _OF_THE_FILE | _COLOURS
+def domains(source: Any, band: int, *, colours: bool = True) -> list[str]:
+    """The named domains of a band, or of the dataset for 0, that speak not of its file; without `colours` no profiles of them."""
+    left_out = _OF_THE_FILE if colours else _OF_THE_FILE | _COLOURS
     return [name for name in source.tag_namespaces(band) if name and name not in left_out]
 
 

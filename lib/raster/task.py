@@ -16,7 +16,7 @@ from lib.raster.operations import Operation, make
 from lib.raster.pipeline import Chunk, Worker, in_order
 from lib.raster.plan import Held
 from lib.raster.probe import Growth, Quiet, undecoded_bytes
-from lib.raster.sinks import gtiff, tiles
+from lib.raster.sinks import gtiff, picture, tiles
 from lib.raster.sinks.encode import TileEncoder
 from lib.raster.sinks.pyramid import Strips, WindowLevels
 from lib.raster.sources.dataset import RasterSource, Reader
@@ -66,13 +66,22 @@ class Task:
             needs_room=operation.needs_room,
             has_mask=operation.outputs.has_mask,
             overviews=job.cog,
-            block_size=job.block_size,
+            block_size=picture.BLOCK if picture.is_picture(job) else job.block_size,
             aligned=source.is_aligned,
             footprint=source.footprint if source.is_regridded else None,
             file_block=source.file_block,
             file_shape=source.dataset.shape,
             piece_bytes=source.piece_bytes,
             network_cache_bytes=source.network_cache_bytes,
+            copying=self.copying_bytes if picture.is_picture(job) else None,
+        )
+
+    def copying_bytes(self, block_size: int) -> int:
+        """What is held while the tiles are copied to a picture."""
+        outputs, source = self.operation.outputs, self.source
+        bands, mask = outputs.count(len(source.bands)), outputs.has_mask or outputs.nodata is not None
+        return picture.copying_bytes(
+            self.job.driver, source.grid.shape, bands, outputs.dtype.itemsize, block_size, mask=mask
         )
 
     def workers(self, layout: Layout) -> list[Worker]:
@@ -174,7 +183,8 @@ class Task:
         bands = outputs.count(len(self.source.bands))
         shape = self.source.grid.shape
         levels = gtiff.levels(self.job, shape)
-        return tiles.disk_bytes(shape, bands, encoding, mask=outputs.has_mask, levels=levels)
+        copied = picture.disk_bytes(shape, bands, outputs.dtype.itemsize) if picture.is_picture(self.job) else 0
+        return copied + tiles.disk_bytes(shape, bands, encoding, mask=outputs.has_mask, levels=levels)
 
     def writer_guess(self) -> int:
         """What making the output's skeleton takes at least; texts come in many copies until they are in the file."""

@@ -20,6 +20,7 @@ from lib.raster.operations import Operation, make
 from lib.raster.probe import Growth, undecoded_bytes
 from lib.raster.reading import ReadingWork
 from lib.raster.recompute import BASIC_EDGE, SAMPLE_EDGE
+from lib.raster.sinks import picture
 from lib.raster.sources.dataset import RasterSource, open_raster
 from lib.raster.sources.opening import open_for
 from lib.reports import Outcome, Plan
@@ -83,21 +84,33 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
         set_cache(TINY_CACHE_BYTES)
         source = open_for(work.model_copy(update={"source": job.source})) if work else open_raster(job.source)
         stack.callback(source.close)
-        try:
-            output = _open_output(job.output)
-        except SourceError as error:
-            raise VerificationFailed(_OPENS + error.message, check="opens") from error
-        stack.callback(output.close)
         # A user's function is not called again, so it need not be importable here.
         operation = None if work is None or isinstance(work.operation, Custom) else make(work, source)
         expected = job.expected or source.grid.describe()
-        subject = Subject(output, source, work, operation, expected, job.result)
+        try:
+            output = _open_output(job.output, _bands_of_picture(work, operation, source, expected))
+        except SourceError as error:
+            raise VerificationFailed(_OPENS + error.message, check="opens") from error
+        stack.callback(output.close)
+        # The pixels of a JPEG are others, and its mask is one for all bands.
+        lossy = work is not None and work.driver == "JPEG"
+        subject = Subject(output, source, work, None if lossy else operation, expected, None if lossy else job.result)
         return VerifyWork(job, room, subject, stack.pop_all())
 
 
-def _open_output(path: str) -> RasterSource:
+def _bands_of_picture(
+    work: RasterJob | None, operation: Operation | None, source: RasterSource, expected: dict[str, Any]
+) -> range | None:
+    """The bands of a picture without the alpha band that it may have got; None: all, of other outputs."""
+    if work is None or not picture.is_picture(work):
+        return None
+    count = expected.get("count") or (operation.outputs.count(len(source.bands)) if operation else None)
+    return None if count is None else range(1, count + 1)
+
+
+def _open_output(path: str, bands: range | None = None) -> RasterSource:
     try:
-        return open_raster(path)
+        return open_raster(path, bands)
     except DataError as error:
         raise OutputError(
             f"the disk or a file-size limit cut the output: {error.message}", hint=FULL_HINT, check="opens", path=path

@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from lib.jobs import RasterJob, Resources
+from lib.jobs import RASTER_DRIVERS, RasterJob, Resources
 from lib.operations import Normalise
 from lib.raster.formats import environment
 from lib.run import run_published
@@ -134,3 +134,25 @@ def test_many_interleaved_bands_keep_their_plan(tmp_path: Path) -> None:
     )  # fmt: skip
     report = run_published(job)
     close(report, 256)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_picture(suffix: str, tmp_path: Path) -> None:
+    """What GDAL holds while it copies is in the plan, a JPEG's coefficients and mask among it."""
+    source, shape = tmp_path / "in.tif", (3000, 6000)
+    pixels = np.random.default_rng(5).integers(0, 200, (3, *shape), dtype="uint8")
+    place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_000_000, 10, 10)}
+    profile = {"count": 3, "height": shape[0], "width": shape[1], "dtype": "uint8", "tiled": True, "nodata": 0}
+    with rasterio.open(source, "w", driver="GTiff", **place, **profile) as dataset:
+        dataset.write(pixels)
+    job = RasterJob(
+        source=str(source),
+        destination=str(source.with_suffix(suffix)),
+        driver=RASTER_DRIVERS[suffix],
+        overwrite=True,
+        resources=resources(AMPLE_MB),
+    )
+    asked = limits(job)
+    for limit_mb in (asked.smallest, asked.ample):
+        close(run_published(at(job, limit_mb)), limit_mb, smallest=limit_mb == asked.smallest)

@@ -15,7 +15,7 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_origin
 
-from lib.jobs import RasterJob, Resources
+from lib.jobs import RASTER_DRIVERS, RasterJob, Resources
 from lib.memory.meter import Meter
 from lib.memory.proc import process_memory
 from lib.memory.work import Bench, Room
@@ -32,13 +32,20 @@ class Workshop:
     folder: Path
 
     def job(
-        self, source: Path | str, *, extra_mb: int = 512, resources: dict[str, Any] | None = None, **choices: Any
+        self,
+        source: Path | str,
+        *,
+        extra_mb: int = 512,
+        resources: dict[str, Any] | None = None,
+        to: str = "out.tif",
+        **choices: Any,
     ) -> RasterJob:
         """A job whose limit is `extra_mb` above what this process holds."""
         limit = process_memory().resident_bytes + extra_mb * MIB
         return RasterJob(
             source=str(source),
-            destination=str(self.folder / "out.tif"),
+            destination=str(self.folder / to),
+            driver=RASTER_DRIVERS[Path(to).suffix],
             resources=Resources(limit_bytes=limit, **(resources or {})),
             **choices,
         )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,3 +174,83 @@ def test_provenance(shop: Workshop, write: Write) -> None:
     job = RasterJob.model_validate(record | {"resources": {"limit_bytes": 1}})
     assert (job.operation.name, job.operation.multiply, job.bands, job.compress) == ("rescale", 2.0, (2,), "lzw")
     assert read_provenance(source) is None
+
+
+def rich(write: Write, **more: Any) -> Path:
+    """Two bands that say all that bands can say of themselves."""
+    source = write(RAW, nodata=0, **more)
+    with rasterio.open(source, "r+") as dataset:
+        dataset.scales, dataset.offsets, dataset.units = (0.5, 0.25), (1.0, 2.0), ("K", "m")
+        for band in (1, 2):
+            dataset.set_band_description(band, f"band {band}")
+            dataset.update_tags(band, WAVELENGTH=str(band))
+    return source
+
+
+# By operation: what its bands still have, and which words tell of the rest.
+ALL = {"scale", "unit", "description", "tags"}
+OPERATIONS: list[tuple[dict[str, Any], set[str], str]] = [
+    ({}, ALL, ""),
+    ({"cog": True}, ALL, ""),
+    ({"dtype": "float64"}, ALL, ""),
+    ({"operation": {"name": "rescale"}}, ALL, ""),
+    ({"operation": {"name": "rescale", "unscale": True}}, ALL - {"scale"}, ""),
+    ({"scale_offset": (0.5, 1.0)}, ALL - {"unit"}, "the unit of changed values is not known: m, K is not kept"),
+    ({"operation": {"name": "expression", "expr": "b1 + 1; b2"}}, set(), "bands' scale and offset, descriptions, tags"),
+    (
+        {"operation": {"name": "reclassify", "table": "0:5000=1,*=2"}},
+        {"description", "tags"},
+        "bands' scale and offset",
+    ),
+    ({"operation": {"name": "focal"}}, ALL, ""),
+    ({"operation": {"name": "focal", "statistic": "max"}}, ALL, ""),
+    ({"operation": {"name": "focal", "statistic": "sum"}}, {"description", "tags"}, "bands' scale and offset"),
+    ({"operation": {"name": "focal", "statistic": "std"}}, {"description", "tags"}, "bands' scale and offset"),
+    ({"operation": {"name": "terrain", "attribute": "tpi"}}, {"description", "tags"}, "bands' scale and offset"),
+    ({"operation": {"name": "clip", "bbox": (500_000, 4_999_700, 500_300, 5_000_000)}}, ALL, ""),
+    ({"operation": {"name": "warp", "resolution": (20.0,), "resampling": "average"}}, ALL, ""),
+    (
+        {"operation": {"name": "warp", "resolution": (20.0,), "resampling": "sum"}},
+        {"description", "tags"},
+        "bands' scale and offset",
+    ),
+    (
+        {"operation": {"name": "custom", "function": "tests.faults.functions:unchanged"}},
+        {"description", "tags"},
+        "bands' scale and offset",
+    ),
+]
+
+
+@pytest.mark.parametrize(("choices", "kept", "words"), OPERATIONS)
+def test_bands_by_operation(shop: Workshop, write: Write, choices: dict[str, Any], kept: set[str], words: str) -> None:
+    """In the order of --bands, each operation keeps what stays true of its bands; a warning names the rest, or there is none."""
+    _, outcome = shop.transform(rich(write), bands=(2, 1), verify="none", **choices)
+    with environment(), rasterio.open(shop.folder / "out.tif") as after:
+        assert (after.scales == (0.25, 0.5)) == ("scale" in kept and "scale_offset" not in choices)
+        assert (after.units == ("m", "K")) == ("unit" in kept)
+        assert (after.descriptions == ("band 2", "band 1")) == ("description" in kept)
+        assert ([after.tags(band).get("WAVELENGTH") for band in (1, 2)] == ["2", "1"]) == ("tags" in kept)
+    said = "\n".join(each for each in outcome.warnings if "valid pixels equal" not in each)
+    assert (words in said) if words else not said
+
+
+def test_points_of_pixels_that_are_points(shop: Workshop, write: Write) -> None:
+    """GDAL moves ground control points by a pixel where AREA_OR_POINT is Point: that is said, and the points stay."""
+    corners = ((0, 0), (0, 90), (70, 0), (70, 90))
+    source = write(RAW, placed=False, gcps=[GroundControlPoint(r, c, c, r, 0) for r, c in corners], crs="EPSG:4326")
+    with rasterio.open(source, "r+") as dataset:
+        dataset.update_tags(AREA_OR_POINT="Point")
+    _, outcome = shop.transform(source)
+    with environment(), rasterio.open(source) as before, rasterio.open(shop.folder / "out.tif") as after:
+        assert [(p.row, p.col) for p in after.gcps[0]] == [(p.row, p.col) for p in before.gcps[0]]
+    assert any("AREA_OR_POINT=Point is not kept beside ground control points" in each for each in outcome.warnings)
+
+
+def test_polynomials_of_a_part(shop: Workshop, write: Write) -> None:
+    """RPCs of a part are of its own lines and samples."""
+    rpcs = RPC(100, 10, 50, 1, [1.0] * 20, [2.0] * 20, 35, 35, 11, 1, [3.0] * 20, [4.0] * 20, 45, 45, 0.5, 0.5)
+    source = write(RAW, rpcs=rpcs)
+    shop.transform(source, operation={"name": "clip", "bbox": (500_200, 4_999_500, 500_500, 4_999_900)})
+    with environment(), rasterio.open(shop.folder / "out.tif") as after:
+        assert (after.rpcs.line_off, after.rpcs.samp_off) == (25, 25)

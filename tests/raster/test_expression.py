@@ -221,6 +221,8 @@ WRONG = [
     ("-" * 150 + "b1", "nested deeper than 100", "split it"),
     ("b1 + 1" + "0" * 400, "too large", "1.8e308"),
     ("b1 + 1e400", "too large", "1.8e308"),
+    ("b1 ** 9 ** 9 ** 9", "a power that is no finite number: 9 ** 9 ** 9", "1.8e308"),
+    ("b1 + (-1) ** 0.5", "a power that is no finite number", "1.8e308"),
     ("b1 + 1j", "may not have '1j'", "and functions"),
     ("b1 if b2", "is no expression", "and functions"),
 ]
@@ -237,8 +239,10 @@ def test_what_no_expression_may_be(text: str, words: str, hint: str, shop: Works
 
 
 def test_huge_powers_are_not_computed_for_hours(shop: Workshop, write: Write) -> None:
-    """Python's integers would grow without bound; here it is infinite, and that is nodata."""
-    assert np.isnan(compute(shop, write(scene("uint8")), "9 ** 9 ** 9 ** 9 * b1")).all()
+    """Python's integers would grow without bound; of pixels it is infinite, which is nodata; of numbers it is refused."""
+    assert np.isnan(compute(shop, write(scene("uint8")), "(b1 + 10) ** 9999")).all()
+    with pytest.raises(UsageError, match=r"a power that is no finite number: 9 \*\* 9"):
+        compute(shop, write(scene("uint8")), "9 ** 9 ** 9 ** 9 * b1")
 
 
 @given(st.text(alphabet="b123.()+-*/<>=!&|~ ,andotrif\"'[]{}_;", max_size=40))

@@ -35,6 +35,7 @@ class Outputs:
         line: how values follow from the source's, for scales, offsets and units; None where they do not.
         highest: no result is above it; None where there is no such bound.
         scale: what the header says of what is written, value = factor * pixel + shift; None: it follows by `line`.
+        unscaled: results are what pixels stand for, each band by its own scale and offset.
         whole: its pixels are all those of the source, each once, so that statistics stay true.
         new_bands: names of bands that stem from no single band of the source; empty: each selected band becomes one.
     """
@@ -47,6 +48,7 @@ class Outputs:
     line: Linear | None = None
     highest: float | None = None
     scale: Linear | None = None
+    unscaled: bool = False
     whole: bool = True
     new_bands: tuple[str, ...] = ()
 

@@ -52,6 +52,7 @@ class Cast(Operation):
             keeps_colours=outputs.keeps_colours and scale is None,
             line=outputs.line,
             scale=scale or outputs.scale,
+            unscaled=outputs.unscaled,
             whole=outputs.whole,
             new_bands=outputs.new_bands,
         )

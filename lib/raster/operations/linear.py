@@ -105,7 +105,7 @@ class Unscaled(Operation):
         same = model.multiply == 1 and model.add == 0
         dtype = exact_float(source)
         outputs = _outputs(dtype, nodata, Linear() if same else None)
-        self.outputs = replace(outputs, scale=Linear())
+        self.outputs = replace(outputs, scale=Linear(), unscaled=True)
 
     def memory(self, pixels: int, bands: int) -> int:
         """A piece of float64."""

@@ -8,6 +8,8 @@ from lib.raster.sources.dataset import RasterSource
 
 # Values among those that were there; others lie between them.
 _PICKS = frozenset({"nearest", "mode"})
+# Values of another kind: a sum depends on how many pixels there were, and squares know no offset.
+_OTHERS = frozenset({"sum", "rms"})
 
 
 class Moved(Verbatim):
@@ -15,4 +17,9 @@ class Moved(Verbatim):
 
     def __init__(self, model: Warp, source: RasterSource, nodata: float | None) -> None:
         super().__init__(Copy(), source, nodata)
-        self.outputs = replace(self.outputs, whole=False, keeps_colours=model.resampling in _PICKS)
+        self.outputs = replace(
+            self.outputs,
+            whole=False,
+            keeps_colours=model.resampling in _PICKS,
+            line=None if model.resampling in _OTHERS else self.outputs.line,
+        )

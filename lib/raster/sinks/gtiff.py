@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from lib.errors import UsageError
-from lib.jobs import RasterJob
+from lib.jobs import PICTURE_DRIVERS, RasterJob
 from lib.raster import gdal, overviews
 from lib.raster.carried import carry
 from lib.raster.layout import Layout
@@ -28,7 +28,8 @@ _WORTH = 0.95
 def encoding(job: RasterJob, dtype: np.dtype[Any], block_size: int) -> Encoding:
     """How an output's tiles are encoded."""
     predictor = predictors(job, dtype)[-1] if job.predictor == "auto" else int(job.predictor)
-    level = _LEVELS.get(job.compress) if job.level is None else job.level
+    is_own = job.level is not None and job.driver not in PICTURE_DRIVERS
+    level = job.level if is_own else _LEVELS.get(job.compress)
     try:
         return Encoding(job.compress, dtype, block_size, predictor, level)
     except ValueError as error:
@@ -39,7 +40,7 @@ def encoding(job: RasterJob, dtype: np.dtype[Any], block_size: int) -> Encoding:
 def _refusal(job: RasterJob, dtype: np.dtype[Any]) -> tuple[str, str]:
     """Why pixels of a dtype cannot be encoded as the job says, and what is possible."""
     if job.compress == "lerc" and dtype.name not in LERC_DTYPES:
-        others = ", ".join(sorted(CODECS[1:]))
+        others = ", ".join(sorted({*CODECS[1:]} - {"lerc"}))
         return f"compress lerc has no {dtype} pixels", f"choose another of {others}, or a dtype"
     fitting = ", ".join(map(str, sorted(predictors(job, dtype))))
     return f"predictor {job.predictor} does not fit {job.compress} of {dtype} pixels", f"choose from {fitting}, or auto"
