@@ -62,11 +62,13 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
         for number, domain, lines, _ in _carried(source, outputs):
             if lines:
                 gdal.set_texts(output, number, domain, lines)
-        said = provenance.texts(job) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
+        said = provenance.texts(job, source.files) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
         output.update_tags(**said)
         if source.rpcs:
             output.rpcs = source.rpcs
-        names = outputs.new_bands or [dataset.descriptions[band - 1] for band in bands]
+        names = outputs.new_bands or [
+            "" if source.is_untrue(band, "") else dataset.descriptions[band - 1] for band in bands
+        ]
         for number, name in enumerate(names, 1):
             if name:
                 output.set_band_description(number, name)
@@ -125,7 +127,13 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
 
 
 def _carried(source: RasterSource, outputs: Outputs) -> list[tags.Texts]:
-    return list(tags.carried(source.dataset, _continued(source, outputs), truths(source, outputs)))
+    numbers = (0, *_continued(source, outputs))
+    return [
+        each._replace(
+            lines=[line for line in each.lines if not source.is_untrue(numbers[each.number], tags.name(each, line))]
+        )
+        for each in tags.carried(source.dataset, numbers[1:], truths(source, outputs))
+    ]
 
 
 def _continued(source: RasterSource, outputs: Outputs) -> tuple[int, ...]:

@@ -63,6 +63,7 @@ class Facts:
         file_block: `(height, width)` of the file's blocks, where there is a footprint.
         file_shape: of the file, likewise.
         piece_bytes: what a window is made in pieces of, before and after, likewise.
+        beside_reader: what a reader holds for `(pixels, bands)` beside what it reads into, bytes.
     """
 
     label: str
@@ -89,6 +90,7 @@ class Facts:
     file_block: tuple[int, int] = (1, 1)
     file_shape: tuple[int, int] = (1, 1)
     piece_bytes: int = 0
+    beside_reader: Callable[[int, int], int] = lambda _pixels, _bands: 0
 
     def footprint_bytes(self, window: tuple[int, int]) -> int:
         """Decoded size of the file's blocks that a window is made from, all bands."""
@@ -140,6 +142,7 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
         "output buffer": pixels
         + (Buffer.bytes(pixels * facts.written_at_once(bands), encoding.dtype) if facts.needs_room else 0),
         "operation": facts.operation_memory(around, bands),
+        **({"laid over": beside} if (beside := facts.beside_reader(around, bands)) else {}),
         **({} if facts.footprint is None else {"warped piece": facts.piece_bytes}),
         "encoder": encoding.scratch_bytes,
     } | ({"overviews": levels.worker_bytes(encoding)} if levels else {})

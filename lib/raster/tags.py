@@ -56,6 +56,9 @@ class Truths(NamedTuple):
     colours: bool
 
 
+_ALL = Truths(values=True, whole=True, scales=True, units=(), colours=True)
+
+
 class Texts(NamedTuple):
     """What is carried of one domain, by the output's band number, 0 for the dataset; and the keys that are dropped."""
 
@@ -84,6 +87,16 @@ def carried(source: Any, bands: Sequence[int], truths: Truths) -> Iterator[Texts
                 yield Texts(number, None, kept, [_key(line).rpartition("#")[2] for line in stale])
             elif lines:
                 yield Texts(number, domain, lines, [])
+
+
+def name(texts: Texts, line: bytes) -> str:
+    """What a line is known by: its key, or its domain where that is another than the default one."""
+    return _key(line) if texts.domain is None else f"{texts.domain}:"
+
+
+def others(dataset: Any, band: int) -> dict[str, str]:
+    """The texts of all domains but the default one, by `name`."""
+    return {f"{each}:": str(dataset.tags(band, ns=each)) for each in _domains(dataset, band, _ALL)}
 
 
 def unknown_domains(source: Any, bands: Sequence[int]) -> list[str]:

@@ -20,7 +20,6 @@ from lib.raster.sinks import gtiff, tiles
 from lib.raster.sinks.encode import TileEncoder
 from lib.raster.sinks.pyramid import Strips, WindowLevels
 from lib.raster.sources.dataset import RasterSource, Reader
-from lib.raster.sources.tables import heavy_places
 from lib.units import MIB
 
 # What making a skeleton takes: 0.6 to 1.4 MiB, measured.
@@ -70,8 +69,9 @@ class Task:
             aligned=source.is_aligned,
             footprint=source.footprint if source.is_regridded else None,
             file_block=source.file_block,
-            file_shape=source.dataset.shape,
+            file_shape=source.whole.shape if source.is_regridded else source.dataset.shape,
             piece_bytes=source.piece_bytes,
+            beside_reader=source.beside_bytes,
         )
 
     def workers(self, layout: Layout) -> list[Worker]:
@@ -140,7 +140,7 @@ class Task:
             layout = Layout(edge, (edge, edge), len(bands), 1, 1, TINY_CACHE_BYTES, 1.0)
             set_cache(TINY_CACHE_BYTES)
             worker = self._worker(self.operation, self.source.readers(1)[0], layout)
-            for place in [windows.Window(0, 0, 1, 1), *heavy_places(self.source.dataset, self.source.table)[:1]]:
+            for place in [windows.Window(0, 0, 1, 1), *self.source.heaviest()[:1]]:
                 top, left = (min(at, length - 1) for at, length in zip(place[:2], shape, strict=True))
                 window = windows.containing(shape, (edge, edge), windows.Window(top, left, 1, 1))
                 samples.append(worker.compute(Chunk(window, bands)).pixels[0].copy())

@@ -21,6 +21,7 @@ from lib.raster.probe import Growth, undecoded_bytes
 from lib.raster.reading import ReadingWork
 from lib.raster.recompute import BASIC_EDGE, SAMPLE_EDGE
 from lib.raster.sources.dataset import RasterSource, open_raster
+from lib.raster.sources.mosaic import open_files
 from lib.raster.sources.opening import open_for
 from lib.reports import Outcome, Plan
 from lib.units import MIB
@@ -81,7 +82,7 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     with ExitStack() as stack:
         stack.enter_context(environment())
         set_cache(TINY_CACHE_BYTES)
-        source = open_for(work.model_copy(update={"source": job.source})) if work else open_raster(job.source)
+        source = open_for(work.model_copy(update={"source": job.source})) if work else open_files(job.source, None)
         stack.callback(source.close)
         try:
             output = _open_output(job.output)
