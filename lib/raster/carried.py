@@ -94,7 +94,7 @@ def carried_bytes(source: RasterSource, outputs: Outputs) -> int:
 
 def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
     """What an output does not keep of its source, in words: what it cannot hold, and what would no longer be true."""
-    name, dataset, bands = Path(source.path).name, source.dataset, source.bands
+    name, dataset = Path(source.path).name, source.dataset
     said = []
     if outputs.keeps_colours:
         said += _not_held(name, source, outputs)
@@ -113,15 +113,15 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
         more = f" and {len(dropped) - _NAMED_TAGS} more" if len(dropped) > _NAMED_TAGS else ""
         said.append(f"{name}: tags that the output makes untrue are not kept: {', '.join(dropped[:_NAMED_TAGS])}{more}")
     lost_units = [
-        dataset.units[band - 1]
-        for band in bands
-        if dataset.units[band - 1] and not _keeps_unit(dataset, band, outputs.line)
+        each.units[band - 1]
+        for each, band in _places(source)
+        if each.units[band - 1] and not _keeps_unit(each, band, outputs.line)
     ]
     if lost_units:
         said.append(
             f"{name}: the unit of changed values is not known: {', '.join(dict.fromkeys(lost_units))} is not kept"
         )
-    if headers := tags.unknown_domains(dataset, bands):
+    if headers := tags.unknown_domains(dataset, [each for each in source.bands if each <= dataset.count]):
         said.append(f"{name}: the fields of its {', '.join(headers)} header are not kept as tags")
     return said
 
@@ -170,14 +170,19 @@ def in_sidecar(output: Path, source: RasterSource, outputs: Outputs) -> list[str
     ]
 
 
+def _places(source: RasterSource) -> list[tuple[Any, int]]:
+    """The dataset of each band, which may be another one than the first's, and its number there."""
+    return [(part.dataset, band) for part, band in map(source.part, source.bands)]
+
+
 def _of_values(source: RasterSource) -> dict[str, bool]:
     """What speaks of the values of pixels as they were, in words, and whether the source has it."""
-    dataset, bands = source.dataset, source.bands
+    places = _places(source)
     return {
-        "colour table": _has_palette(dataset, bands),
-        "names of classes": any(gdal.category_names(dataset, band) for band in bands),
-        "attribute table": any(gdal.attribute_rows(dataset, band) for band in bands),
-        "colour profile": "COLOR_PROFILE" in dataset.tag_namespaces(),
+        "colour table": any(_has_palette(dataset, [band]) for dataset, band in places),
+        "names of classes": any(gdal.category_names(*place) for place in places),
+        "attribute table": any(gdal.attribute_rows(*place) for place in places),
+        "colour profile": "COLOR_PROFILE" in source.dataset.tag_namespaces(),
     }
 
 

@@ -83,6 +83,7 @@ class Task:
 
     def _worker(self, operation: Operation, reader: Reader, layout: Layout) -> Worker:
         source, encoder = self.source, self.encoder(layout)
+        reader.make_room(self.chunk_pixels(layout, around=operation.overlap), layout.bands_at_once)
         levels = self._window_levels(layout, encoder)
         return Worker(
             reader,
@@ -157,10 +158,10 @@ class Task:
         bands = windows.steps(len(self.source.bands), layout.bands_at_once)
         return windows.count(self.source.grid.shape, layout.window) * bands
 
-    def chunk_pixels(self, layout: Layout) -> int:
-        """Pixels of the largest chunk, all its bands."""
+    def chunk_pixels(self, layout: Layout, around: int = 0) -> int:
+        """Pixels of the largest chunk, with those around it."""
         height, width = (min(each, most) for each, most in zip(layout.window, self.source.grid.shape, strict=True))
-        return height * width * layout.bands_at_once
+        return (height + 2 * around) * (width + 2 * around)
 
     def for_one(self, layout: Layout) -> dict[str, int]:
         """What is planned for each worker, bytes by name; scratch of it is touched only at work, where a probe sees it again."""
@@ -216,5 +217,6 @@ class Task:
             worker.compute(next(self.chunks(layout)))
             function = max(0, growth.bytes() - held - self.for_one(layout)["operation"])
         del worker
+        self.source.readers(1)[0].make_room(0, 0)
         held += undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
         return Held(opened, self.writer_guess(), held, function)

@@ -227,6 +227,9 @@ class Reader:
     def __init__(self, source: RasterSource, handle: Any) -> None:
         self._source, self._handle, self._lock = source, handle, threading.Lock()
 
+    def make_room(self, pixels: int, bands: int) -> None:
+        """Have what `RasterSource.beside_bytes` counts of so many pixels and bands, before a probe begins; 0: let go of it."""
+
     def read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
         """Read a window, and so many pixels around it; threads that share a reader take turns.
 

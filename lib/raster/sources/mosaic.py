@@ -112,8 +112,13 @@ class Mosaic(RasterSource):
         return self.dtype.type(math.nan if own.kind == "f" else 0)
 
     def beside_bytes(self, pixels: int, bands: int) -> int:
-        """What is laid over others is read apart; and which pixels are not valid is marked."""
-        return pixels + (Buffer.bytes(pixels * bands, self.dtype) if self.overlaps else 0)
+        """What is laid over others is read apart, a file at a time; and which pixels are not valid is marked."""
+        most = self.most_apart(pixels)
+        return most + (Buffer.bytes(most * bands, self.dtype) if self.overlaps else 0)
+
+    def most_apart(self, pixels: int) -> int:
+        """How many pixels of one file are in so many at most."""
+        return min(pixels, max(part.place.pixels for part in self.parts))
 
     def is_untrue(self, band: int, key: str) -> bool:
         """See `RasterSource.is_untrue`."""
@@ -214,13 +219,21 @@ class MosaicReader(Reader):
         super().__init__(mosaic, None)
         self._mosaic = mosaic
         self._open: OrderedDict[int, tuple[Any, Reader]] = OrderedDict()
-        self._apart = Buffer(0, mosaic.dtype)
-        self._room = 0
+        self._apart, self._room = Buffer(0, mosaic.dtype), 0
 
     def close(self) -> None:
         """Close its handles."""
         while self._open:
             self._open.popitem()[1][0].close()
+
+    def make_room(self, pixels: int, bands: int) -> None:
+        """See `Reader.make_room`."""
+        self._have(self._mosaic.most_apart(pixels) * bands if self._mosaic.overlaps else 0)
+
+    def _have(self, values: int) -> None:
+        if values != self._room:
+            self._apart = Buffer(0, self._mosaic.dtype)  # before the next takes its room
+            self._apart, self._room = Buffer(values, self._mosaic.dtype), values
 
     def _read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
         inside, place = within(window, overlap, self._mosaic.grid.shape)
@@ -289,10 +302,8 @@ class MosaicReader(Reader):
             np.copyto(pixels, mosaic.fill(band), where=~valid)
 
     def _over(self, piece: _Piece, below: Block) -> None:
-        values = below.pixels.size
-        if values > self._room:
-            self._apart = Buffer(0, self._mosaic.dtype)  # before the next takes its room
-            self._apart, self._room = Buffer(values, self._mosaic.dtype), values
+        if below.pixels.size > self._room:
+            self._have(below.pixels.size)
         rows, columns = below.pixels.shape[1:]
         above = self._apart.block(Window(0, 0, rows, columns), below.bands)
         self._fetch(piece, above)

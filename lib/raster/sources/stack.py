@@ -99,6 +99,11 @@ class _StackReader(Reader):
         super().__init__(stack, None)
         self._stack, self._readers = stack, readers
 
+    def make_room(self, pixels: int, bands: int) -> None:
+        """See `Reader.make_room`."""
+        for part, reader in zip(self._stack.parts, self._readers, strict=True):
+            reader.make_room(pixels, min(bands, len(part.bands)))
+
     def read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
         """See `Reader.read`; `bands` are those of the stack."""
         all_valid = True
