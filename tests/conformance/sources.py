@@ -335,13 +335,13 @@ RASTERS: dict[str, tuple[Made, str]] = {
     "striped": (striped, "uint8"),
     "cog": (cog, "uint16"),
     "vrt": (vrt, "uint16"),
-    "mosaic": (mosaic, "uint16"),
     "png": (png, "uint16"),
     "jpeg": (_copied("image.jpg", "JPEG", 3), "uint8"),
 }
 # The rest: a job never passes its limit, its output is right, and its smallest limit does. What was found out about each format's
 # memory is here as a source; what it holds is measured by the probe.
 ODD: dict[str, tuple[Made, str]] = {
+    "mosaic": (mosaic, "uint16"),  # so small that no second reader opens as many files as it may
     "pixel": (pixel_interleaved, "float32"),
     "uncompressed": (uncompressed, "float64"),
     "imagery": (imagery, "uint8"),
