@@ -125,7 +125,7 @@ def test_the_sources_own_driver_must_open_it(runner: Runner, tmp_path: Path) -> 
         assert report.error is not None
         assert report.error.type == "SourceError"
         assert str(path) in report.error.message
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["in.geojson", "in.tif", "notes.txt"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["empty", "in.geojson", "in.tif", "notes.txt"]
 
 
 def test_too_small_a_limit_is_refused_with_one_that_does() -> None:

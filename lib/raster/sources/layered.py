@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,36 @@ _TYPES = {
     "uint64": "UInt64", "int64": "Int64", "float16": "Float16", "float32": "Float32", "float64": "Float64",
 }  # fmt: skip
 _OWN_ALPHA = "0"
+
+
+class Piece(NamedTuple):
+    """A part's pixels in a window, by the mosaic's rows and columns."""
+
+    part: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def meets(self, other: "Piece") -> bool:
+        """Whether they have pixels in common."""
+        return (
+            self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
+        )
+
+    def covers(self, other: "Piece") -> bool:
+        """Whether it has all of the other's."""
+        return (
+            self.top <= other.top
+            and other.bottom <= self.bottom
+            and self.left <= other.left
+            and other.right <= self.right
+        )
+
+    @property
+    def pixels(self) -> int:
+        """How many."""
+        return (self.bottom - self.top) * (self.right - self.left)
 
 
 def lie(bounds: NDArray[np.int64], shape: tuple[int, int]) -> tuple[bool, bool]:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -25,6 +25,7 @@ from lib.raster.formats import open_dataset, open_source
 from lib.raster.grid import Grid
 from lib.raster.sources import layered
 from lib.raster.sources.dataset import Ranges, RasterSource, Reader, open_raster, within
+from lib.raster.sources.layered import Piece
 from lib.raster.sources.parts import Part, files_of, gather
 from lib.raster.validity import Validity, comparable
 from lib.raster.windows import Window
@@ -182,36 +183,6 @@ class Mosaic(RasterSource):
         return pixels, valid
 
 
-class _Piece(NamedTuple):
-    """A part's pixels in a window, by the mosaic's rows and columns."""
-
-    part: int
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    def meets(self, other: "_Piece") -> bool:
-        """Whether they have pixels in common."""
-        return (
-            self.top < other.bottom and other.top < self.bottom and self.left < other.right and other.left < self.right
-        )
-
-    def covers(self, other: "_Piece") -> bool:
-        """Whether it has all of the other's."""
-        return (
-            self.top <= other.top
-            and other.bottom <= self.bottom
-            and self.left <= other.left
-            and other.right <= self.right
-        )
-
-    @property
-    def pixels(self) -> int:
-        """How many."""
-        return (self.bottom - self.top) * (self.right - self.left)
-
-
 class MosaicReader(Reader):
     """Reads each file where it lies in a window, by handles of its own, of which a few stay open."""
 
@@ -268,16 +239,16 @@ class MosaicReader(Reader):
         self._mark_alpha(into)
         return all_valid
 
-    def _pieces(self, ranges: Ranges, bands: tuple[int, ...]) -> list[_Piece]:
+    def _pieces(self, ranges: Ranges, bands: tuple[int, ...]) -> list[Piece]:
         """What lies in a place, the uppermost last, without what is hidden by another one that has no nodata."""
         (top, bottom), (left, right) = ranges
         bounds = self._mosaic.bounds
         there = (bounds[:, 0] < bottom) & (bounds[:, 1] > top) & (bounds[:, 2] < right) & (bounds[:, 3] > left)
-        found: list[_Piece] = []
-        hiding: list[_Piece] = []
+        found: list[Piece] = []
+        hiding: list[Piece] = []
         for index in np.flatnonzero(there)[::-1].tolist():
             first, last, low, high = bounds[index].tolist()
-            piece = _Piece(index, max(first, top), min(last, bottom), max(low, left), min(high, right))
+            piece = Piece(index, max(first, top), min(last, bottom), max(low, left), min(high, right))
             if any(other.covers(piece) for other in hiding):
                 continue
             found.append(piece)
@@ -286,13 +257,13 @@ class MosaicReader(Reader):
                 hiding.append(piece)
         return found[::-1]
 
-    def _is_full(self, pieces: Sequence[_Piece], pixels: int) -> bool:
+    def _is_full(self, pieces: Sequence[Piece], pixels: int) -> bool:
         """Whether nothing need be filled beforehand."""
         if self._mosaic.overlaps:
             return any(piece.pixels == pixels for piece in pieces[:1])
         return sum(piece.pixels for piece in pieces) == pixels
 
-    def _alone(self, piece: _Piece, into: Block) -> None:
+    def _alone(self, piece: Piece, into: Block) -> None:
         """Read what has nothing below it; what is not valid is as elsewhere."""
         mosaic = self._mosaic
         self._fetch(piece, into)
@@ -301,7 +272,7 @@ class MosaicReader(Reader):
         for band, pixels, valid in zip(into.bands, into.pixels, into.valid, strict=True):
             np.copyto(pixels, mosaic.fill(band), where=~valid)
 
-    def _over(self, piece: _Piece, below: Block) -> None:
+    def _over(self, piece: Piece, below: Block) -> None:
         if below.pixels.size > self._room:
             self._have(below.pixels.size)
         rows, columns = below.pixels.shape[1:]
@@ -310,7 +281,7 @@ class MosaicReader(Reader):
         np.copyto(below.pixels, above.pixels, where=above.valid)
         np.logical_or(below.valid, above.valid, out=below.valid)
 
-    def _fetch(self, piece: _Piece, into: Block) -> None:
+    def _fetch(self, piece: Piece, into: Block) -> None:
         """Read a piece, and where it is valid; alpha is where it is not 0."""
         part = self._mosaic.parts[piece.part]
         place = Window(
