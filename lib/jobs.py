@@ -157,6 +157,14 @@ class RasterJob(_Work):
     bands: Annotated[tuple[Annotated[int, Field(ge=1)], ...] | None, BeforeValidator(_numbers)] = knob(
         "bands to write, by number from 1 in the order wanted, such as 4,3,2", None, unset="all"
     )
+    sources: tuple[str, ...] = knob(
+        "a further raster: FILE lies over the source, on the same grid of pixels, of several the last on top, and lets it show "
+        "where it has no valid pixels; name=FILE is beside it in an expression, on the very same grid, its bands name.b1, …; "
+        "a folder, here and as source, is its rasters over each other, in the order of their names",
+        (),
+        flag="source",
+        unset="none",
+    )
     output_profile: Literal["none", "fast", "small", "cog", "compat"] = knob(
         "several of the following choices by one name, each still taken where it is made: fast, zstd 1; small, zstd 9; cog, "
         "a COG of deflate in tiles of 512; compat, deflate of differences in tiles of 256, which every libtiff reads",

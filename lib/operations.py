@@ -155,9 +155,7 @@ class Expression(Model):
         "what is computed: bands b1, b2, … (as bands orders them) and other.b1, …, arithmetic, comparison, and or not, functions "
         "such as where, min, sqrt; several, one for each band written, with ; between them"
     )
-    sources: Annotated[tuple[_NamedSource, ...], AfterValidator(named_apart)] = knob(
-        "a further raster on the same grid as name=FILE; its bands are name.b1, …", (), flag="source", unset="none"
-    )
+    sources: Annotated[tuple[_NamedSource, ...], AfterValidator(named_apart)] = ()
 
 
 class Reclassify(Model):

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Literal, NamedTuple
 
 from lib.errors import SourceError
+from lib.folders import rasters_in
 from lib.paths import check_exists, is_local
 
 # Vectors by name: asked of OGR first, anything else of the raster library first.
@@ -45,8 +46,13 @@ def probe(source: str, what: str = "source") -> Probe:
         found = ask(source)
         if found:
             return found
+    if is_local(source) and path.is_dir() and not vector_first and (rasters := rasters_in(path)):
+        return Probe("raster", probe(rasters[0], what).driver)
     if is_local(source) and path.is_dir():
-        raise SourceError(f"{what} {source} is a folder and no dataset", hint="name a file in it, or a .gdb folder")
+        raise SourceError(
+            f"{what} {source} is a folder and no dataset",
+            hint="name a file in it, a folder of rasters, or a .gdb folder",
+        )
     raise SourceError(f"{what} {source} is neither a raster nor a vector dataset that GDAL reads")
 
 

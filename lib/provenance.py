@@ -6,7 +6,7 @@ limits or times: where it ran is nobody's business, and the same work gives the 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lib import __version__
@@ -18,12 +18,15 @@ JOB, SOURCE, VERSION = "SWATH_JOB", "SWATH_SOURCE", "SWATH_VERSION"
 KEYS = (JOB, SOURCE, VERSION)
 
 
-def texts(job: RasterJob | VectorJob, state: Mapping[str, Any] | None = None) -> dict[str, str]:
+def texts(
+    job: RasterJob | VectorJob, state: Mapping[str, Any] | None = None, files: Sequence[str] = ()
+) -> dict[str, str]:
     """What an output of a job carries: the version, the job without resources and folders, the source's identity.
 
     Args:
         job: the work.
         state: what a server says of a remote source, its `bytes` and what else tells one version from another.
+        files: those that the source is of, where it is of several; each one's identity is told.
     """
     work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"}) | {"source": job.label}
     if isinstance(job, RasterJob) and isinstance(job.operation, Expression):
@@ -31,20 +34,26 @@ def texts(job: RasterJob | VectorJob, state: Mapping[str, Any] | None = None) ->
         work["operation"]["sources"] = [f"{name}={file_label(path)}" for name, path in named]
     if isinstance(job, RasterJob) and isinstance(job.operation, Clip) and job.operation.mask:
         work["operation"]["mask"] = file_label(job.operation.mask)
-    return {VERSION: __version__, JOB: _as_json(work), SOURCE: _as_json(_identity(job) | dict(state or {}))}
+    if isinstance(job, RasterJob):
+        work["sources"] = [file_label(path) for path in job.sources]
+    known = _identity(job.source) | dict(state or {})
+    if files:
+        known["files"] = [_identity(each) for each in files]
+    return {VERSION: __version__, JOB: _as_json(work), SOURCE: _as_json(known)}
 
 
 def _as_json(record: dict[str, Any]) -> str:
     return json.dumps(record, separators=(",", ":"), sort_keys=True)
 
 
-def _identity(job: RasterJob | VectorJob) -> dict[str, Any]:
+def _identity(source: str) -> dict[str, Any]:
     """A source's base name, bytes and mtime; bytes and mtime None where it is not a local file."""
+    name = file_label(source)
     try:
-        stat = os.stat(job.source)  # noqa: PTH116 - a source may be GDAL's, not the file system's
+        stat = os.stat(source)  # noqa: PTH116 - a source may be GDAL's, not the file system's
     except (OSError, ValueError):
-        return {"name": job.label, "bytes": None, "mtime_ns": None}
-    return {"name": job.label, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        return {"name": name, "bytes": None, "mtime_ns": None}
+    return {"name": name, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def job_in(metadata: Mapping[str, str], kind: str) -> dict[str, Any] | None:

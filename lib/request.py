@@ -34,7 +34,7 @@ from lib.jobs import (
 from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
 from lib.operations import OPERATIONS, Clip, Copy, Expression, Focal, Reclassify
-from lib.paths import absolute, check_exists
+from lib.paths import absolute, check_exists, is_local
 from lib.publish import check_destination
 from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
 from lib.units import MIB
@@ -94,7 +94,8 @@ def flow_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     settings = settings_of(given).settings
     read = {each.name: getattr(settings, each.key) for each in _settings_in(given)}
     if "operation" in given:
-        _made(RasterJob, lambda: _operation(given["operation"], _of_operations(given), "flag"), "flag")
+        named, _ = _further(given)
+        _made(RasterJob, lambda: _operation(given["operation"], _of_operations(given), "flag", named), "flag")
     return {name: read.get(name, value) for name, value in given.items() if value is not None}
 
 
@@ -103,6 +104,8 @@ def raster_job(
 ) -> RasterJob:
     """A raster job of flat choices, by the names of its knobs; None: the default."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
+    named, over = _further(given)
+    _check_apart(path, [source, *over, *(each.split("=", 1)[1] for each in named)])
     own, driver = _of_operations(given), _driver(path, RASTER_DRIVERS)
     if driver in PICTURE_DRIVERS:
         _check_no_geotiff(given, driver, word)
@@ -116,13 +119,40 @@ def raster_job(
             source=absolute(source),
             destination=str(path),
             driver=driver,
-            operation=_operation(operation, own, word),
-            **_rest({key: value for key, value in given.items() if key not in own}, word),
+            operation=_operation(operation, own, word, named),
+            **_rest({key: value for key, value in given.items() if key not in own} | {"sources": over}, word),
         ),
         word,
     )
     _check_function(job, word)
     return job
+
+
+def _further(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Further sources: those with a name, which an expression takes, and whole paths of those that lie over the source."""
+    every = tuple(given.get("sources") or ())
+    named = tuple(each for each in every if "=" in each.partition("/")[0])
+    over = tuple(each for each in every if each not in named)
+    for path in over:
+        check_exists("source", path)
+    return named, tuple(map(absolute, over))
+
+
+def _check_apart(destination: Path, sources: Sequence[str]) -> None:
+    """The destination is none of the sources, and in no folder that is one: there it would be among its rasters the next time.
+
+    Raises:
+        DestinationError: it is.
+    """
+    for each in sources:
+        if not (is_local(each) and Path(each).exists()):
+            continue
+        if Path(each).is_dir() and destination.parent.is_dir() and destination.parent.samefile(each):
+            raise DestinationError(
+                f"destination {destination} lies in the folder that is a source", hint="write to another folder"
+            )
+        if destination.exists() and destination.samefile(each):
+            raise DestinationError(f"destination {destination} is a source itself", hint="write to another path")
 
 
 def vector_job(source: str, destination: str, *, word: str = "flag", **given: Any) -> VectorJob:
@@ -216,8 +246,8 @@ def _of_operations(given: Mapping[str, Any]) -> dict[str, Any]:
     return {each.name: given[each.name] for each in knobs_of(RasterJob) if each.operations and each.name in given}
 
 
-def _operation(name: str | None, given: Mapping[str, Any], word: str) -> BaseModel:
-    """The operation with those parameters that are its own.
+def _operation(name: str | None, given: Mapping[str, Any], word: str, named: Sequence[str] = ()) -> BaseModel:
+    """The operation with those parameters that are its own, and the sources with names of an expression.
 
     A form sends the defaults of all operations: of another one they pass, and what was changed does not. In the terminal
     nothing is sent that was not typed.
@@ -243,6 +273,14 @@ def _operation(name: str | None, given: Mapping[str, Any], word: str) -> BaseMod
             f"{shown} belongs to operation {' or '.join(each.operations)}, not to {name}", hint=f"write {write}"
         )
     own = {knobs[key].key: value for key, value in given.items() if value is not None and name in knobs[key].operations}
+    if named and model is not Expression:
+        shown = f"--source {named[0]}" if word == "flag" else f"{named[0]} of sources"
+        raise UsageError(
+            f"{shown} has a name, which only operation expression asks for, not {name}",
+            hint="name the file alone to lay it over the source, with ./ before a name that has = in it",
+        )
+    if named:
+        own["sources"] = tuple(named)
     return _with_files(model(**own))
 
 

@@ -5,6 +5,7 @@ variables), whatever it failed of: `note_failure` takes them away where they can
 results of tasks with `READING` again, and a staged file as lib/resume.py says.
 """
 
+import itertools
 import logging
 import os
 from pathlib import Path
@@ -32,6 +33,7 @@ from lib.errors import (
     VerificationFailed,
     shown_lines,
 )
+from lib.folders import rasters_in
 from lib.reports import Report
 
 _STAYS = (DataError, FunctionError, VerificationFailed)
@@ -101,8 +103,18 @@ class _ThisRun(CachePolicy):
         if run is None:
             return None
         job = inputs["job"]
-        what = hash_objects(task_ctx.task.name, __version__, job.model_dump(mode="json"), _identity(job.source))
+        what = hash_objects(
+            task_ctx.task.name, __version__, job.model_dump(mode="json"), *map(_identity, _sources(job))
+        )
         return f"{_FOLDER}/{run}/{what}"
+
+
+def _sources(job: Any) -> list[str | None]:
+    """All that a job reads, the files of a folder by themselves."""
+    named = [each.split("=", 1)[1] for each in getattr(getattr(job, "operation", None), "sources", ())]
+    every = [job.source, *getattr(job, "sources", ()), *named]
+    within = [rasters_in(each) for each in every if each and Path(each).is_dir()]
+    return [*every, *itertools.chain.from_iterable(within)]
 
 
 def _identity(source: str | None) -> tuple[int, ...]:

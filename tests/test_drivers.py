@@ -118,13 +118,14 @@ def test_the_sources_own_driver_must_open_it(runner: Runner, tmp_path: Path) -> 
         assert report.result["source"] == {"path": str(path), "driver": driver, "kind": kind}, report.error
     text = tmp_path / "notes.txt"
     text.write_text("no pixels\n")
-    for path in (text, tmp_path, tmp_path / "none.tif"):
+    (tmp_path / "empty").mkdir()
+    for path in (text, tmp_path / "empty", tmp_path / "none.tif"):
         report = _run(runner, source=str(path))
         assert report.exit_code == 2, path
         assert report.error is not None
         assert report.error.type == "SourceError"
         assert str(path) in report.error.message
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["in.geojson", "in.tif", "notes.txt"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["empty", "in.geojson", "in.tif", "notes.txt"]
 
 
 def test_too_small_a_limit_is_refused_with_one_that_does() -> None:

@@ -64,11 +64,13 @@ def carry(source: RasterSource, output: Any, job: RasterJob, outputs: Outputs, c
             if lines := [line for line in found if not _moves_points(source, line)]:
                 gdal.set_texts(output, number, domain, lines)
         state = source.state._asdict() if source.state else None
-        said = provenance.texts(job, state) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
+        said = provenance.texts(job, state, source.files) | ({WINDOW_TAG: ",".join(map(str, chunk))} if chunk else {})
         output.update_tags(**said)
         if source.rpcs:
             output.rpcs = source.rpcs
-        names = outputs.new_bands or [dataset.descriptions[band - 1] for band in bands]
+        names = outputs.new_bands or [
+            "" if source.is_untrue(band, "") else dataset.descriptions[band - 1] for band in bands
+        ]
         for number, name in enumerate(names, 1):
             if name:
                 output.set_band_description(number, name)
@@ -82,7 +84,7 @@ def truths(source: RasterSource, outputs: Outputs) -> tags.Truths:
     same = outputs.line == Linear() and outputs.scale is None
     units = tuple(_keeps_unit(source.dataset, band, outputs) for band in _continued(source, outputs))
     values = outputs.keeps_colours and not outputs.fills
-    return tags.Truths(values, outputs.whole, same, units, outputs.keeps_colours)
+    return tags.Truths(values, same, units, outputs.keeps_colours)
 
 
 def carried_bytes(source: RasterSource, outputs: Outputs) -> int:
@@ -115,7 +117,9 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
     dropped = list(dict.fromkeys(key for each in _carried(source, outputs) for key in each.dropped))
     if dropped:
         more = f" and {len(dropped) - _NAMED_TAGS} more" if len(dropped) > _NAMED_TAGS else ""
-        said.append(f"{name}: tags that the output makes untrue are not kept: {', '.join(dropped[:_NAMED_TAGS])}{more}")
+        said.append(
+            f"{name}: tags of the source's values or their layout are not kept: {', '.join(dropped[:_NAMED_TAGS])}{more}"
+        )
     lost_units = [
         each.units[band - 1]
         for each, band in places
@@ -133,7 +137,13 @@ def not_carried(source: RasterSource, outputs: Outputs) -> list[str]:
 
 
 def _carried(source: RasterSource, outputs: Outputs) -> list[tags.Texts]:
-    return list(tags.carried(source.dataset, _continued(source, outputs), truths(source, outputs)))
+    numbers = (0, *_continued(source, outputs))
+    return [
+        each._replace(
+            lines=[line for line in each.lines if not source.is_untrue(numbers[each.number], tags.name(each, line))]
+        )
+        for each in tags.carried(source.dataset, numbers[1:], truths(source, outputs))
+    ]
 
 
 def _continued(source: RasterSource, outputs: Outputs) -> tuple[int, ...]:

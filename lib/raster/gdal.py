@@ -61,9 +61,7 @@ def handle_of(dataset: Any) -> Any:
     """
     every, count = ctypes.POINTER(_POINTER)(), _INT()
     _function("GDALGetOpenDatasets")(ctypes.byref(every), ctypes.byref(count))
-    names = {dataset.name}
-    with contextlib.suppress(Exception):  # a name that rasterio does not take for a path
-        names.add(_vsi_path(_parse_path(dataset.name)))
+    names = {dataset.name, name_of(dataset.name)}
     size = dataset.width, dataset.height, dataset.count
     measures = [_function(f"GDALGetRaster{each}") for each in ("XSize", "YSize", "Count")]
     alike = [each for each in every[: count.value] if tuple(measure(each) for measure in measures) == size]
@@ -71,6 +69,13 @@ def handle_of(dataset: Any) -> Any:
     if not alike:
         raise LookupError(f"GDAL has no open dataset {dataset.name}")
     return (named or alike)[-1]
+
+
+def name_of(name: str) -> str:
+    """GDAL's own name of what rasterio opens by a name: `/vsis3/…` for `s3://…`."""
+    with contextlib.suppress(Exception):  # a name that rasterio does not take for a path
+        return str(_vsi_path(_parse_path(name)))
+    return name
 
 
 def _of(dataset: Any, band: int) -> Any:

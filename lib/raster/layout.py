@@ -66,6 +66,7 @@ class Facts:
         piece_bytes: what a window is made in pieces of, before and after, likewise.
         network_cache_bytes: of what is fetched; 0 where the source is not remote.
         copying: what is held when the output is copied, for a block size, bytes; None where it is not.
+        beside_reader: what a reader holds for `(pixels, bands)` beside what it reads into, bytes.
     """
 
     label: str
@@ -94,6 +95,7 @@ class Facts:
     piece_bytes: int = 0
     network_cache_bytes: int = 0
     copying: Callable[[int], int] | None = None
+    beside_reader: Callable[[int, int], int] = lambda _pixels, _bands: 0
 
     def footprint_bytes(self, window: tuple[int, int]) -> int:
         """Decoded size of the file's blocks that a window is made from, all bands."""
@@ -145,6 +147,7 @@ def worker_bytes(facts: Facts, layout: Layout) -> dict[str, int]:
         "output buffer": pixels
         + (Buffer.bytes(pixels * facts.written_at_once(bands), encoding.dtype) if facts.needs_room else 0),
         "operation": facts.operation_memory(around, bands),
+        **({"laid over": beside} if (beside := facts.beside_reader(around, bands)) else {}),
         **({} if facts.footprint is None else {"warped piece": facts.piece_bytes}),
         "encoder": encoding.scratch_bytes,
         "statistics": statistics.SCRATCH_BYTES,

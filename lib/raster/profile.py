@@ -85,7 +85,7 @@ class ProfileWork(ReadingWork):
         bench.meter.start(len(wanted))
         work.look_in(layout)
         bench.settle(self._plan())
-        buffer = Buffer(work.task.chunk_pixels(layout), source.dtype)
+        buffer = Buffer(work.task.chunk_pixels(layout) * layout.bands_at_once, source.dtype)
         [reader] = source.readers(1)
         nodata_pixels = read_pixels = 0
         for i, (window, bands) in enumerate(

@@ -19,6 +19,7 @@ from lib.raster.faults import read
 from lib.raster.operations import Operation, Outputs, nudge_off_nodata
 from lib.raster.regridded import strays
 from lib.raster.sources.dataset import RasterSource
+from lib.raster.sources.mosaic import Mosaic
 from lib.raster.sources.warped import Warped
 from lib.raster.windows import Window
 
@@ -139,6 +140,8 @@ class _Reference:
         `core` is the window without what is wanted around it.
         """
         source, band = self.source.part(self.source.bands[index])
+        if isinstance(source, Mosaic):
+            return source.read_plainly(band, window)
         if isinstance(source, Warped):
             found, good = source.read_plainly(band, window)
             self._wrong = self._wrong or strays(source, band, window, found, good)

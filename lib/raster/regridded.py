@@ -54,7 +54,7 @@ def strays(source: Warped, band: int, window: Window, pixels: NDArray[Any], vali
 def _anew(source: Warped, band: int, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """A window with one pixel around it, warped in one piece, and where it is known to be valid."""
     rules, dtype = source.validity, np.dtype(source.dataset.dtypes[band - 1])
-    own = source.dataset.nodatavals[band - 1]
+    own = source.whole.nodatavals[band - 1]
     floating = dtype.kind == "f"
     value: float = np.nan if floating else (rules.nodata[band - 1] or 0)
     fill = {"src_nodata": own if own is not None else np.nan, "dst_nodata": np.nan} if floating else {}
@@ -62,7 +62,7 @@ def _anew(source: Warped, band: int, window: Window) -> tuple[NDArray[Any], NDAr
         fill = {"src_nodata": own, "dst_nodata": value}
     found = np.full((window.height + 2, window.width + 2), value, dtype)
     reproject(
-        rasterio.band(source.dataset, band),
+        rasterio.band(source.whole, band),
         found,
         dst_transform=source.grid.transform @ rasterio.Affine.translation(window.left - 1, window.top - 1),
         dst_crs=source.grid.crs,

@@ -43,14 +43,12 @@ class Truths(NamedTuple):
 
     Attributes:
         values: pixels are what they were, and invalid ones as they were marked.
-        whole: these are all the source's, each once, as its statistics have them.
         scales: so are scale and offset.
         units: so is the unit of each selected band, in their order.
         colours: colour tables and profiles still speak of these pixels.
     """
 
     values: bool
-    whole: bool
     scales: bool
     units: tuple[bool, ...]
     colours: bool
@@ -86,6 +84,16 @@ def carried(source: Any, bands: Sequence[int], truths: Truths) -> Iterator[Texts
                 yield Texts(number, domain, lines, [])
 
 
+def name(texts: Texts, line: bytes) -> str:
+    """What a line is known by: its key, or its domain where that is another than the default one."""
+    return _key(line) if texts.domain is None else f"{texts.domain}:"
+
+
+def others(dataset: Any, band: int) -> dict[str, str]:
+    """The texts of all domains but the default one, by `name`."""
+    return {f"{each}:": str(dataset.tags(band, ns=each)) for each in domains(dataset, band)}
+
+
 def unknown_domains(source: Any, bands: Sequence[int]) -> list[str]:
     """Domains of a header's own words, which are not carried and would be missed."""
     return sorted({"ENVI"} & {domain for band in (0, *bands) for domain in source.tag_namespaces(band)})
@@ -112,5 +120,5 @@ def _is_stale(key: str, number: int, variables: dict[str | None, int], truths: T
         (attribute in _UNITS and not all(truths.units[at]))
         or (attribute in _SCALES and not truths.scales)
         or (attribute in _RANGES | _FILLS and not truths.values)
-        or (attribute.startswith(_STATISTICS) and not (truths.values and truths.whole))
+        or attribute.startswith(_STATISTICS)
     )

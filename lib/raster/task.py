@@ -20,7 +20,6 @@ from lib.raster.sinks import gtiff, picture, tiles
 from lib.raster.sinks.encode import TileEncoder
 from lib.raster.sinks.pyramid import Strips, WindowLevels
 from lib.raster.sources.dataset import RasterSource, Reader
-from lib.raster.sources.tables import heavy_places
 from lib.units import MIB
 
 # What making a skeleton takes: 0.6 to 1.4 MiB, measured.
@@ -70,10 +69,11 @@ class Task:
             aligned=source.is_aligned,
             footprint=source.footprint if source.is_regridded else None,
             file_block=source.file_block,
-            file_shape=source.dataset.shape,
+            file_shape=source.whole.shape if source.is_regridded else source.dataset.shape,
             piece_bytes=source.piece_bytes,
             network_cache_bytes=source.network_cache_bytes,
             copying=self.copying_bytes if picture.is_picture(job) else None,
+            beside_reader=source.beside_bytes,
         )
 
     def copying_bytes(self, block_size: int) -> int:
@@ -93,6 +93,7 @@ class Task:
 
     def _worker(self, operation: Operation, reader: Reader, layout: Layout) -> Worker:
         source, encoder = self.source, self.encoder(layout)
+        reader.make_room(self.chunk_pixels(layout, around=operation.overlap), layout.bands_at_once)
         levels = self._window_levels(layout, encoder)
         return Worker(
             reader,
@@ -150,7 +151,7 @@ class Task:
             layout = Layout(edge, (edge, edge), len(bands), 1, 1, TINY_CACHE_BYTES, 1.0)
             set_cache(TINY_CACHE_BYTES)
             worker = self._worker(self.operation, self.source.readers(1)[0], layout)
-            for place in [windows.Window(0, 0, 1, 1), *heavy_places(self.source.dataset, self.source.table)[:1]]:
+            for place in [windows.Window(0, 0, 1, 1), *self.source.heaviest()[:1]]:
                 top, left = (min(at, length - 1) for at, length in zip(place[:2], shape, strict=True))
                 window = windows.containing(shape, (edge, edge), windows.Window(top, left, 1, 1))
                 samples.append(worker.compute(Chunk(window, bands)).pixels[0].copy())
@@ -167,10 +168,10 @@ class Task:
         bands = windows.steps(len(self.source.bands), layout.bands_at_once)
         return windows.count(self.source.grid.shape, layout.window) * bands
 
-    def chunk_pixels(self, layout: Layout) -> int:
-        """Pixels of the largest chunk, all its bands."""
+    def chunk_pixels(self, layout: Layout, around: int = 0) -> int:
+        """Pixels of the largest chunk, with those around it."""
         height, width = (min(each, most) for each, most in zip(layout.window, self.source.grid.shape, strict=True))
-        return height * width * layout.bands_at_once
+        return (height + 2 * around) * (width + 2 * around)
 
     def for_one(self, layout: Layout) -> dict[str, int]:
         """What is planned for each worker, bytes by name; scratch of it is touched only at work, where a probe sees it again."""
@@ -227,5 +228,6 @@ class Task:
             worker.compute(next(self.chunks(layout)))
             function = max(0, growth.bytes() - held - self.for_one(layout)["operation"])
         del worker
+        self.source.readers(1)[0].make_room(0, 0)
         held += undecoded_bytes(self.source.dataset.driver, self.source.decoded_bytes, decoded)
         return Held(opened, self.writer_guess(), held, function)

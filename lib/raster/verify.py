@@ -22,6 +22,7 @@ from lib.raster.reading import ReadingWork
 from lib.raster.recompute import BASIC_EDGE, SAMPLE_EDGE
 from lib.raster.sinks import picture
 from lib.raster.sources.dataset import RasterSource, open_raster
+from lib.raster.sources.mosaic import open_files
 from lib.raster.sources.opening import open_for
 from lib.reports import Outcome, Plan
 from lib.units import MIB
@@ -82,7 +83,7 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     with ExitStack() as stack:
         stack.enter_context(environment())
         set_cache(TINY_CACHE_BYTES)
-        source = open_for(work.model_copy(update={"source": job.source})) if work else open_raster(job.source)
+        source = open_for(work.model_copy(update={"source": job.source})) if work else open_files(job.source, None)
         stack.callback(source.close)
         # A user's function is not called again, so it need not be importable here.
         operation = None if work is None or isinstance(work.operation, Custom) else make(work, source)

@@ -75,6 +75,22 @@ def vrt(folder: Path, dtype: str) -> Path:
     return folder / "mosaic.vrt"
 
 
+def mosaic(folder: Path, dtype: str) -> Path:
+    """A folder of twelve tiles of three bands, which lie over each other by a hundred pixels: more files than stay open."""
+    whole, tiles = pixels(dtype, 3), folder / "tiles"
+    tiles.mkdir()
+    for row in range(0, HEIGHT - 100, 600):
+        for column in range(0, WIDTH - 100, 600):
+            part, place = whole[:, row : row + 700, column : column + 700], (500000 + 10 * column, 5000000 - 10 * row)
+            with rasterio.open(
+                tiles / f"{row:04}-{column:04}.tif", "w", driver="GTiff", height=part.shape[1], width=part.shape[2], count=3,
+                dtype=dtype, nodata=NODATA, crs="EPSG:32633", transform=from_origin(*place, 10, 10),
+                **_tiles(256),
+            ) as dataset:  # fmt: skip
+                dataset.write(part)
+    return tiles
+
+
 def png(folder: Path, dtype: str) -> Path:
     """A PNG; 8 and 16 bit only."""
     rasterio_copy(striped(folder, dtype), folder / "image.png", driver="PNG")
@@ -325,6 +341,7 @@ RASTERS: dict[str, tuple[Made, str]] = {
 # The rest: a job never passes its limit, its output is right, and its smallest limit does. What was found out about each format's
 # memory is here as a source; what it holds is measured by the probe.
 ODD: dict[str, tuple[Made, str]] = {
+    "mosaic": (mosaic, "uint16"),  # so small that no second reader opens as many files as it may
     "pixel": (pixel_interleaved, "float32"),
     "uncompressed": (uncompressed, "float64"),
     "imagery": (imagery, "uint8"),

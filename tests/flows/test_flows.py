@@ -79,6 +79,35 @@ def test_transform_raster_of_a_bucket(raster, tmp_path, artifacts, monkeypatch) 
     assert SECRET_KEY not in said
 
 
+@pytest.mark.slow
+def test_transform_raster_takes_folders(raster, tmp_path) -> None:
+    """A folder is a source, and one of an expression, through all steps; the output names all files, and is made anew."""
+    folder = tmp_path / "tiles"
+    folder.mkdir()
+    with rasterio.open(raster) as source:
+        pixels, profile = source.read(), source.profile
+        for row, column in ((0, 0), (0, 500), (600, 0), (600, 500)):
+            place = source.transform @ rasterio.Affine.translation(column, row)
+            more = {"height": 600, "width": 500, "transform": place}
+            with rasterio.open(folder / f"t{row}-{column}.tif", "w", **profile | more) as tile:
+                tile.write(pixels[:, row : row + 600, column : column + 500])
+    destination = tmp_path / "out.tif"
+    given = {"operation": "expression", "expr": "b1 + other.b1", "sources": [f"other={folder}"], "memory_limit_mb": 512}
+    state = transform_raster(str(folder), str(destination), **given, return_state=True)
+    report = report_of(state)
+    assert state.is_completed(), state.message
+    assert report.verification
+    assert report.verification.passed
+    assert len(report.plan["facts"]["files"]) == 8
+    with rasterio.open(destination) as written:
+        found, tags = written.read(masked=True), written.tags()
+    wanted = np.ma.masked_equal(pixels, 0).astype("float32") * 2
+    np.testing.assert_array_equal(found.filled(-1), wanted.filled(-1))
+    assert tags["SWATH_SOURCE"].count("t600-500.tif") == 2
+    state = transform_raster(str(folder), str(destination), **given, overwrite=True, profile=False, return_state=True)
+    assert state.is_completed(), state.message
+
+
 def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, artifacts) -> None:
     """Five tasks in order, one page; the kept set equals geopandas' planar areas in a metric CRS."""
     destination = tmp_path / "large.gpkg"

@@ -14,6 +14,7 @@ from rasterio.warp import calculate_default_transform, reproject
 from lib.errors import UsageError
 from lib.operations import Warp
 from lib.raster.formats import environment
+from lib.raster.sources.dataset import open_raster
 from lib.raster.sources.warped import open_warped
 from lib.request import raster_job
 from tests.raster.conftest import Workshop
@@ -34,7 +35,7 @@ def oracle(path: Path, found: Any, resampling: str, *, exact: bool = True, **mor
     """All bands by GDAL at once, on the grid of an output."""
     model = Warp(to_crs=found.crs.to_string(), resampling=resampling)
     with environment():
-        warped = open_warped(str(path), None, model)
+        warped = open_warped(open_raster(str(path)), model)
         x, y = warped.place.scale
         warped.close()
         with rasterio.open(path) as source:

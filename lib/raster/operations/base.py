@@ -36,7 +36,6 @@ class Outputs:
         highest: no result is above it; None where there is no such bound.
         scale: what the header says of what is written, value = factor * pixel + shift; None: it follows by `line`.
         unscaled: results are what pixels stand for, each band by its own scale and offset.
-        whole: its pixels are all those of the source, each once, so that statistics stay true.
         new_bands: names of bands that stem from no single band of the source; empty: each selected band becomes one.
     """
 
@@ -49,7 +48,6 @@ class Outputs:
     highest: float | None = None
     scale: Linear | None = None
     unscaled: bool = False
-    whole: bool = True
     new_bands: tuple[str, ...] = ()
 
     def count(self, selected: int) -> int:

@@ -53,7 +53,6 @@ class Cast(Operation):
             line=outputs.line,
             scale=scale or outputs.scale,
             unscaled=outputs.unscaled,
-            whole=outputs.whole,
             new_bands=outputs.new_bands,
         )
         self._between: Block | None = None

@@ -31,7 +31,7 @@ class Clipped(Verbatim):
             if outputs.nodata is None and outputs.dtype.kind == "f":
                 outputs = replace(outputs, nodata=math.nan)
             outputs = replace(outputs, has_mask=outputs.nodata is None, fills=outputs.nodata is not None)
-        self.outputs = replace(outputs, whole=False)
+        self.outputs = outputs
 
     def memory(self, pixels: int, bands: int) -> int:
         """What is burnt of the polygons, and where that is not."""

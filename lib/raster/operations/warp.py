@@ -19,7 +19,6 @@ class Moved(Verbatim):
         super().__init__(Copy(), source, nodata)
         self.outputs = replace(
             self.outputs,
-            whole=False,
             keeps_colours=model.resampling in _PICKS,
             line=None if model.resampling in _OTHERS else self.outputs.line,
         )

@@ -112,7 +112,7 @@ def resampling(job: RasterJob, source: RasterSource, outputs: Outputs) -> str:
 
 def hole(source: RasterSource, outputs: Outputs) -> Any:
     """What a tile that is not there is read as, where the source has such: those stay holes. None where it has none."""
-    if source.table is None or not source.table.has_holes:
+    if not source.has_holes:
         return None
     return 0 if outputs.nodata is None else outputs.nodata
 

@@ -149,17 +149,43 @@ class RasterSource:
         """Of what is regridded at once, before and after, bytes."""
         return 0
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it is of, where they are several, in the order in which they lie over each other."""
+        return ()
+
+    @property
+    def whole(self) -> Any:
+        """An open dataset of all its pixels, for GDAL's own algorithms; metadata are those of `dataset`."""
+        return self.dataset
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether blocks are missing, as all of their pixels are nodata."""
+        return self.table is not None and self.table.has_holes
+
+    def beside_bytes(self, pixels: int, bands: int) -> int:
+        """What a reader holds of its own beside a block of so many pixels and bands."""
+        del pixels, bands
+        return 0
+
+    def is_untrue(self, band: int, key: str) -> bool:
+        """Whether a tag of the dataset's (of a band; 0: its own) is not one of all pixels; "" is a band's description."""
+        del band, key
+        return False
+
     def remarks(self) -> list[str]:
         """What is to be said of an output beside what it does not carry."""
         return []
 
+    def heavy_on_file(self) -> list[Window]:
+        """Where reading is heaviest, as far as headers tell."""
+        return heavy_places(self.dataset, self.table)
+
     def heaviest(self) -> list[Window]:
         """Where reading is heaviest, as far as headers tell; those places that lie on the grid."""
         (down, across), (height, width) = self.offset, self.grid.shape
-        found = [
-            each._replace(top=each.top - down, left=each.left - across)
-            for each in heavy_places(self.dataset, self.table)
-        ]
+        found = [each._replace(top=each.top - down, left=each.left - across) for each in self.heavy_on_file()]
         return [
             each._replace(top=max(0, each.top), left=max(0, each.left))
             for each in found
@@ -200,7 +226,7 @@ class RasterSource:
             "nodata": self.validity.describe(self.dtype.kind == "f"),
             "decoded_bytes": self.decoded_bytes,
             "source_bytes": self.source_bytes,
-        }
+        } | ({"files": [Path(each).name for each in self.files]} if self.files else {})
 
 
 class Reader:
@@ -213,6 +239,9 @@ class Reader:
 
     def __init__(self, source: RasterSource, handle: Any) -> None:
         self._source, self._handle, self._lock = source, handle, threading.Lock()
+
+    def make_room(self, pixels: int, bands: int) -> None:
+        """Have what `RasterSource.beside_bytes` counts of so many pixels and bands, before a probe begins; 0: let go of it."""
 
     def read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
         """Read a window, and so many pixels around it; threads that share a reader take turns.
@@ -231,7 +260,7 @@ class Reader:
             return self._read(window, bands, overlap, into)
 
     def _read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
-        inside, place = _within(window, overlap, self._source.grid.shape)
+        inside, place = within(window, overlap, self._source.grid.shape)
         pixels, valid = into.pixels, into.valid
         if inside != place:
             pixels.fill(0)
@@ -274,7 +303,7 @@ class Reader:
                 np.logical_and(valid[i], ~np.isnan(pixels[i]), out=valid[i])
 
 
-def _within(window: Window, overlap: int, shape: tuple[int, int]) -> tuple[Any, Any]:
+def within(window: Window, overlap: int, shape: tuple[int, int]) -> tuple[Any, Any]:
     """The rows and columns that are there, and those that are wanted."""
     place = tuple((low - overlap, high + overlap) for low, high in window.ranges)
     inside = tuple((max(low, 0), min(high, length)) for (low, high), length in zip(place, shape, strict=True))
@@ -303,34 +332,43 @@ def open_raster(path: str, bands: Sequence[int] | None = None) -> RasterSource:
     elsewhere.forget(path)
     dataset = open_dataset(path)
     try:
-        selected = _check_bands(dataset, path, bands)
-        is_file = Path(path).is_file() and not is_packed(dataset.name)
-        source_bytes = Path(path).stat().st_size if is_file else elsewhere.size(dataset.name)
-        table = table_of(dataset)
-        if table and source_bytes:
-            check_table(dataset, path, source_bytes, table)
-        block = tuple(map(max, zip(*dataset.block_shapes, strict=True)))
-        interleaved = is_pixel_interleaved(dataset)
-        dtype = _dtype(dataset, path, selected)
-        itemsize = max(_itemsize(name) for name in dataset.dtypes)
-        return RasterSource(
-            path=path,
-            dataset=dataset,
-            grid=Grid.of(dataset),
-            bands=selected,
-            dtype=dtype,
-            validity=Validity.of(dataset).among(selected, dtype),
-            block=(block[0], block[1]),
-            block_bytes=block[0] * block[1] * itemsize * (dataset.count if interleaved else 1),
-            pixel_interleaved=interleaved,
-            compression=compression_of(dataset),
-            table=table,
-            source_bytes=source_bytes,
-            state=elsewhere.state(path),
-        )
+        return described(dataset, path, bands)
     except BaseException:
         dataset.close()
         raise
+
+
+def described(dataset: Any, path: str, bands: Sequence[int] | None = None) -> RasterSource:
+    """A dataset that is open, its header checked.
+
+    Raises:
+        SourceError, DataError: as `open_raster`; it stays open.
+    """
+    selected = _check_bands(dataset, path, bands)
+    is_file = Path(path).is_file() and not is_packed(dataset.name)
+    source_bytes = Path(path).stat().st_size if is_file else elsewhere.size(dataset.name)
+    table = table_of(dataset)
+    if table and source_bytes:
+        check_table(dataset, path, source_bytes, table)
+    block = tuple(map(max, zip(*dataset.block_shapes, strict=True)))
+    interleaved = is_pixel_interleaved(dataset)
+    dtype = _dtype(dataset, path, selected)
+    itemsize = max(_itemsize(name) for name in dataset.dtypes)
+    return RasterSource(
+        path=path,
+        dataset=dataset,
+        grid=Grid.of(dataset),
+        bands=selected,
+        dtype=dtype,
+        validity=Validity.of(dataset).among(selected, dtype),
+        block=(block[0], block[1]),
+        block_bytes=block[0] * block[1] * itemsize * (dataset.count if interleaved else 1),
+        pixel_interleaved=interleaved,
+        compression=compression_of(dataset),
+        table=table,
+        source_bytes=source_bytes,
+        state=elsewhere.state(path),
+    )
 
 
 def _check_bands(dataset: Any, path: str, bands: Sequence[int] | None) -> tuple[int, ...]:

@@ -8,8 +8,10 @@ from lib.jobs import RasterJob
 from lib.operations import Clip, Expression, Warp
 from lib.raster import expression
 from lib.raster.expression import Band
-from lib.raster.sources.dataset import RasterSource, band_numbers, open_raster
+from lib.raster.sources.dataset import RasterSource, band_numbers
+from lib.raster.sources.mosaic import open_files
 from lib.raster.sources.part import open_part
+from lib.raster.sources.parts import files_of
 from lib.raster.sources.stack import open_stack
 from lib.raster.sources.warped import open_warped
 
@@ -21,20 +23,21 @@ def open_for(job: RasterJob) -> RasterSource:
         UsageError: an expression names a source or a band that is not there.
         SourceError, DataError: as `open_raster` and `open_stack`.
     """
+    over = [_beside(job.source, each) for each in job.sources]
     if isinstance(job.operation, Clip):
         mask = None if job.operation.mask is None else _beside(job.source, job.operation.mask)
-        return open_part(job.source, job.bands, job.operation.model_copy(update={"mask": mask}))
+        return open_part(open_files(job.source, job.bands, over), job.operation.model_copy(update={"mask": mask}))
     if isinstance(job.operation, Warp):
-        return open_warped(job.source, job.bands, job.operation)
+        return open_warped(open_files(job.source, job.bands, over), job.operation)
     if not isinstance(job.operation, Expression):
-        return open_raster(job.source, job.bands)
+        return open_files(job.source, job.bands, over)
     bands = expression.named(expression.parse(job.operation.expr))
     paths = _paths(job.operation, job.source)
     names = dict.fromkeys(band.source for band in bands)
     for name in names:
         if name not in paths:
             _no_source(name, [*paths][1:])
-    return open_stack([(paths[name], _numbers(name, paths[name], bands, job)) for name in names])
+    return open_stack((paths[name], _numbers(name, paths[name], bands, job), [] if name else over) for name in names)
 
 
 def _paths(model: Expression, source: str) -> dict[str, str]:
@@ -50,7 +53,7 @@ def _beside(source: str, path: str) -> str:
 
 def _numbers(name: str, path: str, bands: list[Band], job: RasterJob) -> list[int]:
     """The numbers in its file of the bands that an expression names of a source; of the job's own, among those selected."""
-    available = band_numbers(path, job.bands if not name else None)
+    available = band_numbers(files_of(path)[0], job.bands if not name else None)
     for band in bands:
         if band.source == name and band.number > len(available):
             there = f"{Band(name, 1)} to {Band(name, len(available))}" if len(available) > 1 else f"{Band(name, 1)}"

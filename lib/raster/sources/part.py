@@ -1,7 +1,6 @@
 """A part of a raster: the pixels whose centres lie in a box, or the span of polygons, with all that the file says of them."""
 
 import math
-from collections.abc import Sequence
 
 from affine import Affine
 from rasterio.crs import CRS
@@ -12,7 +11,7 @@ from lib.errors import SourceError, UsageError
 from lib.operations import Clip
 from lib.raster.grid import Grid
 from lib.raster.outline import box_outline, read_outline
-from lib.raster.sources.dataset import RasterSource, open_raster
+from lib.raster.sources.dataset import RasterSource
 from lib.raster.windows import Window
 
 Box = tuple[float, float, float, float]
@@ -20,14 +19,13 @@ Box = tuple[float, float, float, float]
 _ON_EDGE = 1e-6
 
 
-def open_part(path: str, bands: Sequence[int] | None, model: Clip) -> RasterSource:
-    """Open the part of a raster that a clip keeps.
+def open_part(source: RasterSource, model: Clip) -> RasterSource:
+    """Leave of an open raster the part that a clip keeps; it is closed where that fails.
 
     Raises:
         UsageError: nothing is left of it; a CRS that does not exist.
-        SourceError, DataError: as `open_raster`; it lies nowhere; polygons that cannot be read.
+        SourceError: it lies nowhere; polygons that cannot be read.
     """
-    source = open_raster(path, bands)
     try:
         _cut(source, model)
     except BaseException:

@@ -3,7 +3,7 @@
 Only bands that are named are read. Files lie on one grid, or it is said how they do not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from lib.errors import SourceError
 from lib.raster.block import Block
 from lib.raster.grid import Grid
-from lib.raster.sources.dataset import RasterSource, Reader, open_raster
+from lib.raster.sources.dataset import RasterSource, Reader
+from lib.raster.sources.mosaic import open_files
 from lib.raster.validity import Validity
 from lib.raster.windows import Window
 
@@ -55,6 +56,32 @@ class Stack(RasterSource):
         for part in self.parts:
             part.check_unchanged()
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those of all that are of several."""
+        return tuple(file for part in self.parts for file in part.files)
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether all are."""
+        return all(part.is_aligned for part in self.parts)
+
+    def beside_bytes(self, pixels: int, bands: int) -> int:
+        """What the readers of all hold."""
+        return sum(part.beside_bytes(pixels, min(bands, len(part.bands))) for part in self.parts)
+
+    def is_untrue(self, band: int, key: str) -> bool:
+        """As of the first, whose tags are taken."""
+        return self.parts[0].is_untrue(band, key)
+
+    def remarks(self) -> list[str]:
+        """Those of the first."""
+        return self.parts[0].remarks()
+
+    def heavy_on_file(self) -> list[Window]:
+        """Where any is."""
+        return [place for part in self.parts for place in part.heavy_on_file()]
+
     def part(self, band: int) -> tuple[RasterSource, int]:
         """The raster that a band is read from, and its number there."""
         return self._places[band - 1]
@@ -82,6 +109,11 @@ class _StackReader(Reader):
         super().__init__(stack, None)
         self._stack, self._readers = stack, readers
 
+    def make_room(self, pixels: int, bands: int) -> None:
+        """See `Reader.make_room`."""
+        for part, reader in zip(self._stack.parts, self._readers, strict=True):
+            reader.make_room(pixels, min(bands, len(part.bands)))
+
     def read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
         """See `Reader.read`; `bands` are those of the stack."""
         all_valid = True
@@ -100,16 +132,16 @@ class _StackReader(Reader):
         return into
 
 
-def open_stack(sources: Sequence[tuple[str, Sequence[int]]]) -> Stack:
-    """Open rasters, each by its path with the bands that are read of it, and check that they are aligned.
+def open_stack(sources: Iterable[tuple[str, Sequence[int], Sequence[str]]]) -> Stack:
+    """Open rasters, each by its path with the bands that are read of it and what lies over it, and check that they are aligned.
 
     Raises:
         SourceError: as `open_raster`; they are not aligned.
     """
     parts: list[RasterSource] = []
     try:
-        for path, bands in sources:
-            parts.append(open_raster(path, bands))
+        for path, bands, over in sources:
+            parts.append(open_files(path, bands, over))
             _check_aligned(parts[0], parts[-1])
         first, dtype = parts[0], np.result_type(*(part.dtype for part in parts))
         names = [name for part in parts for name in part.dtypes]

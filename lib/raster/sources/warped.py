@@ -6,7 +6,7 @@ the shape of a piece, unless it is told (XSCALE, YSCALE): it is told the scale a
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from lib.raster.block import Block
 from lib.raster.faults import read
 from lib.raster.grid import Grid
 from lib.raster.operations.cast import nodata_for
-from lib.raster.sources.dataset import Ranges, RasterSource, Reader, open_raster
+from lib.raster.sources.dataset import Ranges, RasterSource, Reader
 from lib.raster.validity import Validity, comparable, in_words
 from lib.raster.windows import Window
 
@@ -77,6 +77,7 @@ class Warped(RasterSource):
     """An open raster on another grid; `dataset` is the file's, of which all but the grid and pixels is taken.
 
     Attributes:
+        of: what is warped, open.
         name: of the VRT, in memory.
         numbers: the VRT's of each band of the file's that it has.
         handle: open on it.
@@ -86,6 +87,7 @@ class Warped(RasterSource):
         mask_number: of the VRT's band that masks the others, None where there is none.
     """
 
+    of: RasterSource
     name: str
     numbers: dict[int, int]
     handle: Any
@@ -107,6 +109,25 @@ class Warped(RasterSource):
     @property
     def rpcs(self) -> None:
         """They are used up."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those of what is warped."""
+        return self.of.files
+
+    @property
+    def whole(self) -> Any:
+        """What is warped."""
+        return self.of.whole
+
+    @property
+    def file_block(self) -> tuple[int, int]:
+        """That of what is warped."""
+        return self.of.file_block
+
+    def is_untrue(self, band: int, key: str) -> bool:
+        """As of what is warped."""
+        return self.of.is_untrue(band, key)
 
     def footprint(self, window: tuple[int, int]) -> tuple[int, int]:
         """See `Place.footprint`."""
@@ -141,16 +162,17 @@ class Warped(RasterSource):
         """Close all handles."""
         self.close_others()
         self.handle.close()
-        self.dataset.close()
+        self.of.close()
         virtual.forget(self.name)
 
     def remarks(self) -> list[str]:
         """What else there is to be said of the output."""
         if self.chosen_nodata is None:
-            return []
+            return self.of.remarks()
         value = in_words(self.chosen_nodata)
         return [
-            f"{self.path} declares no nodata value: pixels beyond it are {value}, and its own of that value the one beside it"
+            *self.of.remarks(),
+            f"{self.path} declares no nodata value: pixels beyond it are {value}, and its own of that value the one beside it",
         ]
 
 
@@ -197,24 +219,23 @@ class _WarpReader(Reader):
                 )
 
 
-def open_warped(path: str, bands: Sequence[int] | None, model: Warp) -> Warped:
-    """Open a raster on the grid that a warp asks for.
+def open_warped(source: RasterSource, model: Warp) -> Warped:
+    """An open raster on the grid that a warp asks for; it is closed where that fails.
 
     Raises:
         UsageError: a CRS that does not exist, nothing is left of it, GDAL cannot do it.
-        SourceError, DataError: as `open_raster`; it has no CRS.
+        SourceError: it has no CRS.
     """
-    source = open_raster(path, bands)
     name = ""
     try:
         arguments, chosen = _arguments(source, model)
-        name = virtual.warped(source.dataset, arguments)
+        name = virtual.warped(source.whole, arguments)
         with rasterio.open(name) as output:
-            place = _place(source, output, path)
+            place = _place(source, output)
         virtual.forget(name)
         (across, _), (x, y) = place.step, place.scale
         fixed = ["-wo", f"XSCALE={x!r}", "-wo", f"YSCALE={y!r}", "-co", f"BLOCKXSIZE={across}", "-co", "BLOCKYSIZE=16"]
-        name = virtual.warped(source.dataset, [*arguments, *fixed])
+        name = virtual.warped(source.whole, [*arguments, *fixed])
         return _made(source, name, model, place, chosen)
     except BaseException:
         source.close()
@@ -242,6 +263,8 @@ def _made(source: RasterSource, name: str, model: Warp, place: Place, chosen: in
             "block": (min(rows, grid.shape[0]), min(columns, grid.shape[1])),
             "table": None,
             "pixel_interleaved": True,  # GDAL warps all bands at once
+            "of": source,
+            "_others": [],
             "name": name,
             "handle": handle,
             "model": model,
@@ -269,7 +292,7 @@ def _validity(output: Any, numbers: dict[int, int], source: RasterSource) -> Val
 
 def _arguments(source: RasterSource, model: Warp) -> tuple[list[str], int | None]:
     """Arguments of gdalwarp, and the nodata value where one had to be chosen."""
-    if source.grid.crs is None and not source.dataset.rpcs and (model.to_crs or source.grid.transform is None):
+    if source.grid.crs is None and not source.rpcs and (model.to_crs or source.grid.transform is None):
         raise SourceError(
             f"{source.path} has no CRS: nothing says where on Earth it lies",
             hint="give it one first: `rio edit-info --crs EPSG:… FILE`",
@@ -287,7 +310,7 @@ def _arguments(source: RasterSource, model: Warp) -> tuple[list[str], int | None
     ]
     if model.to_crs is not None:
         found += ["-t_srs", _crs(model.to_crs).to_wkt()]
-    elif source.grid.crs is None and source.dataset.rpcs:
+    elif source.grid.crs is None and source.rpcs:
         found += ["-t_srs", "EPSG:4326"]
     if model.resolution is not None:
         found += ["-tr", *(repr(each) for each in (model.resolution[0], model.resolution[-1]))]
@@ -322,7 +345,7 @@ def _crs(text: str) -> CRS:
         raise UsageError(f"--to-crs: {text} is no CRS that PROJ knows", hint="name one such as EPSG:3857") from error
 
 
-def _place(source: RasterSource, output: Any, path: str) -> Place:
+def _place(source: RasterSource, output: Any) -> Place:
     """How an output's grid lies over its source.
 
     Raises:
@@ -331,13 +354,13 @@ def _place(source: RasterSource, output: Any, path: str) -> Place:
     rows, columns = (np.linspace(0, length, _SAMPLES) for length in (output.height, output.width))
     points = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
     corners = [points, points + np.array((1, 0)), points + np.array((0, 1))]
-    here, right, below = (virtual.places(source.dataset, output, each) for each in corners)
-    height, width = source.dataset.shape
+    here, right, below = (virtual.places(source.whole, output, each) for each in corners)
+    height, width = source.whole.shape
     jacobians = np.stack([right - here, below - here], axis=-1)
     there = np.isfinite(jacobians).all(axis=(1, 2))
     inside = there & (here >= 0).all(axis=1) & (here[:, 0] <= width) & (here[:, 1] <= height)
     if not there.any():
-        raise UsageError(f"a warp that leaves no pixels: no place of {path} has one in {output.crs.to_string()}")
+        raise UsageError(f"a warp that leaves no pixels: no place of {source.path} has one in {output.crs.to_string()}")
     which = np.flatnonzero(inside if inside.any() else there)
     middle = which[np.argmin(np.abs(points[which] - (output.width / 2, output.height / 2)).sum(axis=1))]
     most = which[np.argmax(np.abs(jacobians[which]).sum(axis=(1, 2)))]
