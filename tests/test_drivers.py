@@ -160,10 +160,11 @@ def test_a_driver_that_fails_its_trial_does_not_create(monkeypatch: pytest.Monke
         ("GTiff", True, True),
         ("GPKG", True, True),
         ("FlatGeobuf", True, True),
-        ("PNG", True, False),
+        ("PNG", True, True),
+        ("GIF", True, False),
         ("GTiff", False, False),
     ],
 )
 def test_what_the_build_creates_is_not_what_swath_writes(name: str, creates: bool, writes: bool) -> None:
-    """A PNG can be created by this build, and no job has one as its output."""
+    """A GIF can be created by this build, and no job has one as its output."""
     assert DriverFacts(name, name, kind="raster", reads=True, creates=creates).swath_writes is writes

@@ -33,7 +33,7 @@ def test_nothing_is_left_out() -> None:
     assert set(ENGINES) == {model.model_fields["kind"].default for model in union} == set(KINDS)
     assert set(REGISTRY) == set(operations.OPERATIONS) == set(OPERATIONS) == {name for name, _ in test_rasters.CASES}
     assert {type(each) for each in OPERATIONS.values()} == set(operations.OPERATIONS.values())
-    assert set(jobs.RASTER_DRIVERS.values()) == {"GTiff"}
+    assert set(jobs.RASTER_DRIVERS.values()) == {"GTiff", *test_rasters.PICTURES}
 
 
 def _done(source: tuple[sources.Made, str], folder: Path, operation: str) -> tuple[VerifyJob, ProfileJob]:

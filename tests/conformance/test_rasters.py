@@ -21,6 +21,7 @@ from tests.conformance import sources
 from tests.conformance.contract import AMPLE_MB, OPERATIONS, at, close, holds, limits, resources, smallest_by_plan
 
 CASES = [("copy", source) for source in sources.RASTERS] + [(name, "tiled") for name in OPERATIONS if name != "copy"]
+PICTURES = {"PNG": ".png", "JPEG": ".jpg"}
 QUICK = {("copy", "striped"), ("normalise", "tiled")}
 
 
@@ -85,6 +86,20 @@ def test_a_cog(source: str, operation: str, block_size: int | None, tmp_path: Pa
     for limit_mb in (smallest_by_plan(job), AMPLE_MB):
         (holds if source == "mask" else close)(run_published(at(job, limit_mb)), limit_mb)
         _is_right(job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driver", PICTURES)
+def test_a_picture(driver: str, tmp_path: Path) -> None:
+    """What GDAL holds while it is copied is in the plan: at the smallest limit and with ample memory, near."""
+    job = _job((sources.tiled, "uint8"), tmp_path, "copy")
+    job = job.model_copy(update={"driver": driver, "destination": str(tmp_path / f"out{PICTURES[driver]}")})
+    for limit_mb in (smallest_by_plan(job), AMPLE_MB):
+        close(run_published(at(job, limit_mb)), limit_mb)
+    with rasterio.open(job.source) as source, rasterio.open(job.destination) as output:
+        assert output.driver == driver
+        apart = np.abs(output.read().astype(float) - source.read())
+        assert apart.mean() <= (0 if driver == "PNG" else 4)
 
 
 @pytest.mark.slow

@@ -61,8 +61,10 @@ def test_bands_that_are_not_there(shop: Workshop, write: Write, bands: tuple[int
 
 
 def test_a_driver_that_is_not_written(shop: Workshop, write: Write) -> None:
-    """Only GeoTIFF is written."""
-    refused(shop, write(RAW), UsageError, "driver PNG is not written", driver="PNG")
+    """A name that no suffix stands for, given past the command line."""
+    job = shop.job(write(RAW)).model_copy(update={"driver": "XYZ"})
+    with pytest.raises(UsageError, match="driver XYZ is not written"):
+        shop.first(job)
 
 
 def hostile(path: Path, width: int, height: int, tile: int) -> Path:
