@@ -117,6 +117,7 @@ def test_a_vector_job_completes(run: Run, parcels: Path, tmp_path: Path) -> None
     assert len(gpd.read_file(tmp_path / "out.gpkg")) == 53
 
 
+@pytest.mark.slow
 def test_full_verification_on_request(run: Run, scene: Path, tmp_path: Path) -> None:
     """`--verify full` makes its checks in a child of its own before the output is published."""
     code, report, _ = run("raster", "scene.tif", "out.tif", *NORMALISE, "--verify", "full")
@@ -124,6 +125,7 @@ def test_full_verification_on_request(run: Run, scene: Path, tmp_path: Path) -> 
     assert report["seconds"]["verify"] > 0
 
 
+@pytest.mark.slow
 def test_verify_on_its_own_reads_what_the_output_says_of_itself(run: Run, scene: Path, tmp_path: Path) -> None:
     """`swath verify` passes on our output by its own provenance, and fails when a pixel has been changed."""
     run("raster", "scene.tif", "out.tif", *NORMALISE)

@@ -65,7 +65,9 @@ def test_memory_over_the_limit_is_exceeded(fault: str, job: Job, tmp_path: Path)
     _nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("fault", ["numpy_over", "gdal_at_once", "child_over"])
+@pytest.mark.parametrize(
+    "fault", ["numpy_over", *(pytest.param(each, marks=pytest.mark.slow) for each in ("gdal_at_once", "child_over"))]
+)
 def test_memory_over_the_limit_in_the_first_chunks_is_refused(fault: str, job: Job, tmp_path: Path) -> None:
     """What passes the limit while it is measured is refused, 137, with what was reached: at least so much is needed."""
     report = run_published(job(fault))
@@ -358,7 +360,7 @@ def test_a_death_of_memory_climbs_the_ladder(job: Job, tmp_path: Path) -> None:
     _nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("limit_mb", [200, 250, 400])
+@pytest.mark.parametrize("limit_mb", [*(pytest.param(each, marks=pytest.mark.slow) for each in (200, 250)), 400])
 def test_a_plan_that_died_is_not_made_again(limit_mb: int, tmp_path: Path) -> None:
     """A function that takes a multiple of its window heals with a smaller one, however far the limit is above the plan."""
     path = tmp_path / "in.tif"

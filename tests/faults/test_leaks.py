@@ -52,6 +52,7 @@ def test_a_leak_in_python_or_numpy_is_named_by_its_line(fault: str, run: Callabl
     assert "functions.py" in leak["lines"][0]["location"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["leak_late_beside_noise", "leak_in_bursts"])
 def test_no_leak_kills_unnamed(fault: str, run: Callable[..., Report]) -> None:
     """A leak that begins late beside much noise, and one of few large steps, are named with their line as drift ends the job."""
@@ -68,6 +69,7 @@ def test_no_leak_kills_unnamed(fault: str, run: Callable[..., Report]) -> None:
     assert leak["crosses_at_chunk"] == pytest.approx(report.error.facts["chunks"], abs=12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["long_sawtooth", "cache_that_fills"])
 def test_what_stays_below_the_threshold_is_no_leak(fault: str, run: Callable[..., Report]) -> None:
     """Teeth of 25 MiB and a cache of 24, below a threshold of 32: not named, and the job completes."""
@@ -76,6 +78,7 @@ def test_what_stays_below_the_threshold_is_no_leak(fault: str, run: Callable[...
     assert report.memory.leak is None
 
 
+@pytest.mark.slow
 def test_tracing_does_not_kill_a_job_that_fits(run: Callable[..., Report]) -> None:
     """A table of 33 MiB, 46 while it grows, whose traces would take 150: tracing ends, says so, and costs few MiB."""
     report = run("looks_up", drift_mb=100)

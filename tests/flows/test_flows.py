@@ -123,6 +123,7 @@ def test_filter_vector_makes_its_steps_and_counts(parcels, tmp_path, task_runs, 
     assert (report.result["features_read"], report.result["features_kept"]) == (1000, len(expected))
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_wanted_are_left_out(raster, tmp_path, task_runs) -> None:
     """Without a profile and with basic verification three tasks remain, and the report says basic.
 
@@ -219,6 +220,7 @@ def test_going_over_the_limit_is_a_named_failure_with_artifacts(raster, tmp_path
     _assert_nothing_left(destination)
 
 
+@pytest.mark.slow
 def test_a_plain_call_raises_the_error_with_the_report(raster, tmp_path) -> None:
     """Called as a function, a flow that failed raises the error itself, and the report is on it."""
     with pytest.raises(MemoryExceeded) as raised:
@@ -260,6 +262,7 @@ def test_bad_input_ends_under_its_errors_name(raster, tmp_path, changes, name, s
     _assert_nothing_left(destination)
 
 
+@pytest.mark.slow
 def test_a_night_without_its_source_is_in_the_sources_history(raster, tmp_path) -> None:
     """What ends before there is a job has the artifact's key of the runs that got further."""
     wanted = {"destination": str(tmp_path / "out.tif"), "operation": "normalise", "profile": False, "verify": "basic"}
@@ -274,6 +277,7 @@ def test_a_night_without_its_source_is_in_the_sources_history(raster, tmp_path) 
     assert "Compared with the last run that completed" in page.description
 
 
+@pytest.mark.slow
 def test_profile_memory_suggests_a_limit(raster, task_runs, artifacts) -> None:
     """One task, its artifacts, and a suggested limit in the result."""
     state = profile_memory(str(raster), sample_chunks=4, memory_limit_mb=512, return_state=True)
@@ -283,6 +287,7 @@ def test_profile_memory_suggests_a_limit(raster, task_runs, artifacts) -> None:
     assert report_of(state).result["suggested_limit_mb"] > 0
 
 
+@pytest.mark.slow
 def test_verify_output_finds_a_changed_pixel(raster, tmp_path, task_runs, artifacts) -> None:
     """An output that was tampered with fails as VerificationFailed; its artifact shows the check that failed."""
     destination = tmp_path / "out.tif"
