@@ -209,6 +209,7 @@ class VectorWork(LayerWork):
                     batch_bytes=layout.batch_bytes,
                     chunks=self.chunks(),
                     after=self._settler(bench, tally),
+                    is_whole=self._source.is_whole,
                 )
                 schema = reader.schema
                 notes += self._sink.lost(schema)

@@ -17,7 +17,7 @@ from lib.errors import DataError, UsageError
 from lib.vector import runs
 from lib.vector.exact import is_unread
 from lib.vector.sources.facts import Box
-from lib.vector.wkb import NOT_LINEAR, SURFACES, column_of, is_any_of
+from lib.vector.wkb import NOT_LINEAR, SURFACES, column_of, is_any_of, values_of
 
 # An edge that is straight in one CRS is none in another: each is cut into parts of at most so much of the whole's extent.
 _PARTS = 256
@@ -97,7 +97,7 @@ class Region:
 
 def _decoded(array: Any, label: str) -> NDArray[Any]:
     try:
-        return np.asarray(shapely.from_wkb(array.to_numpy(zero_copy_only=False)))
+        return np.asarray(shapely.from_wkb(values_of(array)))
     except (NotImplementedError, shapely.GEOSException) as error:
         if not is_unread(error):
             raise DataError(f"{label}: bytes that are no geometry: {error}") from error

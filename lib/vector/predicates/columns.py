@@ -59,8 +59,7 @@ _ZONED = MatchSubstringOptions("(Z|[+-][0-9]{2}(:?[0-9]{2})?)$")
 def mask_of(condition: Condition, batch: Any) -> NDArray[np.bool_]:
     """Rows of which a condition is true, not false and not unknown, (rows,) bool."""
     found = _spread(_holds(condition, batch), batch.num_rows)
-    mask: NDArray[np.bool_] = call_function("coalesce", [found, pa.scalar(False)]).to_numpy(zero_copy_only=False)
-    return mask
+    return _flags(found)
 
 
 def _spread(found: Any, rows: int) -> Any:
@@ -157,12 +156,26 @@ def _exactly(operator: Operator, integers: Any, reals: Any) -> Any:
 def _numbers(values: Any, kind: Any) -> Any:
     """Numbers as NumPy has them, nulls as 0."""
     filled = call_function("coalesce", [values, pa.scalar(0, values.type)])
-    return filled.to_numpy(zero_copy_only=False) if isinstance(filled, pa.Array) else kind(filled.as_py())
+    if isinstance(filled, pa.Scalar):
+        return kind(filled.as_py())
+    return np.frombuffer(filled.buffers()[1], kind, len(filled), filled.offset * np.dtype(kind).itemsize)
 
 
 def _nulls(values: Any) -> Any:
     found = call_function("is_null", [values])
-    return found.to_numpy(zero_copy_only=False) if isinstance(found, pa.Array) else found.as_py()
+    return _flags(found) if isinstance(found, pa.Array) else found.as_py()
+
+
+def _flags(array: Any) -> NDArray[np.bool_]:
+    """Where an Arrow array of booleans is true: its `to_numpy` and `pa.scalar(False)` import pandas, 40 MiB."""
+    end = array.offset + len(array)
+    valid, values = (
+        None if each is None else np.unpackbits(np.frombuffer(each, np.uint8), count=end, bitorder="little")
+        for each in array.buffers()
+    )
+    assert values is not None  # noqa: S101 - for mypy: the second buffer is there
+    flags: NDArray[np.uint8] = values if valid is None else values & valid
+    return flags[array.offset :].view(np.bool_)
 
 
 def _among(value: Value, options: tuple[Constant, ...], batch: Any) -> Any:

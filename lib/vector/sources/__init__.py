@@ -30,6 +30,10 @@ class VectorSource(Protocol):
     def narrowed(self, wish: Wish) -> tuple[Self, str]:
         """The source that gives what is wished for, and perhaps more, where it can be asked; and how or why not."""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it gives all rows of the layer, since it is asked for no fewer."""
+
     def given(self) -> tuple[int, int] | None:
         """How many features it has to give at least and at most, of what it is asked for; None where that is all.
 

@@ -132,6 +132,11 @@ class OgrSource:
         answer = asked_for(wish, self.facts, self.path, self.pushed)
         return replace(self, pushed=answer.pushed), answer.words
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the driver is asked for all rows."""
+        return not self.pushed
+
     def given(self) -> tuple[int, int] | None:
         """How many features the driver has to give at least and at most, of what it is asked for; None where that is all.
 
@@ -171,7 +176,9 @@ class OgrSource:
         facts = self.facts
         limit_bytes = max(batch_bytes, facts.sizes.largest_bytes) + 2**20
         if self.checks_text and not is_again:  # with their row's number
-            options["texts"] = Texts(facts.label, facts.driver, self.encoding, int(options.get("skip", 0)))
+            options["texts"] = Texts(
+                facts.label, facts.driver, self.encoding, int(options.get("skip", 0)), is_numbered=self.is_whole
+            )
         with (
             ogr.configured(**ogr.reading(facts.driver, limit_bytes)),
             ogr.open_batches(facts.source, facts.layer, facts.at_most(rows), encoding=self.encoding, **options) as (
