@@ -55,7 +55,7 @@ def decide(column: Column, method: AreaMethod, bounds: Bounds) -> Decision:
     has_vertices = np.zeros(len(column.sizes), bool)
     has_vertices[found.rows[found.counts > 0]] = True
     is_line = is_any_of(column.types, LINEAR)
-    lines = _only(found, is_line)
+    lines = runs.pieces(column, _only(found, is_line))
     keep, drop = within(*measure(column, lines, method), bounds)
     keep[~is_line] = bounds.holds(0.0)
     present = column.sizes > 0

@@ -106,6 +106,20 @@ def _of_multi(column: Column, rows: NDArray[np.int64], damaged: NDArray[np.bool_
     return found
 
 
+def pieces(column: Column, some: Runs) -> Runs:
+    """The same edges in runs of at most so many vertices: a longer one in pieces, each from the last vertex of the one before."""
+    step = _VERTICES_AT_ONCE - 1
+    long = some.counts > _VERTICES_AT_ONCE
+    if not long.any():
+        return some
+    number = np.where(long, -(-(some.counts - 1) // step), 1)
+    which = np.repeat(np.arange(len(number)), number)
+    first = (np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)) * step
+    counts = np.where(long[which], np.minimum(some.counts[which] - first, step + 1), some.counts[which])
+    rows = some.rows[which]
+    return Runs(rows, some.starts[which] + first * 8 * column.dimensions[rows], counts, some.damaged)
+
+
 def parts(counts: NDArray[np.int64]) -> list[slice]:
     """Consecutive runs that together have at most so many vertices; a longer run is alone."""
     ends = np.cumsum(counts)
@@ -120,7 +134,7 @@ def parts(counts: NDArray[np.int64]) -> list[slice]:
 
 def envelopes(column: Column, runs: Runs) -> NDArray[np.float64]:
     """Of each row xmin, ymin, xmax, ymax, (4, rows) float64: infinite the wrong way around where it has no vertex."""
-    rows = len(column.sizes)
+    rows, runs = len(column.sizes), pieces(column, runs)
     low, high = np.full((2, rows), np.inf), np.full((2, rows), -np.inf)
     some = np.flatnonzero(runs.counts)
     strides = 8 * column.dimensions[runs.rows]

@@ -18,10 +18,12 @@ from pydantic import ValidationError
 from pyproj import CRS, Geod, Transformer
 
 from lib.errors import DataError, SourceError
+from lib.vector import runs
 from lib.vector.length import decide, measure
 from lib.vector.method import Bounds, area_method
 from lib.vector.recompute import plain_length
 from lib.vector.runs import LINEAR, find_runs
+from lib.vector.steps import Tally
 from lib.vector.wkb import column_of
 
 WGS84 = Geod(ellps="WGS84")
@@ -148,6 +150,19 @@ def test_what_is_measured_is_off_by_no_more_than_its_bound(
     assert abs(lengths[0] - WGS84.line_length(*xy.T)) <= errors[0]
 
 
+def test_a_long_line_is_taken_in_pieces() -> None:
+    """A line of more vertices than are looked at together, among others, has its length and its envelope, with Z too."""
+    generator = np.random.default_rng(1)
+    long = shapely.LineString(np.cumsum(generator.uniform(-1e-3, 1e-3, (100_000, 2)), 0) + np.array([10, 50]))
+    shapes = [shapely.LineString([(0, 0), (1, 1)]), shapely.force_3d(long, 1.0), shapely.MultiLineString([long, long])]
+    column = column_of(pa.array([shapely.to_wkb(each) for each in shapes], pa.binary()))
+    for row, geometry in enumerate(shapes):
+        own = true_length(geometry)
+        found = decide(column, METHOD, Bounds(own * (1 - 1e-11), own * (1 + 1e-11)))
+        assert found.keep.tolist() == [at == row for at in range(3)]
+    assert runs.envelopes(column, runs.find_runs(column)).T.tolist() == shapely.bounds(shapes).tolist()
+
+
 def test_few_lines_need_the_arbiter() -> None:
     """Of short edges the formula decides all but what is within millimetres of a bound."""
     column = column_of(pa.array([shapely.to_wkb(each) for each in walks(1000)], pa.binary()))
@@ -192,8 +207,6 @@ def test_what_has_no_length_is_refused(tmp_path: Path) -> None:
         tmp_path / "in.gpkg"
     )
     (step,) = prepared(make_job(tmp_path / "in.gpkg", tmp_path / "out.gpkg", min_length_m=1))._steps
-    from lib.vector.steps import Tally
-
     for value, said in (
         (curve, "CircularString"),
         (inner, "GeometryCollection with curves"),
