@@ -26,6 +26,8 @@ def texts(job: RasterJob | VectorJob) -> dict[str, str]:
         work["operation"]["sources"] = [f"{name}={file_label(path)}" for name, path in named]
     if isinstance(job, RasterJob) and isinstance(job.operation, Clip) and job.operation.mask:
         work["operation"]["mask"] = file_label(job.operation.mask)
+    if isinstance(job, VectorJob) and job.intersects:
+        work["intersects"] = file_label(job.intersects)
     return {VERSION: __version__, JOB: _as_json(work), SOURCE: _as_json(_identity(job))}
 
 

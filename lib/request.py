@@ -124,6 +124,9 @@ def raster_job(
 def vector_job(source: str, destination: str, *, word: str = "flag", **given: Any) -> VectorJob:
     """A vector job, likewise."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
+    if given.get("intersects"):
+        check_exists("intersects", given["intersects"])
+        given["intersects"] = absolute(given["intersects"])
     job = _made(
         VectorJob,
         lambda: VectorJob(

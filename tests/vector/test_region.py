@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from shapely.geometry import box
 
+from lib import provenance, request
 from lib.errors import DataError, SourceError, UsageError
 from lib.vector.region import Region
 from lib.vector.sources import flatgeobuf
@@ -224,6 +225,17 @@ def test_polygons_of_a_file(crs: str, run_job: Callable[..., Any], tmp_path: Pat
     assert done.plan.facts["intersects"] == "3 polygons of region.gpkg"
     job = make_job(tmp_path / "in.gpkg", done.output, intersects=str(tmp_path / "region.gpkg"))
     assert all(verified_again(tmp_path / "in.gpkg", done, job).values())
+
+
+def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child may be elsewhere; an output says the file's name alone; a missing one is told of before a child starts."""
+    monkeypatch.chdir(tmp_path)
+    parcels(5).to_file(tmp_path / "in.gpkg", geometry_type="Unknown")
+    job = request.vector_job("in.gpkg", "out.gpkg", intersects="in.gpkg")
+    assert job.intersects == str(tmp_path / "in.gpkg")
+    assert '"intersects":"in.gpkg"' in provenance.texts(job)[provenance.JOB]
+    with pytest.raises(SourceError, match=r"intersects none\.gpkg does not exist"):
+        request.vector_job("in.gpkg", "out.gpkg", intersects="none.gpkg")
 
 
 def test_a_file_of_no_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

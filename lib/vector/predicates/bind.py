@@ -35,6 +35,8 @@ _EXACT = 2**53
 _SHOWN = 20
 _TIMES: tuple[Kind, ...] = ("date", "timestamp")
 _HINTS: dict[Kind, str] = {
+    "integer": "write numbers without quotes",
+    "real": "write numbers without quotes",
     "date": "write dates as DATE('2024-02-29')",
     "timestamp": "write times as TIMESTAMP('2024-02-29T12:00:00Z')",
     "text": "write text between single quotes",

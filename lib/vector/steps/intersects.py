@@ -52,7 +52,10 @@ def _polygons(path: str) -> tuple[Any, str | None]:
     """The polygons of a file, flat, (polygons,) objects; and its CRS."""
     file = Path(path)
     if not file.exists():
-        raise SourceError(f"--intersects {path} does not exist", hint="check the path")
+        raise SourceError(
+            f"--intersects {path} does not exist",
+            hint="check the path; to verify an output, be beside the file, or name the run's report with --report",
+        )
     size = (
         file.stat().st_size
         if file.is_file()
