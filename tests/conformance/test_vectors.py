@@ -57,24 +57,6 @@ def test_a_common_layer(source: str, sink: str, tmp_path: Path) -> None:
         assert set(gpd.read_file(job.destination)["number"]) == sources.kept_by_geod(path, LEAST_SQM)
 
 
-PREDICATES: dict[str, dict[str, Any]] = {
-    "where": {"where": "number < 900000 AND NOT (name LIKE '%zzz') AND number * 2 >= 0"},
-    "bbox": {"bbox": (-180.0, -90.0, 180.0, 90.0), "bbox_crs": "EPSG:4326"},
-    "length": {"max_length_m": 1.0},
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["GPKG", "FlatGeobuf"])
-@pytest.mark.parametrize("name", PREDICATES)
-def test_a_predicate(source: str, name: str, tmp_path: Path) -> None:
-    """What filters hold, GEOS and Arrow's kernels among it, is within the smallest limit, and near with ample memory."""
-    job = _job(sources.vector(tmp_path, source), "GPKG", min_area_sqm=None, **PREDICATES[name])
-    _holds_at_its_smallest(job)
-    close(run_published(at(job, AMPLE_MB)), AMPLE_MB, smallest=False)
-    assert _kept(job)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["GeoJSON", "SQLite"])
 def test_an_odd_layer(source: str, tmp_path: Path) -> None:
