@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lib.knobs import knob
-from lib.operations import Copy, Custom, Function, Model, Operation, named_apart
+from lib.operations import Box, Copy, Custom, Function, Model, Operation, named_apart, read_box
 from lib.units import MIB, file_label
 
 
@@ -85,6 +85,13 @@ _CREATION_OPTIONS = {
 _CreationOption = Annotated[str, AfterValidator(_creation_option)]
 _LEVELS = {"deflate": 12, "zstd": 22}
 _PNG_LEVELS = 9
+
+
+def _condition(value: str | None) -> str | None:
+    """A condition that parses; whether its names are the layer's is for the engine."""
+    from lib.vector.predicates.text import checked_where
+
+    return checked_where(value)
 
 
 def _codec(value: str | None) -> str | None:
@@ -272,8 +279,40 @@ class VectorJob(_Work):
     destination: str = knob("the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write, in a folder that exists", **_PATH)
     driver: str = "GPKG"
     layer: str | None = _LAYER
+    where: Annotated[str | None, AfterValidator(_condition)] = knob(
+        "keep features of which this condition over their fields is true, in CQL2 text, such as kind = 'field' AND height > 3",
+        None,
+        common=True,
+    )
+    bbox: Annotated[Box | None, BeforeValidator(read_box)] = knob(
+        "keep features whose geometry, not its envelope alone, meets the box XMIN,YMIN,XMAX,YMAX, edges included",
+        None,
+        unit="in the layer's CRS or bbox_crs",
+        common=True,
+    )
+    bbox_crs: str | None = knob(
+        "the CRS of bbox, such as EPSG:4326: the box's edges are straight there",
+        None,
+        unset="the layer's",
+        min_length=1,
+    )
+    intersects: str | None = knob(
+        "keep features whose geometry meets a polygon of this vector file, in any CRS, of at most 32 MiB",
+        None,
+        min_length=1,
+    )
     min_area_sqm: float | None = knob("keep features of at least this true area", None, unset="no lower bound", **_AREA)
     max_area_sqm: float | None = knob("keep features of at most this true area", None, unset="no upper bound", **_AREA)
+    min_length_m: float | None = knob(
+        "keep features whose lines have at least this true length on the ellipsoid; polygons and points have length 0",
+        None,
+        unit="metres",
+        unset="no lower bound",
+        ge=0,
+    )
+    max_length_m: float | None = knob(
+        "keep features whose lines have at most this true length", None, unit="metres", unset="no upper bound", ge=0
+    )
     area: Literal["auto", "geodesic", "planar"] = knob(
         "how area is measured: auto and geodesic, on the ellipsoid whatever the CRS, edges being geodesics between vertices "
         "(auto: in the plane where a CRS has no ellipsoid); planar, grid area in the CRS's plane",
@@ -299,6 +338,11 @@ class VectorJob(_Work):
         low, high = self.min_area_sqm, self.max_area_sqm
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_area_sqm ({low} m²) is above max_area_sqm ({high} m²)")
+        short, long = self.min_length_m, self.max_length_m
+        if short is not None and long is not None and short > long:
+            raise ValueError(f"min_length_m ({short} m) is above max_length_m ({long} m)")
+        if self.bbox is None and self.bbox_crs is not None:
+            raise ValueError("bbox_crs is of a bbox, and there is none")
         return self
 
 

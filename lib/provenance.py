@@ -34,6 +34,8 @@ def texts(
         work["operation"]["sources"] = [f"{name}={file_label(path)}" for name, path in named]
     if isinstance(job, RasterJob) and isinstance(job.operation, Clip) and job.operation.mask:
         work["operation"]["mask"] = file_label(job.operation.mask)
+    if isinstance(job, VectorJob) and job.intersects:
+        work["intersects"] = file_label(job.intersects)
     if isinstance(job, RasterJob):
         work["sources"] = [file_label(path) for path in job.sources]
     known = _identity(job.source) | dict(state or {})

@@ -251,13 +251,14 @@ def open_batches(
     columns: Sequence[str] | None = None,
     skip: int = 0,
     where: str | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
     encoding: str | None = None,
     texts: Texts | None = None,
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """A layer as a stream of Arrow record batches of at most `rows` rows; yields pyogrio's meta and the pyarrow reader.
 
-    Of these columns where they are named; without the first `skip`, those for which `where` holds; text of a Shapefile in an
-    encoding that it does not declare, and all of it as `texts` checks it.
+    Of these columns where they are named; without the first `skip`, those for which `where` holds or that meet `bbox`; text of a
+    Shapefile in an encoding that it does not declare, and all of it as `texts` checks it.
 
     Dates with times come as text, which OGR marks as such and writes back as they were: Arrow's own type would give a
     time zone to those without one.
@@ -273,6 +274,7 @@ def open_batches(
             columns=columns,
             skip_features=skip,
             where=where,
+            bbox=bbox,
             datetime_as_string=True,
             **options,
         ) as (meta, reader),

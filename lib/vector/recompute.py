@@ -75,8 +75,25 @@ def _polygons(geometry: Any) -> list[Any]:
     return [geometry] if geometry.geom_type == "Polygon" else []
 
 
+def plain_length(geometry: Any, method: AreaMethod) -> float:
+    """The length of a geometry's lines, m; not-a-number where it has none (null, empty)."""
+    if geometry is None or geometry.is_empty:
+        return math.nan
+    if geometry.geom_type in ("GeometryCollection", "MultiLineString"):
+        return sum(plain_length(part, method) for part in geometry.geoms if not part.is_empty)
+    if geometry.geom_type not in ("LineString", "LinearRing"):
+        return 0.0
+    if method.geod is None:
+        return float(shapely.length(geometry)) * method.unit
+    x, y = shapely.get_coordinates(geometry).T
+    if method.to_degrees is not None:
+        x, y = method.to_degrees.transform(x, y)
+    degrees = math.degrees(method.unit)
+    return float(method.geod.line_length(x * degrees, y * degrees))
+
+
 def near(area: float, bounds: Bounds) -> bool:
-    """Whether an area is so near a bound that the order of a sum decides."""
+    """Whether an area or a length is so near a bound that the order of a sum decides."""
     return any(
         bound is not None and math.isclose(area, bound, rel_tol=_RELATIVE_TOLERANCE)
         for bound in (bounds.low, bounds.high)

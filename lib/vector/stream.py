@@ -77,6 +77,7 @@ def stream(
     batch_bytes: int,
     chunks: int,
     after: Callable[[Any], None],
+    is_whole: bool = True,
 ) -> Iterator[Any]:
     """The batches for the sink; empty ones are left out.
 
@@ -93,10 +94,11 @@ def stream(
         batch_bytes: what a batch was planned to have.
         chunks: how many batches there will be; 0 where not known.
         after: is called when a batch has been written, with the batch's size in bytes; with None behind the last.
+        is_whole: whether the rows are all of the source's, so that their numbers are.
     """
     try:
         meter.start(chunks)
-        tally.row = 0
+        tally.row = 0 if is_whole else None
         while (batch := take()) is not None:
             tally.batches += 1
             tally.read += batch.num_rows
@@ -105,7 +107,8 @@ def stream(
             size = batch.nbytes
             for piece in _pieces(batch, batch_bytes):
                 kept = apply(piece, steps, tally)
-                tally.row += piece.num_rows
+                if tally.row is not None:
+                    tally.row += piece.num_rows
                 del piece
                 if kept.num_rows:
                     tally.kept += kept.num_rows

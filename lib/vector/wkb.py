@@ -84,7 +84,7 @@ def column_of(array: Any) -> Column:
     readable = readable[data[starts[readable]] == 1]
     types = np.zeros(rows, np.uint32)
     dimensions = np.full(rows, 2, np.int64)
-    types[readable], dimensions[readable] = _types_and_dimensions(_uint32(data, starts[readable] + 1))
+    types[readable], dimensions[readable] = _types_and_dimensions(uint32(data, starts[readable] + 1))
     return Column(data, starts, sizes, types, dimensions)
 
 
@@ -129,9 +129,9 @@ def _single_rings(column: Column) -> Rings | None:
     if rows == 0 or not (column.types == POLYGON).all() or column.sizes.min() < _HEADER_BYTES + 8:
         return None
     at = column.starts + _HEADER_BYTES
-    if not (_uint32(column.data, at) == 1).all():
+    if not (uint32(column.data, at) == 1).all():
         return None
-    counts = _uint32(column.data, at + 4).astype(np.int64)
+    counts = uint32(column.data, at + 4).astype(np.int64)
     if not (counts * (8 * column.dimensions) + (_HEADER_BYTES + 8) == column.sizes).all():
         return None
     nothing = np.zeros(rows, bool)
@@ -158,7 +158,7 @@ class _Walk:
         self._begin(column.types[self.rows] == MULTI_POLYGON)
 
     def _begin(self, multi: NDArray[np.bool_]) -> None:
-        first = _uint32(self._data, self._at).astype(np.int64)
+        first = uint32(self._data, self._at).astype(np.int64)
         self._at += 4
         self._polygons = np.where(multi, first, 0)
         self._rings = np.where(multi, 0, first)
@@ -181,7 +181,7 @@ class _Walk:
 
     def _read_rings(self, some: NDArray[np.int64]) -> None:
         starts = self._at[some] + 4
-        counts = _uint32(self._data, self._at[some]).astype(np.int64)
+        counts = uint32(self._data, self._at[some]).astype(np.int64)
         after = starts + counts * self._vertex_bytes[some]
         whole = after <= self._ends[some]
         self.damaged[self.rows[some[~whole]]] = True
@@ -190,7 +190,7 @@ class _Walk:
         self._rings[some] -= 1
 
     def _open_polygons(self, some: NDArray[np.int64]) -> None:
-        self._rings[some] = _uint32(self._data, self._at[some] + _HEADER_BYTES)
+        self._rings[some] = uint32(self._data, self._at[some] + _HEADER_BYTES)
         self._at[some] += _HEADER_BYTES + 4
         self._polygons[some] -= 1
         self._hole[some] = False
@@ -274,7 +274,7 @@ def promote_to_multi(array: Any) -> Any:
     column = column_of(array)
     codes = np.zeros(len(column.types), np.uint32)
     single = is_any_of(column.types, (2, 3))
-    codes[single] = _uint32(column.data, column.starts[single] + 1)
+    codes[single] = uint32(column.data, column.starts[single] + 1)
     for code in np.unique(codes[single]):
         prefix = struct.pack("<BII", 1, int(code) + 3, 1)
         empty = pa.scalar(b"", array.type)
@@ -283,7 +283,7 @@ def promote_to_multi(array: Any) -> Any:
     return array
 
 
-def _uint32(data: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np.uint32]:
+def uint32(data: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np.uint32]:
     """Little-endian 32-bit numbers at any byte positions."""
     if len(positions) == 0:
         return np.zeros(0, np.uint32)

@@ -24,6 +24,10 @@ SOURCES = {"GPKG": "a.gpkg", "FlatGeobuf": "a.fgb", "ESRI Shapefile": "a.shp", "
 # By step: what asks for it, and what is kept.
 ASKED: dict[str, dict[str, Any]] = {
     "": {},
+    "where": {"where": "n < 15000 AND NOT (name LIKE '%x') AND n * 2 >= 0"},
+    "bbox": {"bbox": (-6.0, 36.0, 28.0, 58.0)},
+    "intersects": {"intersects": "region.geojson"},
+    "length": {"max_length_m": 1.0},
     "area": {"min_area_sqm": 15_000.0},
     "custom": {"function": "tests.vector.vector_functions:odd_numbers"},
 }
@@ -47,6 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("sources")
     for driver, name in SOURCES.items():
         frame.to_file(where / name, driver=driver)
+    region = geopandas.GeoDataFrame(geometry=[shapely.Point(10, 47).buffer(9)], crs="EPSG:4326")
+    region.to_file(where / str(ASKED["intersects"]["intersects"]))
     return where
 
 
@@ -60,9 +66,10 @@ def test_nothing_is_left_out() -> None:
 def _job(source: Path, sink: str, step: str, folder: Path, limit_mb: int) -> VectorJob:
     suffix = next(suffix for suffix, driver in VECTOR_DRIVERS.items() if driver == sink)
     resources = Resources(limit_bytes=limit_mb * MIB, threads_max=2)
+    asked = {key: str(source.parent / value) if key == "intersects" else value for key, value in ASKED[step].items()}
     return VectorJob(
         source=str(source), destination=str(folder / f"out{suffix}"), driver=sink, overwrite=True, resources=resources,
-        **ASKED[step],
+        **asked,
     )  # fmt: skip
 
 
@@ -111,14 +118,17 @@ def test_a_heavy_batch_in_the_middle_is_looked_at_first(sink: str, tmp_path: Pat
     _holds(run_published(_job(tmp_path / "heavy.gpkg", sink, "", tmp_path, AMPLE_MB)), AMPLE_MB)
 
 
-def test_the_child_imports_no_dataframes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither geopandas nor pandas comes into the child of a filter by area, nor shapely where nothing is recomputed."""
+@pytest.mark.parametrize("step", ["area", pytest.param("where", marks=pytest.mark.slow)])
+def test_the_child_imports_no_dataframes(
+    step: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither geopandas nor pandas comes into the child of a filter, nor shapely where nothing is recomputed."""
     seen = tmp_path / "modules"
     monkeypatch.setenv("SWATH_TEST_MODULES", str(seen))
-    job = _job(folder / "a.gpkg", "GPKG", "area", tmp_path, AMPLE_MB)
+    job = _job(folder / "a.gpkg", "GPKG", step, tmp_path, AMPLE_MB)
     asked = {"verify": "none", "function": "tests.vector.vector_functions:lists_modules"}
     report = run_published(job.model_copy(update=asked))
     assert report.status == "completed", report.error
     modules = set(seen.read_text().split())
-    assert {"pyogrio", "pyarrow", "pyproj"} <= modules
+    assert {"pyogrio", "pyarrow"} <= modules
     assert not {"geopandas", "pandas", "shapely"} & modules

@@ -35,7 +35,7 @@ _WARP_MB = 64
 # From here on GDAL takes a scale for none (gdalwarpkernel.cpp).
 _NO_SCALE = 0.95
 _SAMPLES = 33  # a side, of places that are looked at
-_COPIES = 3  # of a piece: pixels, validity and densities beside them, what is read of it
+_COPIES = 2.6  # of a piece: pixels, validity and densities beside them, what is read of it
 _NAMES = {"nearest": "near"}
 
 
@@ -138,7 +138,7 @@ class Warped(RasterSource):
         """Of a piece of all bands, in the warper's hands and in ours."""
         columns, rows = self.place.step
         high, wide = self.place.footprint((min(rows, self.grid.shape[0]), min(columns, self.grid.shape[1])))
-        return _COPIES * (high * wide + rows * columns) * self.itemsize * len(self.numbers)
+        return int(_COPIES * (high * wide + rows * columns) * self.itemsize * len(self.numbers))
 
     def heaviest(self) -> list[Window]:
         """Where a pixel is most of the source's, and the middle."""

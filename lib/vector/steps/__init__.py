@@ -11,14 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from lib.jobs import VectorJob
-from lib.vector.sources import LayerFacts
+from lib.vector.sources import LayerFacts, VectorSource
 from lib.vector.wkb import NOT_READ
 
-__all__ = ["STEPS", "Row", "Step", "Tally", "UndecidedError", "keep", "outcome", "result_of", "steps_of"]
+__all__ = ["STEPS", "Row", "Step", "Tally", "UndecidedError", "keep", "outcome", "pushed", "result_of", "steps_of"]
 
 # By name, in the order in which they are done: whether a job asks for it.
 STEPS: dict[str, Callable[[VectorJob], bool]] = {
+    "where": lambda job: job.where is not None,
+    "bbox": lambda job: job.bbox is not None,
+    "intersects": lambda job: job.intersects is not None,
     "area": lambda job: job.min_area_sqm is not None or job.max_area_sqm is not None,
+    "length": lambda job: job.min_length_m is not None or job.max_length_m is not None,
     "custom": lambda job: job.function is not None,
 }
 # A result has these whatever steps there are.
@@ -87,6 +91,10 @@ class Step(ABC):
         """The Arrow schema of what comes out."""
         return schema
 
+    def push(self, source: VectorSource) -> tuple[VectorSource, str]:
+        """The source with what its driver can be asked of this step, and how, or why not; the step is done all the same."""
+        return source, ""
+
     @abstractmethod
     def memory(self, batch_bytes: int, rows: int) -> int:
         """What it takes beside the batch, bytes."""
@@ -127,6 +135,18 @@ def steps_of(job: VectorJob, layer: LayerFacts) -> tuple[list[Step], LayerFacts]
         steps.append(importlib.import_module(f"{__name__}.{name}").prepare(job, layer))
         layer = steps[-1].layer(layer)
     return steps, layer
+
+
+def pushed(source: VectorSource, steps: Sequence[Step]) -> tuple[VectorSource, dict[str, str]]:
+    """The source with what its driver can be asked of the steps as long as they are filters; by step, how or why not."""
+    ways: dict[str, str] = {}
+    for step in steps:
+        if not step.is_filter:
+            break
+        source, way = step.push(source)
+        if way:
+            ways[step.name] = way
+    return source, ways
 
 
 def outcome(steps: Sequence[Step], row: Row) -> Row | None:
