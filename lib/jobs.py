@@ -92,7 +92,7 @@ def _codec(value: str | None) -> str | None:
 
 
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
-VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
+VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".parquet": "Parquet", ".geoparquet": "Parquet"}
 
 Verify = Literal["none", "basic", "full"]
 DType = Literal["auto", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -239,7 +239,9 @@ class VectorJob(_Work):
 
     kind: Literal["vector"] = "vector"
     source: str = knob("the dataset to read, a path or what else OGR opens", **_PATH)
-    destination: str = knob("the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write, in a folder that exists", **_PATH)
+    destination: str = knob(
+        "the GeoPackage (.gpkg), FlatGeobuf (.fgb) or GeoParquet (.parquet) to write, in a folder that exists", **_PATH
+    )
     driver: str = "GPKG"
     layer: str | None = _LAYER
     min_area_sqm: float | None = knob("keep features of at least this true area", None, unset="no lower bound", **_AREA)

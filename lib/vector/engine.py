@@ -26,7 +26,7 @@ from lib.vector.crs import crs_name
 from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
-from lib.vector.sinks import VectorSink, sink_for
+from lib.vector.sinks import VectorSink, sink_for, target_of
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.sources.facts import InTable, LayerFacts
 from lib.vector.steps import Step, Tally, result_of, steps_of
@@ -51,7 +51,7 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
     """
     source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
     steps, layer = steps_of(job, source.facts)
-    sink = sink_for(job.driver, layer)
+    sink = sink_for(job.driver, layer, target_of(job))
     if verify.recomputes(job, steps):
         importlib.import_module("lib.vector.recompute")  # now: what it weighs is measured then
     return VectorWork(job, room, source, sink, steps, layer)
@@ -146,7 +146,7 @@ class VectorWork(LayerWork):
             notes.append(f"{facts.label} has no CRS; the output has none either")
         if facts.is_crs_assumed:
             notes.append(f"{facts.label} has no CRS: it is assumed to be in {crs_name(facts.crs)}")
-        if self._sink.layer != facts.layer:
+        if self._sink.names_layers and self._sink.layer != facts.layer:
             notes.append(f"{facts.label}: layer {facts.layer!r} is called {self._sink.layer!r} in the output")
         counting = _Counting(self._source)
         with ogr.collected(notes):
@@ -206,7 +206,7 @@ class VectorWork(LayerWork):
                 notes += self._sink.lost(schema)
                 for step in self._steps:
                     schema = step.schema(schema)
-                sink.write(bench.staged, schema, batches, provenance.texts(self._job))
+                sink.write(bench.staged, schema, batches, provenance.texts(self._job), layout.index)
         except Exception as error:
             if tally.error is not None:
                 raise tally.error from error

@@ -41,10 +41,29 @@ _ROW_BYTES = 150
 
 
 class Index(NamedTuple):
-    """What an index takes, bytes: while features are written, and beside that at the end, in the memory that batches had."""
+    """What an index or a row group takes, bytes: while features are written, and at the end in the memory that batches had."""
 
     held_bytes: int = 0
     built_bytes: int = 0
+
+
+NO_INDEX = Index()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a job wants of its output.
+
+    Attributes:
+        name: the file's name without its extension, which is the layer's where a format has no other.
+        index: whether there is to be a spatial index.
+    """
+
+    name: str = "layer"
+    index: bool = True
+
+
+PLAIN = Target()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +107,29 @@ class VectorSink(ABC):
     feature_copies: ClassVar[float]
     # What the output takes on disk, beside the source's size: 2 where features are written twice.
     disk_factor: ClassVar[int] = 1
+    # Whether a layer has a name of its own, and says which type its geometries have and, where it is empty, its fields.
+    names_layers: ClassVar[bool] = True
+    declares_geometry: ClassVar[bool] = True
+    declares_fields: ClassVar[bool] = True
+    # Decimals that coordinates are rounded to; None where they are kept. Whether rings come back turned round, parts moved.
+    decimals: ClassVar[int | None] = None
+    turns_rings: ClassVar[bool] = False
+    # Types of fields whose values come back as they were.
+    exact: ClassVar[tuple[str, ...]] = ("OFTInteger", "OFTInteger64", "OFTReal", "OFTString")
 
     @classmethod
     @abstractmethod
-    def of(cls, facts: LayerFacts) -> Self:
+    def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:
         """The sink for a layer; raises DestinationError where it cannot hold such a one."""
 
     @classmethod
-    def _of(cls, facts: LayerFacts, layer_options: dict[str, str], *, keeps_fids: bool = False) -> Self:
+    def _of(cls, facts: LayerFacts, layer_options: dict[str, str], target: Target, *, keeps_fids: bool = False) -> Self:
         promotes = facts.is_multi_unsure
         if promotes:
             import pyarrow.compute  # noqa: F401 - now, and not amid the work
         return cls(
             label=facts.label,
-            layer=facts.layer,
+            layer=facts.layer if cls.names_layers else target.name,
             geometry_type=f"Multi{facts.geometry_type}" if promotes else _declared(facts.geometry_type),
             geometry_column=facts.geometry_name,
             crs=facts.crs,
@@ -167,8 +195,16 @@ class VectorSink(ABC):
             notes.append(f"{self.label}: feature ids are not kept, {self.driver} numbers features anew")
         return notes
 
-    def write(self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str]) -> None:
-        """Write the batches, as they come, into a new file."""
+    @property
+    def keeps_geometries(self) -> bool:
+        """Whether geometries come back byte by byte."""
+        return self.decimals is None and not self.turns_rings
+
+    def write(
+        self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str], index: Index = NO_INDEX
+    ) -> None:
+        """Write the batches, as they come, into a new file; with an index that takes so much."""
+        del index
         geometry = (
             {"geometry_name": self.geometry_column, "geometry_type": self.geometry_type} if self.geometry_type else {}
         )

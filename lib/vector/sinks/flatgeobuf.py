@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self
 
 from lib.errors import DestinationError, OutputError
 from lib.units import MIB
-from lib.vector.sinks.base import TEXT_LISTS, Index, VectorSink
+from lib.vector.sinks.base import PLAIN, TEXT_LISTS, Index, Target, VectorSink
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import column_of
 
@@ -32,7 +32,7 @@ class FlatGeobuf(VectorSink):
     disk_factor: ClassVar[int] = 2
 
     @classmethod
-    def of(cls, facts: LayerFacts) -> Self:
+    def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:
         """The sink for a layer.
 
         Raises:
@@ -43,7 +43,7 @@ class FlatGeobuf(VectorSink):
                 f"{facts.label}: layer {facts.layer} has no geometries, and FlatGeobuf needs them",
                 hint="write a .gpkg",
             )
-        return cls._of(facts, {})
+        return cls._of(facts, {}, target)
 
     def index(self, facts: LayerFacts, share: float) -> Index:
         """Items of all features, as how many are kept is not known beforehand, and at the end the tree over them."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from lib.units import MIB
-from lib.vector.sinks.base import TEXT_LISTS, Index, VectorSink, unused
+from lib.vector.sinks.base import PLAIN, TEXT_LISTS, Index, Target, VectorSink, unused
 from lib.vector.sources import LayerFacts
 
 # lib/MEASURED.md, "GeoPackage's R-tree": bytes an entry; more memory than the most makes it no faster.
@@ -25,7 +25,7 @@ class GeoPackage(VectorSink):
     feature_copies: ClassVar[float] = 3.5
 
     @classmethod
-    def of(cls, facts: LayerFacts) -> Self:
+    def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:
         """The sink for a layer, of any kind."""
         is_own = facts.driver == cls.driver
         keeps_fids = is_own and bool(facts.fid_column)
@@ -36,7 +36,7 @@ class GeoPackage(VectorSink):
             options["GEOMETRY_NAME"] = own_name or unused(("geom", "geometry", "wkb_geometry"), facts)
         # GDAL refuses a name that begins so, which a Shapefile's may.
         layer = facts.layer.lstrip(_NOT_FIRST) or "layer"
-        return replace(cls._of(facts, options, keeps_fids=keeps_fids), layer=layer)
+        return replace(cls._of(facts, options, target, keeps_fids=keeps_fids), layer=layer)
 
     def index(self, facts: LayerFacts, share: float) -> Index:
         """The R-tree, which GDAL builds in no more memory than it is told; none where there are no geometries."""
