@@ -92,7 +92,17 @@ def _codec(value: str | None) -> str | None:
 
 
 RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff"}
-VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".parquet": "Parquet", ".geoparquet": "Parquet"}
+VECTOR_DRIVERS = {
+    ".gpkg": "GPKG",
+    ".fgb": "FlatGeobuf",
+    ".parquet": "Parquet",
+    ".geoparquet": "Parquet",
+    ".geojson": "GeoJSON",
+    ".json": "GeoJSON",
+    ".geojsonl": "GeoJSONSeq",
+    ".geojsons": "GeoJSONSeq",
+    ".ndjson": "GeoJSONSeq",
+}
 
 Verify = Literal["none", "basic", "full"]
 DType = Literal["auto", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]

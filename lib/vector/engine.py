@@ -154,6 +154,7 @@ class VectorWork(LayerWork):
                 self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
             self._write(bench, tally, notes)
+        notes += self._sink.noted
         ogr.release()
         has, table = counting.count()
         self._reconcile(tally, has, table)

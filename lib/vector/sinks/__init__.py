@@ -6,18 +6,22 @@ from lib.errors import DestinationError
 from lib.jobs import VECTOR_DRIVERS, VectorJob
 from lib.vector.sinks.base import PLAIN, Target, VectorSink
 from lib.vector.sinks.flatgeobuf import FlatGeobuf
+from lib.vector.sinks.geojson import GeoJSON, GeoJSONSeq
 from lib.vector.sinks.gpkg import GeoPackage
 from lib.vector.sinks.parquet import GeoParquet
 from lib.vector.sources import LayerFacts
 
 __all__ = ["SINKS", "Target", "VectorSink", "sink_for", "target_of"]
 
-SINKS: dict[str, type[VectorSink]] = {"GPKG": GeoPackage, "FlatGeobuf": FlatGeobuf, "Parquet": GeoParquet}
+SINKS: dict[str, type[VectorSink]] = {
+    sink.driver: sink for sink in (GeoPackage, FlatGeobuf, GeoParquet, GeoJSON, GeoJSONSeq)
+}
 
 
 def target_of(job: VectorJob) -> Target:
     """What a job wants of its output."""
-    return Target(Path(job.destination).stem)
+    path = Path(job.destination)
+    return Target(path.stem, path.suffix.lower())
 
 
 def sink_for(driver: str, facts: LayerFacts, target: Target = PLAIN) -> VectorSink:

@@ -6,7 +6,7 @@ polygons from multipolygons become multi, as `ogr2ogr` makes them. Spatial index
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -56,10 +56,12 @@ class Target:
 
     Attributes:
         name: the file's name without its extension, which is the layer's where a format has no other.
+        suffix: the file's extension, with its dot, in lower case.
         index: whether there is to be a spatial index.
     """
 
     name: str = "layer"
+    suffix: str = ""
     index: bool = True
 
 
@@ -82,6 +84,7 @@ class VectorSink(ABC):
         metadata: what the source's layer says of itself.
         has_fids: whether the source has feature ids of its own.
         changes: fields that become another type here, in words.
+        noted: what was met on the way that is to be said.
     """
 
     label: str
@@ -95,6 +98,7 @@ class VectorSink(ABC):
     metadata: Mapping[str, str]
     has_fids: bool
     changes: tuple[str, ...]
+    noted: list[str] = field(default_factory=list, kw_only=True)
 
     driver: ClassVar[str]
     # Types of fields that it cannot keep, and what each may become.
@@ -111,6 +115,7 @@ class VectorSink(ABC):
     names_layers: ClassVar[bool] = True
     declares_geometry: ClassVar[bool] = True
     declares_fields: ClassVar[bool] = True
+    keeps_metadata: ClassVar[bool] = True
     # Decimals that coordinates are rounded to; None where they are kept. Whether rings come back turned round, parts moved.
     decimals: ClassVar[int | None] = None
     turns_rings: ClassVar[bool] = False
@@ -193,12 +198,20 @@ class VectorSink(ABC):
             notes.append(f"{self.label}: fields change their type in {self.driver}: {', '.join(self.changes)}")
         if self.has_fids and not self.keeps_fids:
             notes.append(f"{self.label}: feature ids are not kept, {self.driver} numbers features anew")
+        if self.metadata and not self.keeps_metadata:
+            words = ", ".join(self.metadata)
+            notes.append(f"{self.label}: what the layer says of itself is not kept in {self.driver}: {words}")
         return notes
 
-    @property
-    def keeps_geometries(self) -> bool:
-        """Whether geometries come back byte by byte."""
-        return self.decimals is None and not self.turns_rings
+    def note(self, words: str) -> None:
+        """Have something said of what was met on the way, once."""
+        if words not in self.noted:
+            self.noted.append(words)
+
+    def options(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """GDAL's layer creation options for an output that says this of itself."""
+        del metadata
+        return self.layer_options
 
     def write(
         self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str], index: Index = NO_INDEX
@@ -215,9 +228,9 @@ class VectorSink(ABC):
                 layer=self.layer,
                 driver=self.driver,
                 crs=self.crs,
-                layer_options=self.layer_options,
+                layer_options=self.options(metadata),
                 # Of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml.
-                layer_metadata={**self.metadata, **metadata},
+                layer_metadata={**self.metadata, **metadata} if self.keeps_metadata else None,
                 **geometry,
             )
 
