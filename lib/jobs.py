@@ -102,6 +102,7 @@ VECTOR_DRIVERS = {
     ".geojsonl": "GeoJSONSeq",
     ".geojsons": "GeoJSONSeq",
     ".ndjson": "GeoJSONSeq",
+    ".shp": "ESRI Shapefile",
 }
 
 Verify = Literal["none", "basic", "full"]

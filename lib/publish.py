@@ -26,6 +26,10 @@ from lib.underway import Unfinished, unfinished
 _OWNER = "owner"
 # What a former file at the destination leaves beside it: readers would take it for the new file's.
 _SIDECARS = (".aux.xml", ".msk", ".ovr", ".msk.ovr")
+# Of a dataset that is several files, by the extension of the one that is named: those with the same stem.
+_PARTS = {
+    ".shp": (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj", ".idm", ".ind", ".shp.xml"),
+}
 # SQLite would replay these into the new database.
 _LIVE = ("-wal", "-journal")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -108,7 +112,7 @@ class Staging:
             beside.mkdir(exist_ok=True)
             for sidecar in new:
                 staged = sidecar.rename(beside / sidecar.name)
-                placed = shutil.copyfile(staged, self.destination.with_name(sidecar.name))
+                placed = _link_or_copy(staged, self.destination.with_name(sidecar.name))
                 self._to_disk(placed, _mode(self.destination))
         _sync(self.destination.parent)
 
@@ -141,6 +145,8 @@ def _sync(folder: Path) -> None:
 def sidecars(destination: Path) -> list[Path]:
     """Files beside the destination that GDAL reads along with it."""
     beside = [destination.with_name(destination.name + suffix) for suffix in _SIDECARS]
+    parts = _PARTS.get(destination.suffix.lower(), ())
+    beside += [destination.with_suffix(each) for suffix in parts for each in dict.fromkeys((suffix, suffix.upper()))]
     return [path for path in beside if path.is_file()]
 
 
@@ -335,6 +341,17 @@ def _mode(destination: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def _link_or_copy(staged: Path, place: Path) -> Path:
+    """A second name for a staged file, or a copy of it where the file system has none."""
+    try:
+        os.link(staged, place)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copyfile(staged, place)
+    return place
 
 
 def _rename_new(staged: Path, destination: Path) -> None:

@@ -154,7 +154,7 @@ class VectorWork(LayerWork):
                 self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
             self._write(bench, tally, notes)
-        notes += self._sink.noted
+        notes += self._sink.met.notes
         ogr.release()
         has, table = counting.count()
         self._reconcile(tally, has, table)
@@ -240,7 +240,7 @@ class VectorWork(LayerWork):
     def _settled(self, *, is_over: bool, is_kept: bool) -> Plan:
         """The final plan by what was reached; with what the sink takes of the largest feature, where that has not come yet."""
         sink, large = self._sink, planning.large(self._source.facts)
-        reached = self.probe.reached_bytes
+        reached = beside = max(0, self.probe.reached_bytes - sink.met.gathered_bytes)
         if not is_over:
             reached += 0 if is_kept else sink.own_bytes
             # Of several large ones, one after the other, one more is held (lib/MEASURED.md, "The probe of layers").
@@ -250,7 +250,7 @@ class VectorWork(LayerWork):
         self.measured = reached, freed, self.layouts
         plan = self.plan_of(reached, freed)
         # The next job under a scarce limit looks before it writes: the limit that is named must do for that, too.
-        self.measured = max(reached, self.probe.reached_bytes + self._sinks_bytes + _RUN_BYTES), freed, self.layouts
+        self.measured = max(reached, beside + self._sinks_bytes + _RUN_BYTES), freed, self.layouts
         return replace(plan, smallest_limit_bytes=max(plan.smallest_limit_bytes, self.smallest()))
 
     def _expected(self) -> dict[str, Any]:
@@ -259,7 +259,7 @@ class VectorWork(LayerWork):
         return {
             "driver": sink.driver,
             "layer": sink.layer,
-            "fields": [list(pair) for pair in zip(layer.fields, layer.field_types, strict=True)],
+            "fields": [list(pair) for pair in zip(sink.names(layer.fields), layer.field_types, strict=True)],
             "geometry_type": sink.geometry_type,
             "crs": sink.crs,
             "largest_feature_bytes": layer.sizes.largest_bytes,

@@ -189,6 +189,8 @@ def check_disk(facts: LayerFacts, sink: VectorSink, free_bytes: int | None, *, k
     Raises:
         DiskRefused: less is free.
     """
+    if keeps_all:
+        sink.check_size(facts)
     least = max(MIB, facts.sizes.total_bytes * sink.disk_factor if keeps_all else 0)
     if free_bytes is not None and free_bytes < least:
         raise DiskRefused(

@@ -155,13 +155,15 @@ class Membership:
             except UndecidedError:
                 continue
             if found is not None:
-                self.must[self._key(digest, found.geometry)].append(found.geometry if self.by_geometry else None)
+                geometry = _unless_empty(found.geometry) if self.by_geometry else None
+                self.must[self._key(digest, geometry)].append(geometry)
             elif not self.by_geometry:
                 self.must_not.add(digest)
 
     def see(self, digests: list[bytes], geometries: Any) -> None:
         """Take a batch of the output in; `geometries` are shapely's."""
         for digest, geometry in zip(digests, geometries, strict=True):
+            geometry = _unless_empty(geometry) if self.by_geometry else None  # noqa: PLW2901 - the same, as it is compared
             key = self._key(digest, geometry)
             wanted, tolerance = self.must.get(key, ()), 0.0 if self.decimals is None else 10.0**-self.decimals
             alike = (at for at, each in enumerate(wanted) if not self.by_geometry or _alike(each, geometry, tolerance))
@@ -179,6 +181,11 @@ class Membership:
     def missing(self) -> int:
         """Rows that the output lacks."""
         return sum(map(len, self.must.values()))
+
+
+def _unless_empty(geometry: Any) -> Any:
+    """A geometry, None for an empty one: a Shapefile's are null."""
+    return None if geometry is None or geometry is NOT_READ or geometry.is_empty else geometry
 
 
 def _alike(one: Any, other: Any, tolerance: float) -> bool:

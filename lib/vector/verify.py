@@ -18,7 +18,7 @@ from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
 from lib.units import MIB
 from lib.vector import ogr, reading
-from lib.vector.crs import crs_name, same_crs
+from lib.vector.crs import as_esri, crs_name, same_crs
 from lib.vector.layer import LayerWork
 from lib.vector.names import geometry_column
 from lib.vector.plan import Task
@@ -164,7 +164,8 @@ def _structure(
         if sink.declares_fields or info["features"]:
             _check_fields(info, expected, bench)
         found, wanted = info["crs"], expected["crs"]
-        bench.check("CRS", same_crs(found, wanted), f"{crs_name(found)}, planned {crs_name(wanted)}")
+        is_same = same_crs(found, wanted) or (sink.is_esri and wanted is not None and same_crs(found, as_esri(wanted)))
+        bench.check("CRS", is_same, f"{crs_name(found)}, planned {crs_name(wanted)}")
     if result:
         kept = result["features_kept"]
         bench.check("count", info["features"] == kept, f"{info['features']} features in the output, {kept} were kept")

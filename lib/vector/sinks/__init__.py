@@ -9,12 +9,13 @@ from lib.vector.sinks.flatgeobuf import FlatGeobuf
 from lib.vector.sinks.geojson import GeoJSON, GeoJSONSeq
 from lib.vector.sinks.gpkg import GeoPackage
 from lib.vector.sinks.parquet import GeoParquet
+from lib.vector.sinks.shapefile import Shapefile
 from lib.vector.sources import LayerFacts
 
 __all__ = ["SINKS", "Target", "VectorSink", "sink_for", "target_of"]
 
 SINKS: dict[str, type[VectorSink]] = {
-    sink.driver: sink for sink in (GeoPackage, FlatGeobuf, GeoParquet, GeoJSON, GeoJSONSeq)
+    sink.driver: sink for sink in (GeoPackage, FlatGeobuf, GeoParquet, GeoJSON, GeoJSONSeq, Shapefile)
 }
 
 

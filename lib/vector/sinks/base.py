@@ -5,12 +5,13 @@ polygons from multipolygons become multi, as `ogr2ogr` makes them. Spatial index
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
 import pyogrio
 
@@ -50,6 +51,21 @@ class Index(NamedTuple):
 NO_INDEX = Index()
 
 
+@dataclass(slots=True)
+class Met:
+    """What a sink has met so far.
+
+    Attributes:
+        notes: what is to be said.
+        gathered_bytes: the most that it has gathered before it wrote: what its index takes is partly measured by then.
+        first: the type of the first geometry, where the layer does not say one.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    gathered_bytes: int = 0
+    first: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a job wants of its output.
@@ -84,7 +100,7 @@ class VectorSink(ABC):
         metadata: what the source's layer says of itself.
         has_fids: whether the source has feature ids of its own.
         changes: fields that become another type here, in words.
-        noted: what was met on the way that is to be said.
+        met: what was met on the way.
     """
 
     label: str
@@ -98,7 +114,7 @@ class VectorSink(ABC):
     metadata: Mapping[str, str]
     has_fids: bool
     changes: tuple[str, ...]
-    noted: list[str] = field(default_factory=list, kw_only=True)
+    met: Met = field(default_factory=Met, kw_only=True)
 
     driver: ClassVar[str]
     # Types of fields that it cannot keep, and what each may become.
@@ -116,6 +132,8 @@ class VectorSink(ABC):
     declares_geometry: ClassVar[bool] = True
     declares_fields: ClassVar[bool] = True
     keeps_metadata: ClassVar[bool] = True
+    # Whether its CRS is as ESRI words it.
+    is_esri: ClassVar[bool] = False
     # Decimals that coordinates are rounded to; None where they are kept. Whether rings come back turned round, parts moved.
     decimals: ClassVar[int | None] = None
     turns_rings: ClassVar[bool] = False
@@ -203,10 +221,17 @@ class VectorSink(ABC):
             notes.append(f"{self.label}: what the layer says of itself is not kept in {self.driver}: {words}")
         return notes
 
+    def names(self, fields: Sequence[str]) -> list[str]:
+        """What fields are called in the output."""
+        return list(fields)
+
+    def check_size(self, facts: LayerFacts) -> None:  # noqa: B027 - most have no bound
+        """Whether all features fit into the format; raises DiskRefused where they do not."""
+
     def note(self, words: str) -> None:
         """Have something said of what was met on the way, once."""
-        if words not in self.noted:
-            self.noted.append(words)
+        if words not in self.met.notes:
+            self.met.notes.append(words)
 
     def options(self, metadata: Mapping[str, str]) -> dict[str, str]:
         """GDAL's layer creation options for an output that says this of itself."""
@@ -233,6 +258,18 @@ class VectorSink(ABC):
                 layer_metadata={**self.metadata, **metadata} if self.keeps_metadata else None,
                 **geometry,
             )
+
+
+def finite(sink: VectorSink, batch: Any) -> Any:
+    """A batch in which numbers that are not finite are null, which is said."""
+    for at, each in enumerate(batch.schema):
+        if pa.types.is_floating(each.type):
+            values = batch.column(at).to_numpy(zero_copy_only=False)
+            wrong = ~np.isfinite(values)
+            if int(wrong.sum()) > batch.column(at).null_count:
+                sink.note(f"{sink.label}: numbers of field {each.name!r} that are not finite are null in {sink.driver}")
+                batch = batch.set_column(at, each, pa.array(values, each.type, mask=wrong))
+    return batch
 
 
 def _declared(geometry_type: str | None) -> str | None:

@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numpy as np
-import pyarrow as pa
-
 from lib import provenance
 from lib.errors import DestinationError, OutputError
 from lib.units import MIB
 from lib.vector.crs import crs_name, same_crs
-from lib.vector.sinks.base import PLAIN, Index, Target, VectorSink
+from lib.vector.sinks.base import PLAIN, Index, Target, VectorSink, finite
 from lib.vector.sources import LayerFacts
 from lib.vector.sources.facts import GEOJSON_ID_BYTES
 from lib.vector.wkb import column_of, has_m
@@ -95,17 +92,7 @@ class GeoJSON(VectorSink):
 
     def conform(self, batch: Any) -> Any:
         """A batch as it can be written: numbers that are not finite are null."""
-        batch = VectorSink.conform(self, batch)
-        for at, each in enumerate(batch.schema):
-            if pa.types.is_floating(each.type):
-                values = batch.column(at).to_numpy(zero_copy_only=False)
-                wrong = ~np.isfinite(values)
-                if int(wrong.sum()) > batch.column(at).null_count:
-                    self.note(
-                        f"{self.label}: numbers of field {each.name!r} that are not finite are null in {self.driver}"
-                    )
-                    batch = batch.set_column(at, each, pa.array(values, each.type, mask=wrong))
-        return batch
+        return finite(self, VectorSink.conform(self, batch))
 
     def lost(self, schema: Any) -> list[str]:
         """What is to be said of fields, and of coordinates."""

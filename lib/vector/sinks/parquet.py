@@ -24,7 +24,8 @@ _TYPES = ("", "Point", "LineString", "Polygon", "MultiPoint", "MultiLineString",
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _BOX_TYPE = pa.struct([pa.field(side, pa.float32()) for side in _SIDES])
 # A row group's features are held, in buffers that OGR made larger than they need be, and what it is encoded to.
-_HELD = 2.5
+_HELD = 3.0
+_ENCODING_BYTES = 6 * MIB
 _LEAST_BYTES, _MOST_BYTES = 2 * MIB, 16 * MIB
 _XYZ = 3
 _ZONE = re.compile(r"(Z|[+-]\d\d:?\d\d)$")
@@ -37,7 +38,7 @@ class GeoParquet(VectorSink):
     driver: ClassVar[str] = "Parquet"
     becomes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     forgets: ClassVar[tuple[str, ...]] = ("OFSTUUID",)
-    own_bytes: ClassVar[int] = 4 * MIB
+    own_bytes: ClassVar[int] = 12 * MIB
     feature_copies: ClassVar[float] = 4.0
     declares_geometry: ClassVar[bool] = False
     names_layers: ClassVar[bool] = False
@@ -53,7 +54,7 @@ class GeoParquet(VectorSink):
     def index(self, facts: LayerFacts, share: float) -> Index:
         """What a row group takes while it is filled and written: all features, where those are less."""
         most = min(_MOST_BYTES, max(_LEAST_BYTES, facts.source_bytes))
-        return Index(held_bytes=int(_HELD * max(_LEAST_BYTES, int(most * share))))
+        return Index(held_bytes=int(_HELD * max(_LEAST_BYTES, int(most * share))) + _ENCODING_BYTES)
 
     def check(self, geometries: Any) -> None:
         """Curves, surfaces and M.
@@ -83,7 +84,7 @@ class GeoParquet(VectorSink):
         Raises:
             OutputError: a field has dates with times both with and without a zone.
         """
-        most = max(_LEAST_BYTES, int(index.held_bytes / _HELD))
+        most = max(_LEAST_BYTES, int((index.held_bytes - _ENCODING_BYTES) / _HELD))
         groups = _RowGroups(self, path, schema, most)
         try:
             for batch in batches:
@@ -132,10 +133,17 @@ class _RowGroups:
             if self._covering:
                 columns.append(_boxes(boxes))
                 names.append(self._covering)
-        self.held.append(pa.RecordBatch.from_arrays(columns, names))
-        self.held_bytes += batch.nbytes
-        if self.held_bytes >= self.most_bytes:
+        batch = pa.RecordBatch.from_arrays(columns, names)
+        if self.held_bytes + (size := batch.nbytes) > self.most_bytes:
             self._write()
+        # One that is larger than a row group is written at once, in several: nothing of it is held behind that.
+        rows = max(1, batch.num_rows * self.most_bytes // max(size, 1))
+        for at in range(0, batch.num_rows, rows):
+            self.held.append(batch.slice(at, rows))
+            if size >= self.most_bytes:
+                self._write()
+        self.held_bytes = sum(each.nbytes for each in self.held)
+        self.sink.met.gathered_bytes = max(self.sink.met.gathered_bytes, self.held_bytes)
 
     def _see(self, geometries: Any) -> Any:
         """Remember what types geometries have, and how far they reach; their boxes, (rows, 4) float64."""
