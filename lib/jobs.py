@@ -213,6 +213,11 @@ class RasterJob(_Work):
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
 
+    @property
+    def replaces(self) -> bool:
+        """Whether an existing destination is replaced."""
+        return self.overwrite
+
     @model_validator(mode="before")
     @classmethod
     def _by_profile(cls, given: Any) -> Any:
@@ -274,14 +279,33 @@ class VectorJob(_Work):
         unset="as declared, else UTF-8",
     )
     function: Function | None = knob("your own filter as module:name, importable where the job runs", None)
+    no_index: bool = knob(
+        "write no spatial index: of a GeoPackage and a FlatGeobuf, which then keeps the source's order, and no boxes of features "
+        "in a GeoParquet; others have none",
+        False,
+    )
+    append: bool = knob(
+        "add to an existing GeoPackage, which is replaced by a copy with the new rows: to its layer of the source's name, whose "
+        "fields must be the same, or as a new layer",
+        False,
+    )
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an existing destination is replaced."""
+        return self.overwrite or self.append
 
     @model_validator(mode="after")
     def _usable(self) -> "VectorJob":
         low, high = self.min_area_sqm, self.max_area_sqm
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_area_sqm ({low} m²) is above max_area_sqm ({high} m²)")
+        if self.append and self.overwrite:
+            raise ValueError("append adds to the destination, which overwrite would replace: choose one")
+        if self.append and self.driver != "GPKG":
+            raise ValueError(f"append is for a GeoPackage (.gpkg): a {self.driver} cannot be added to")
         return self
 
 

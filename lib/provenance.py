@@ -20,7 +20,9 @@ KEYS = (JOB, SOURCE, VERSION)
 
 def texts(job: RasterJob | VectorJob) -> dict[str, str]:
     """What an output of a job carries: the version, the job without resources and folders, the source's identity."""
-    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"}) | {"source": job.label}
+    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "append", "destination"}) | {
+        "source": job.label
+    }
     if isinstance(job, RasterJob) and isinstance(job.operation, Expression):
         named = [each.split("=", 1) for each in job.operation.sources]
         work["operation"]["sources"] = [f"{name}={file_label(path)}" for name, path in named]

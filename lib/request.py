@@ -123,7 +123,8 @@ def raster_job(
 
 def vector_job(source: str, destination: str, *, word: str = "flag", **given: Any) -> VectorJob:
     """A vector job, likewise."""
-    path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
+    replaces = bool(given.get("overwrite") or given.get("append"))
+    path = check_destination(destination, source, overwrite=replaces)
     job = _made(
         VectorJob,
         lambda: VectorJob(

@@ -26,6 +26,7 @@ class _Trial(NamedTuple):
 
 
 TRIALS = {
+    "Parquet": _Trial(".parquet"),
     "GPKG": _Trial(".gpkg"),
     "FlatGeobuf": _Trial(".fgb"),
     "ESRI Shapefile": _Trial(".shp"),
@@ -45,7 +46,8 @@ TRIALS = {
 def known() -> dict[str, DriverFacts]:
     """Every vector driver by short name, as its metadata has it."""
     item = metadata_reader(pyogrio._ogr.__file__)  # noqa: SLF001 - the module that links GDAL
-    return {
+    by_pyarrow = DriverFacts("Parquet", "(Geo)Parquet, by pyarrow", "vector", reads=True, creates=True)
+    return {"Parquet": by_pyarrow} | {
         name: DriverFacts(name, item(name, "DMD_LONGNAME") or name, "vector", "r" in able, "w" in able)
         for name, able in pyogrio.list_drivers().items()
     }

@@ -129,7 +129,11 @@ class VectorWork(LayerWork):
         """The plan, with what the output takes and must be."""
         lower_by = planning.lower_by(self._task, self.layouts[0], planning.choose(self._task, 0))
         shown = self._source.facts.shown | {key: fact for step in self._steps for key, fact in step.facts.items()}
-        more |= {"disk_bytes": self._sink.disk(self._source.facts), "lower_by": lower_by, "facts": shown}
+        more |= {
+            "disk_bytes": self._sink.disk(self._source.facts) + self._sink.copied_bytes,
+            "lower_by": lower_by,
+            "facts": shown,
+        }
         return super().plan_of(reached, freed, **more, expected=self._expected())
 
     def run(self, bench: Bench) -> Outcome:
@@ -168,12 +172,14 @@ class VectorWork(LayerWork):
             "layer": self._sink.layer,
             "features_read": tally.read,
             "features_kept": tally.kept,
+            "features_before": self._sink.features_before,
             "batches": tally.batches,
             **result_of(self._steps, tally),
         }
         bench.meter.finish()
         bench.meter.phase("verify", patient=True)
-        steps = self._steps if verify.recomputes(self._job, self._steps) else ()
+        is_judged = verify.recomputes(self._job, self._steps) and not self._sink.features_before
+        steps = self._steps if is_judged else ()
         verify.basic(str(bench.staged), self._expected(), result, bench, steps)
         return Outcome(
             result=result,
@@ -259,7 +265,9 @@ class VectorWork(LayerWork):
         return {
             "driver": sink.driver,
             "layer": sink.layer,
-            "fields": [list(pair) for pair in zip(sink.names(layer.fields), layer.field_types, strict=True)],
+            "fields": sink.fields(layer),
+            "features_before": sink.features_before,
+            "layers_beside": sink.layers_beside,
             "geometry_type": sink.geometry_type,
             "crs": sink.crs,
             "largest_feature_bytes": layer.sizes.largest_bytes,

@@ -24,7 +24,7 @@ from lib.vector.names import geometry_column
 from lib.vector.plan import Task
 from lib.vector.probe import first_batches
 from lib.vector.sinks import SINKS
-from lib.vector.sources import VectorSource, given_by, open_source, texts
+from lib.vector.sources import VectorSource, given_by, open_source, sqlite, texts
 from lib.vector.steps import Row, Step, UndecidedError, outcome, steps_of
 
 # A text sequence of one feature is a GeoJSON, too, and OGR takes it for that.
@@ -167,8 +167,13 @@ def _structure(
         is_same = same_crs(found, wanted) or (sink.is_esri and wanted is not None and same_crs(found, as_esri(wanted)))
         bench.check("CRS", is_same, f"{crs_name(found)}, planned {crs_name(wanted)}")
     if result:
-        kept = result["features_kept"]
-        bench.check("count", info["features"] == kept, f"{info['features']} features in the output, {kept} were kept")
+        kept, before = result["features_kept"], int(expected.get("features_before", 0))
+        and_before = f" beside {before} that were there" if before else ""
+        detail = f"{info['features']} features in the output, {kept} were kept{and_before}"
+        bench.check("count", info["features"] == before + kept, detail)
+    if beside := expected.get("layers_beside"):
+        counts = {name: sqlite.count(Path(output), name, Path(output).name) for name in beside}
+        bench.check("other layers", counts == beside, f"{counts} features, {beside} before")
     return info
 
 
@@ -277,7 +282,7 @@ class VerifyWork(LayerWork):
         if members is not None:
             bench.check(
                 "membership",
-                members.missing == 0 and members.strangers == 0,
+                members.missing == 0 and (members.strangers == 0 or int(expected.get("features_before", 0)) > 0),
                 f"{members.rows} source rows filtered again: {members.missing} are missing, "
                 f"{members.strangers} should not be there",
             )
@@ -332,7 +337,10 @@ class VerifyWork(LayerWork):
         source, layout, name = self._sources[0], self.layouts[0], _geometry_of(info)
         generator = np.random.default_rng(_SEED)
         sample = _Sample(self._steps)
-        is_judged = isinstance(self._job.work, VectorJob) and recomputes(self._job.work, self._steps)
+        before = int(
+            (self._job.expected or {}).get("features_before", 0)
+        )  # rows of another job, which nothing is known of
+        is_judged = isinstance(self._job.work, VectorJob) and recomputes(self._job.work, self._steps) and not before
         share = min(1.0, _FULL_ROWS / max(int(info["features"]), 1))
         rows, trouble = 0, ""
         try:

@@ -22,7 +22,7 @@ SINKS: dict[str, type[VectorSink]] = {
 def target_of(job: VectorJob) -> Target:
     """What a job wants of its output."""
     path = Path(job.destination)
-    return Target(path.stem, path.suffix.lower())
+    return Target(path.stem, path.suffix.lower(), not job.no_index, path if job.append and path.exists() else None)
 
 
 def sink_for(driver: str, facts: LayerFacts, target: Target = PLAIN) -> VectorSink:

@@ -74,11 +74,13 @@ class Target:
         name: the file's name without its extension, which is the layer's where a format has no other.
         suffix: the file's extension, with its dot, in lower case.
         index: whether there is to be a spatial index.
+        append_to: the existing file that is added to.
     """
 
     name: str = "layer"
     suffix: str = ""
     index: bool = True
+    append_to: Path | None = None
 
 
 PLAIN = Target()
@@ -221,6 +223,30 @@ class VectorSink(ABC):
             notes.append(f"{self.label}: what the layer says of itself is not kept in {self.driver}: {words}")
         return notes
 
+    @property
+    def copied_bytes(self) -> int:
+        """What of another file is copied into the output first."""
+        return 0
+
+    @property
+    def adds_rows(self) -> bool:
+        """Whether the layer exists already."""
+        return False
+
+    @property
+    def features_before(self) -> int:
+        """Features that the layer has beforehand."""
+        return 0
+
+    @property
+    def layers_beside(self) -> dict[str, int]:
+        """Features of the output's other layers, by name, which stay as they are."""
+        return {}
+
+    def fields(self, layer: LayerFacts) -> list[list[str]]:
+        """Names and types of the output's fields, as far as the layer has such types."""
+        return [list(pair) for pair in zip(self.names(layer.fields), layer.field_types, strict=True)]
+
     def names(self, fields: Sequence[str]) -> list[str]:
         """What fields are called in the output."""
         return list(fields)
@@ -254,6 +280,7 @@ class VectorSink(ABC):
                 driver=self.driver,
                 crs=self.crs,
                 layer_options=self.options(metadata),
+                append=self.adds_rows,
                 # Of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml.
                 layer_metadata={**self.metadata, **metadata} if self.keeps_metadata else None,
                 **geometry,

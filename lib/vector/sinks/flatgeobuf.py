@@ -43,11 +43,13 @@ class FlatGeobuf(VectorSink):
                 f"{facts.label}: layer {facts.layer} has no geometries, and FlatGeobuf needs them",
                 hint="write a .gpkg",
             )
-        return cls._of(facts, {}, target)
+        return cls._of(facts, {} if target.index else {"SPATIAL_INDEX": "NO"}, target)
 
     def index(self, facts: LayerFacts, share: float) -> Index:
         """Items of all features, as how many are kept is not known beforehand, and at the end the tree over them."""
         del share
+        if self.layer_options:
+            return Index()
         features = max(facts.features, 0)
         tree = features * _NODE_BYTES
         kept_tree = tree if tree < _MALLOC_MAPS_BYTES else 0
