@@ -256,7 +256,9 @@ class VectorJob(_Work):
     kind: Literal["vector"] = "vector"
     source: str = knob("the dataset to read, a path or what else OGR opens", **_PATH)
     destination: str = knob(
-        "the GeoPackage (.gpkg), FlatGeobuf (.fgb) or GeoParquet (.parquet) to write, in a folder that exists", **_PATH
+        "the file to write, in a folder that exists: GeoPackage (.gpkg), FlatGeobuf (.fgb), GeoParquet (.parquet, .geoparquet), "
+        "GeoJSON (.geojson, .json), GeoJSON text sequence (.geojsonl, .geojsons, .ndjson) or Shapefile (.shp)",
+        **_PATH,
     )
     driver: str = "GPKG"
     layer: str | None = _LAYER

@@ -164,7 +164,11 @@ def _structure(
         if sink.declares_fields or info["features"]:
             _check_fields(info, expected, bench)
         found, wanted = info["crs"], expected["crs"]
-        is_same = same_crs(found, wanted) or (sink.is_esri and wanted is not None and same_crs(found, as_esri(wanted)))
+        is_same = (
+            found in sink.only_crs
+            or same_crs(found, wanted)
+            or (sink.is_esri and wanted is not None and same_crs(found, as_esri(wanted)))
+        )
         bench.check("CRS", is_same, f"{crs_name(found)}, planned {crs_name(wanted)}")
     if result:
         kept, before = result["features_kept"], int(expected.get("features_before", 0))

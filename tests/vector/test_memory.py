@@ -99,7 +99,12 @@ def test_measured_within_projected_within_limit(
 
 
 @pytest.mark.parametrize(
-    "sink", [pytest.param(sink, marks=() if sink == "GPKG" else pytest.mark.slow) for sink in SINKS]
+    "sink",
+    [
+        pytest.param(sink, marks=() if sink == "GPKG" else pytest.mark.slow)
+        for sink in SINKS
+        if sink != "ESRI Shapefile"
+    ],
 )
 def test_a_heavy_batch_in_the_middle_is_looked_at_first(sink: str, tmp_path: Path) -> None:
     """Of eight texts of 5 MB one after the other, far from the first batch, the projection knows before they come."""

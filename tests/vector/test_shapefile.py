@@ -209,3 +209,15 @@ def test_an_extension_in_capitals(run_job: Callable[..., Any], tmp_path: Path) -
     prepared(job).run(bench)
     assert (folder / "OUT.SHP").exists()
     assert np.array_equal(geopandas.read_file(folder / "OUT.SHP")["v"], [1])
+
+
+def test_a_heavy_batch_that_is_refused_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    """What the look at the heaviest batch raises comes out as such: closed early there, GDAL would end in a segfault."""
+    texts = ["x" * (5_000_000 if n == 2000 else 5) for n in range(4000)]
+    source = _layer(tmp_path / "a.gpkg", [_BOX] * 4000, v=pa.array(texts))
+    report = run_published(make_job(source, tmp_path / "out.shp"))
+    assert report.error is not None
+    assert (
+        report.error.message
+        == "a.gpkg: field 'v' has texts of up to 5000000 bytes, and a Shapefile holds at most 254 bytes"
+    )

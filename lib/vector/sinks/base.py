@@ -134,6 +134,8 @@ class VectorSink(ABC):
     declares_geometry: ClassVar[bool] = True
     declares_fields: ClassVar[bool] = True
     keeps_metadata: ClassVar[bool] = True
+    # The names of the one CRS that it is in; empty where it says in which.
+    only_crs: ClassVar[tuple[str, ...]] = ()
     # Whether its CRS is as ESRI words it.
     is_esri: ClassVar[bool] = False
     # Decimals that coordinates are rounded to; None where they are kept. Whether rings come back turned round, parts moved.
@@ -203,10 +205,10 @@ class VectorSink(ABC):
         if self.geometry_column is None:
             return batch
         at = batch.schema.get_field_index(self.geometry_column)
+        if self.promotes:
+            batch = batch.set_column(at, batch.schema.field(at), promote_to_multi(batch.column(at)))
         self.check(batch.column(at))
-        if not self.promotes:
-            return batch
-        return batch.set_column(at, batch.schema.field(at), promote_to_multi(batch.column(at)))
+        return batch
 
     def lost(self, schema: Any) -> list[str]:
         """What is to be said of fields of an Arrow schema that lose something here."""

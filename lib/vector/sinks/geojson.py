@@ -18,6 +18,8 @@ from lib.vector.sources.facts import GEOJSON_ID_BYTES
 from lib.vector.wkb import column_of, has_m
 
 _CRS = "EPSG:4326"
+# As OGR calls it where there are heights; it reads the same file as either.
+_WITH_HEIGHTS = "EPSG:4979"
 _COLLECTION = 7  # the last of the types that it has
 # A tenth of a millimetre at the equator; RFC 7946 finds 6 to be enough for most.
 _DECIMALS = 9
@@ -46,9 +48,10 @@ class GeoJSON(VectorSink):
     }
     forgets: ClassVar[tuple[str, ...]] = ("OFSTUUID", "OFSTInt16", "OFSTFloat32")
     own_bytes: ClassVar[int] = 3 * MIB
-    feature_copies: ClassVar[float] = 8.0
+    feature_copies: ClassVar[float] = 10.0
     declares_geometry: ClassVar[bool] = False
     declares_fields: ClassVar[bool] = False
+    only_crs: ClassVar[tuple[str, ...]] = (_CRS, _WITH_HEIGHTS)
     keeps_metadata: ClassVar[bool] = False
     decimals: ClassVar[int | None] = _DECIMALS
     turns_rings: ClassVar[bool] = True
@@ -139,7 +142,7 @@ def _check_crs(facts: LayerFacts, driver: str) -> None:
             f"{facts.label} has no CRS, and {driver} (RFC 7946) is in longitude and latitude on WGS 84",
             hint="say what it is in with --assume-crs, or write a .gpkg",
         )
-    if not same_crs(facts.crs, _CRS):
+    if not any(same_crs(facts.crs, each) for each in (_CRS, _WITH_HEIGHTS)):
         raise DestinationError(
             f"{facts.label} is in {crs_name(facts.crs)}, and {driver} (RFC 7946) is in longitude and latitude on WGS 84",
             hint=f"transform it with --to-crs {_CRS}, or write a .gpkg",
