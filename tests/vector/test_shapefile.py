@@ -17,6 +17,7 @@ from conftest_vector import geod_areas, make_job, parcels, prepared, room, solid
 
 from lib.errors import DestinationError, DiskRefused, OutputError
 from lib.run import run_published
+from lib.vector.ogr import translated
 from lib.vector.sinks.shapefile import Shapefile
 
 THRESHOLD = 2500.0
@@ -165,6 +166,15 @@ def test_two_gigabytes_are_known_beforehand(tmp_path: Path) -> None:
     sink.check_size(replace(facts, features=26_000_000))
     with pytest.raises(DiskRefused, match=r"30000000 features take at least 2.* GiB"):
         sink.check_size(replace(facts, features=30_000_000))
+
+
+def test_two_gigabytes_that_are_reached_are_said_so() -> None:
+    """Where a filter keeps more than was sure beforehand, GDAL ends at 2 GB: the format is named, and what to write instead."""
+    said = "Error while writing batch to OGR layer: 2GB file size limit reached for out.dbf"
+    found = translated(pyogrio.errors.DataLayerError(said), "a.gpkg", writing=True)
+    assert isinstance(found, OutputError)
+    assert "has reached the 2 GiB that it can have" in found.message
+    assert ".gpkg" in found.hint
 
 
 def test_all_files_are_published_and_replaced_together(tmp_path: Path) -> None:
