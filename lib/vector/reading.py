@@ -24,15 +24,17 @@ def read_info(source: str, layer: str | None = None, *, count: bool = False) -> 
 
 
 @contextmanager
-def open_batches(source: str, layer: str | None, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """A layer as a reader of record batches of at most so many rows, of these columns where they are named."""
+def open_batches(
+    source: str, layer: str | None, rows: int, columns: Sequence[str] | None = None
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """A description of what is read, and a reader of batches of at most so many rows, of these columns where they are named."""
     path = Path(source)
     if parquet.is_parquet(path):
         with parquet.open_batches(path, path.name, rows, columns) as reader:
-            yield reader
+            yield parquet.read_info(path, path.name), reader
         return
     with (
         ogr.configured(OGR_GPKG_NUM_THREADS="1"),
-        ogr.open_batches(source, layer, rows, columns=columns) as (_, reader),
+        ogr.open_batches(source, layer, rows, columns=columns) as (meta, reader),
     ):
-        yield reader
+        yield meta, reader

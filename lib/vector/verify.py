@@ -132,8 +132,8 @@ def _first_rows(
 ) -> tuple[Any, str | None]:
     """The first rows, a few MiB or one of them, and their geometry column; the reader, which has copies, is closed by then."""
     most_rows = max(1, min(_BASIC_ROWS, _BASIC_BYTES // max(largest_bytes, 1)))
-    with reading.open_batches(output, info["layer_name"], most_rows, columns) as reader:
-        return next(iter(reader), None), _geometry_of(info)
+    with reading.open_batches(output, info["layer_name"], most_rows, columns) as (meta, reader):
+        return next(iter(reader), None), _geometry_of(meta)
 
 
 def _geometry_of(info: dict[str, Any]) -> str | None:
