@@ -21,7 +21,8 @@ from lib.paths import DESCRIPTORS, for_gdal, is_local, without_escapes
 _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 # Sources are only read: no statistics, locks or templates beside them.
 # A CSV's line beyond 10 MB would end the layer without an error.
-_ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
+# A GeoJSON's feature beyond 200 MB would be refused, what was written here among them.
+_ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1", "OGR_GEOJSON_MAX_OBJ_SIZE": "0"}
 _SHAPEFILE = (".shp", ".shx", ".dbf")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _APPLICATION, _GEOPACKAGES = (
