@@ -107,7 +107,18 @@ RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPE
 PICTURE_DRIVERS = frozenset({"PNG", "JPEG"})
 # What has no meaning for a picture.
 OF_GEOTIFF = ("output_profile", "compress", "predictor", "block_size", "cog", "overview_resampling")
-VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
+VECTOR_DRIVERS = {
+    ".gpkg": "GPKG",
+    ".fgb": "FlatGeobuf",
+    ".parquet": "Parquet",
+    ".geoparquet": "Parquet",
+    ".geojson": "GeoJSON",
+    ".json": "GeoJSON",
+    ".geojsonl": "GeoJSONSeq",
+    ".geojsons": "GeoJSONSeq",
+    ".ndjson": "GeoJSONSeq",
+    ".shp": "ESRI Shapefile",
+}
 
 Verify = Literal["none", "basic", "full"]
 DType = Literal["auto", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -225,6 +236,11 @@ class RasterJob(_Work):
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
 
+    @property
+    def replaces(self) -> bool:
+        """Whether an existing destination is replaced."""
+        return self.overwrite
+
     @model_validator(mode="before")
     @classmethod
     def _by_profile(cls, given: Any) -> Any:
@@ -276,7 +292,11 @@ class VectorJob(_Work):
 
     kind: Literal["vector"] = "vector"
     source: str = knob("the dataset to read, a path or what else OGR opens", **_PATH)
-    destination: str = knob("the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write, in a folder that exists", **_PATH)
+    destination: str = knob(
+        "the file to write, in a folder that exists: GeoPackage (.gpkg), FlatGeobuf (.fgb), GeoParquet (.parquet, .geoparquet), "
+        "GeoJSON (.geojson, .json), GeoJSON text sequence (.geojsonl, .geojsons, .ndjson) or Shapefile (.shp)",
+        **_PATH,
+    )
     driver: str = "GPKG"
     layer: str | None = _LAYER
     where: Annotated[str | None, AfterValidator(_condition)] = knob(
@@ -330,8 +350,23 @@ class VectorJob(_Work):
         unset="as declared, else UTF-8",
     )
     function: Function | None = knob("your own filter as module:name, importable where the job runs", None)
+    no_index: bool = knob(
+        "write no spatial index: of a GeoPackage and a FlatGeobuf, which then keeps the source's order, and no boxes of features "
+        "in a GeoParquet; others have none",
+        False,
+    )
+    append: bool = knob(
+        "add to an existing GeoPackage, which is replaced by a copy with the new rows: to its layer of the source's name, whose "
+        "fields must be the same, or as a new layer",
+        False,
+    )
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an existing destination is replaced."""
+        return self.overwrite or self.append
 
     @model_validator(mode="after")
     def _usable(self) -> "VectorJob":
@@ -343,6 +378,10 @@ class VectorJob(_Work):
             raise ValueError(f"min_length_m ({short} m) is above max_length_m ({long} m)")
         if self.bbox is None and self.bbox_crs is not None:
             raise ValueError("bbox_crs is of a bbox, and there is none")
+        if self.append and self.overwrite:
+            raise ValueError("append adds to the destination, which overwrite would replace: choose one")
+        if self.append and self.driver != "GPKG":
+            raise ValueError(f"append is for a GeoPackage (.gpkg): a {self.driver} cannot be added to")
         return self
 
 

@@ -28,7 +28,9 @@ def texts(
         state: what a server says of a remote source, its `bytes` and what else tells one version from another.
         files: those that the source is of, where it is of several; each one's identity is told.
     """
-    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"}) | {"source": job.label}
+    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "append", "destination"}) | {
+        "source": job.label
+    }
     if isinstance(job, RasterJob) and isinstance(job.operation, Expression):
         named = [each.split("=", 1) for each in job.operation.sources]
         work["operation"]["sources"] = [f"{name}={file_label(path)}" for name, path in named]

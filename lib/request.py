@@ -157,7 +157,8 @@ def _check_apart(destination: Path, sources: Sequence[str]) -> None:
 
 def vector_job(source: str, destination: str, *, word: str = "flag", **given: Any) -> VectorJob:
     """A vector job, likewise."""
-    path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
+    replaces = bool(given.get("overwrite") or given.get("append"))
+    path = check_destination(destination, source, overwrite=replaces)
     if given.get("intersects"):
         check_exists("intersects", given["intersects"])
         given["intersects"] = absolute(given["intersects"])

@@ -26,7 +26,7 @@ from lib.vector.crs import crs_name
 from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
-from lib.vector.sinks import VectorSink, sink_for
+from lib.vector.sinks import VectorSink, sink_for, target_of
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.sources.facts import InTable, LayerFacts
 from lib.vector.steps import Step, Tally, pushed, result_of, steps_of
@@ -54,7 +54,7 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
     source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
     steps, layer = steps_of(job, source.facts)
     source, ways = pushed(source, steps)
-    sink = sink_for(job.driver, layer)
+    sink = sink_for(job.driver, layer, target_of(job))
     if verify.recomputes(job, steps):
         importlib.import_module("lib.vector.recompute")  # now: what it weighs is measured then
     return VectorWork(job, room, source, sink, steps, layer, ways)
@@ -135,7 +135,11 @@ class VectorWork(LayerWork):
         lower_by = planning.lower_by(self._task, self.layouts[0], planning.choose(self._task, 0))
         shown = self._source.facts.shown | {key: fact for step in self._steps for key, fact in step.facts.items()}
         shown |= {"predicates": self._ways} if self._ways else {}
-        more |= {"disk_bytes": self._sink.disk(self._source.facts), "lower_by": lower_by, "facts": shown}
+        more |= {
+            "disk_bytes": self._sink.disk(self._source.facts) + self._sink.copied_bytes,
+            "lower_by": lower_by,
+            "facts": shown,
+        }
         return super().plan_of(reached, freed, **more, expected=self._expected())
 
     def run(self, bench: Bench) -> Outcome:
@@ -152,7 +156,7 @@ class VectorWork(LayerWork):
             notes.append(f"{facts.label} has no CRS; the output has none either")
         if facts.is_crs_assumed:
             notes.append(f"{facts.label} has no CRS: it is assumed to be in {crs_name(facts.crs)}")
-        if self._sink.layer != facts.layer:
+        if self._sink.names_layers and self._sink.layer != facts.layer:
             notes.append(f"{facts.label}: layer {facts.layer!r} is called {self._sink.layer!r} in the output")
         counting = _Counting(self._source)
         with ogr.collected(notes):
@@ -160,6 +164,7 @@ class VectorWork(LayerWork):
                 self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
             self._write(bench, tally, notes)
+        notes += self._sink.met.notes
         ogr.release()
         counted = counting.count()
         self._reconcile(tally, counted)
@@ -174,13 +179,15 @@ class VectorWork(LayerWork):
             "layer": self._sink.layer,
             "features_read": tally.read + tally.dropped[DRIVER],
             "features_kept": tally.kept,
+            "features_before": self._sink.features_before,
             "batches": tally.batches,
             **result_of(self._steps, tally),
             "predicates": self._ways,
         }
         bench.meter.finish()
         bench.meter.phase("verify", patient=True)
-        steps = self._steps if verify.recomputes(self._job, self._steps) else ()
+        is_judged = verify.recomputes(self._job, self._steps) and not self._sink.features_before
+        steps = self._steps if is_judged else ()
         verify.basic(str(bench.staged), self._expected(), result, bench, steps)
         return Outcome(
             result=result,
@@ -215,7 +222,7 @@ class VectorWork(LayerWork):
                 notes += self._sink.lost(schema)
                 for step in self._steps:
                     schema = step.schema(schema)
-                sink.write(bench.staged, schema, batches, provenance.texts(self._job))
+                sink.write(bench.staged, schema, batches, provenance.texts(self._job), layout.index)
         except Exception as error:
             if tally.error is not None:
                 raise tally.error from error
@@ -248,7 +255,7 @@ class VectorWork(LayerWork):
     def _settled(self, *, is_over: bool, is_kept: bool) -> Plan:
         """The final plan by what was reached; with what the sink takes of the largest feature, where that has not come yet."""
         sink, large = self._sink, planning.large(self._source.facts)
-        reached = self.probe.reached_bytes
+        reached = beside = max(0, self.probe.reached_bytes - sink.met.gathered_bytes)
         if not is_over:
             reached += 0 if is_kept else sink.own_bytes
             # Of several large ones, one after the other, one more is held (lib/MEASURED.md, "The probe of layers").
@@ -258,7 +265,7 @@ class VectorWork(LayerWork):
         self.measured = reached, freed, self.layouts
         plan = self.plan_of(reached, freed)
         # The next job under a scarce limit looks before it writes: the limit that is named must do for that, too.
-        self.measured = max(reached, self.probe.reached_bytes + self._sinks_bytes + _RUN_BYTES), freed, self.layouts
+        self.measured = max(reached, beside + self._sinks_bytes + _RUN_BYTES), freed, self.layouts
         return replace(plan, smallest_limit_bytes=max(plan.smallest_limit_bytes, self.smallest()))
 
     def _expected(self) -> dict[str, Any]:
@@ -267,7 +274,9 @@ class VectorWork(LayerWork):
         return {
             "driver": sink.driver,
             "layer": sink.layer,
-            "fields": [list(pair) for pair in zip(layer.fields, layer.field_types, strict=True)],
+            "fields": sink.fields(layer),
+            "features_before": sink.features_before,
+            "layers_beside": sink.layers_beside,
             "geometry_type": sink.geometry_type,
             "crs": sink.crs,
             "largest_feature_bytes": layer.sizes.largest_bytes,

@@ -21,7 +21,8 @@ from lib.paths import DESCRIPTORS, for_gdal, is_local, without_escapes
 _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 # Sources are only read: no statistics, locks or templates beside them.
 # A CSV's line beyond 10 MB would end the layer without an error.
-_ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
+# A GeoJSON's feature beyond 200 MB would be refused, what was written here among them.
+_ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1", "OGR_GEOJSON_MAX_OBJ_SIZE": "0"}
 _SHAPEFILE = (".shp", ".shx", ".dbf")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _APPLICATION, _GEOPACKAGES = (
@@ -32,6 +33,7 @@ _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.w
 _NO_CRS = "'crs' was not provided"
 # OGR's words of a GeoPackage's column whose declared type is none of SQLite's or its own: it takes it for a geometry.
 _NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
+_OF_2GB = re.compile("2GB file size limit|maximum file size of")
 _OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 
 
@@ -385,6 +387,9 @@ def _of_writing(error: Exception, words: str, source: str, space_is_short: bool)
     if "NULL geometry" in words:
         hint = "write a .gpkg, or ask for --min-area-sqm, which drops them"
         return OutputError(f"FlatGeobuf cannot hold the null or empty geometries of {source}", hint=hint)
+    if _OF_2GB.search(words):
+        full = f"writing the output of {source} failed: a file of the Shapefile has reached the 2 GiB that it can have"
+        return OutputError(full, hint="write a .gpkg, .fgb or .parquet")
     if isinstance(error, (pyogrio.errors.FieldError, pyogrio.errors.GeometryError, pyogrio.errors.CRSError)):
         return OutputError(failed)
     if isinstance(error, (OSError, RuntimeError)):  # pyogrio's errors of datasets and layers are of the latter

@@ -20,7 +20,7 @@ from lib.vector.wkb import NOT_READ, promote_to_multi, values_of
 
 # Sums in another order differ in the last digits; nearer to a bound than this nothing is claimed.
 _RELATIVE_TOLERANCE = 1e-9
-_SIMPLE_TYPES = ("OFTInteger", "OFTInteger64", "OFTReal", "OFTString")
+_INTEGERS = {"OFTInteger", "OFTInteger64"}
 
 
 def decoded(values: list[bytes | None]) -> Any:
@@ -113,9 +113,13 @@ def row_digests(batch: Any, geometry_column: str | None, fields: list[str], *, p
     ]
 
 
-def comparable_fields(expected_fields: list[list[str]], found: dict[str, str]) -> list[str]:
-    """Fields whose values every format keeps as they are."""
-    return [name for name, typed in expected_fields if typed in _SIMPLE_TYPES and found.get(name) == typed]
+def comparable_fields(expected_fields: list[list[str]], found: dict[str, str], exact: Sequence[str]) -> list[str]:
+    """Fields whose values are kept as they are, being of one of these types in source and output."""
+    return [
+        name
+        for name, typed in expected_fields
+        if typed in exact and (found.get(name) == typed or {found.get(name), typed} <= _INTEGERS)
+    ]
 
 
 def rows_of(batch: Any, geometry_column: str | None) -> list[Row]:
@@ -142,7 +146,9 @@ class Membership:
     is found whose geometry is as expected.
 
     Attributes:
-        by_geometry: whether steps change geometries.
+        by_geometry: whether steps or the format change geometries.
+        has_bounds: whether rows are known by where their geometries are, too: by steps alone these are not as sure.
+        decimals: that the format rounds coordinates to; None where it keeps them.
         must: what the output lacks still, by digest: the geometries expected, None where they are in the digest.
         must_not: digests of rows that are dropped; none by attributes alone, which other rows may share.
         rows: rows looked at.
@@ -150,6 +156,8 @@ class Membership:
     """
 
     by_geometry: bool = False
+    has_bounds: bool = False
+    decimals: int | None = None
     must: defaultdict[bytes, list[Any]] = field(default_factory=lambda: defaultdict(list))
     must_not: set[bytes] = field(default_factory=set)
     rows: int = 0
@@ -164,18 +172,27 @@ class Membership:
             except UndecidedError:
                 continue
             if found is not None:
-                self.must[digest].append(found.geometry if self.by_geometry else None)
+                geometry = _unless_empty(found.geometry) if self.by_geometry else None
+                self.must[self._key(digest, geometry)].append(geometry)
             elif not self.by_geometry:
                 self.must_not.add(digest)
 
     def see(self, digests: list[bytes], geometries: Any) -> None:
         """Take a batch of the output in; `geometries` are shapely's."""
         for digest, geometry in zip(digests, geometries, strict=True):
-            wanted = self.must.get(digest, ())
-            at = next((at for at, each in enumerate(wanted) if not self.by_geometry or _alike(each, geometry)), None)
-            if at is not None:
-                self.must[digest].pop(at)
+            geometry = _unless_empty(geometry) if self.by_geometry else None  # noqa: PLW2901 - the same, as it is compared
+            key = self._key(digest, geometry)
+            wanted, tolerance = self.must.get(key, ()), 0.0 if self.decimals is None else 10.0**-self.decimals
+            alike = (at for at, each in enumerate(wanted) if not self.by_geometry or _alike(each, geometry, tolerance))
+            if (at := next(alike, None)) is not None:
+                self.must[key].pop(at)
             self.strangers += digest in self.must_not
+
+    def _key(self, digest: bytes, geometry: Any) -> bytes:
+        if not (self.by_geometry and self.has_bounds) or geometry is None:
+            return digest
+        bounds = geometry.bounds if self.decimals is None else (round(each, self.decimals) for each in geometry.bounds)
+        return digest + repr([each + 0.0 for each in bounds]).encode()
 
     @property
     def missing(self) -> int:
@@ -183,10 +200,23 @@ class Membership:
         return sum(map(len, self.must.values()))
 
 
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two geometries have the same parts, vertex by vertex, as far as rounding goes."""
+def _unless_empty(geometry: Any) -> Any:
+    """A geometry, None for an empty one: a Shapefile's are null."""
+    return None if geometry is None or geometry is NOT_READ or geometry.is_empty else geometry
+
+
+def _alike(one: Any, other: Any, tolerance: float) -> bool:
+    """Whether two geometries have the same parts, vertex by vertex, as far as rounding goes, whichever way rings turn."""
     if one is None or other is None:
         return one is other
     parts, others = shapely.get_parts(one), shapely.get_parts(other)
-    far = max(map(abs, (*one.bounds, *other.bounds)), default=0.0)
-    return len(parts) == len(others) and bool(shapely.equals_exact(parts, others, far * _RELATIVE_TOLERANCE).all())
+    if len(parts) != len(others):
+        return False
+    far = max(tolerance, max(map(abs, (*one.bounds, *other.bounds)), default=0.0) * _RELATIVE_TOLERANCE)
+    turned = shapely.orient_polygons(parts), shapely.orient_polygons(others)
+    # A Shapefile's parts come back in another order.
+    return bool(shapely.equals_exact(*turned, far).all()) or bool(
+        shapely.equals_exact(
+            shapely.GeometryCollection(list(parts)), shapely.GeometryCollection(list(others)), far, normalize=True
+        )
+    )

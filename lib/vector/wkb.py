@@ -102,6 +102,15 @@ def _types_and_dimensions(codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint32]
     return types, 2 + has_z.astype(np.int64) + has_m
 
 
+def has_m(column: Column) -> NDArray[np.bool_]:
+    """Which values have an M, (rows,) bool."""
+    found = np.zeros(len(column.types), bool)
+    known = np.flatnonzero(column.types)
+    codes = uint32(column.data, column.starts[known] + 1)
+    found[known] = ((codes & np.uint32(_EWKB_M)) != 0) | ((codes & np.uint32(0x0FFFFFFF)) // 1000 & 2 != 0)
+    return found
+
+
 def is_any_of(types: NDArray[np.uint32], some: tuple[int, ...]) -> NDArray[np.bool_]:
     """Which types are among some, (rows,) bool: what `np.isin` says, at a tenth of its cost for a handful."""
     found: NDArray[np.bool_] = types == some[0]

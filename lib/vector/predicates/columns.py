@@ -118,7 +118,9 @@ def _column(column: Any, kind: Kind) -> Any:
 def _cast(column: Any, kind: Any) -> Any:
     """As another type; integers beyond 2^53 lose digits as Python's do."""
     return (
-        column if column.type == kind else call_function("cast", [column], CastOptions(kind, allow_float_truncate=True))
+        column
+        if column.type == kind
+        else call_function("cast", [column], CastOptions(kind, allow_float_truncate=True, allow_time_truncate=True))
     )
 
 

@@ -6,6 +6,7 @@ line in `ogr.FORMATS`.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from lib.jobs import VectorJob
@@ -56,7 +57,10 @@ def open_source(source: str, layer: str | None, label: str, rows: int, given: Gi
         SourceError: it is missing, or no layer that can be streamed, or not what is given.
     """
     from lib.vector.sources.ogr import OgrSource
+    from lib.vector.sources.parquet import ParquetSource, is_parquet
 
+    if is_parquet(Path(source)):
+        return ParquetSource.opened(source, layer, label, given or Given())
     return OgrSource.opened(source, layer, label, rows, given or Given())
 
 

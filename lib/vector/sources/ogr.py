@@ -102,7 +102,7 @@ class OgrSource:
         _check_curves(path, info, label)
         sizes = _sizes(path, info, label, rows)
         facts = _facts(source, label, info, notes, path, sizes)
-        return cls(_with_crs(facts, given.crs), path, given.encoding, given.checks_text)
+        return cls(with_crs(facts, given.crs), path, given.encoding, given.checks_text)
 
     def count(self) -> int | None:
         """Features by another way than OGR's Arrow stream, which ends early without an error on a corrupt page.
@@ -211,7 +211,7 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
     )
 
 
-def _with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
+def with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
     """The layer in the CRS that the job says it is in.
 
     Raises:
