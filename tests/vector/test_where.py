@@ -209,6 +209,7 @@ ROWS = st.fixed_dictionaries({name: st.none() | st.sampled_from(pool) for name, 
 @given(st.recursive(conditions(), nested, max_leaves=4), st.lists(ROWS, min_size=1, max_size=5))
 @example("w = 9007199254740993", [dict.fromkeys(POOLS) | {"w": each} for each in WIDE])
 @example("w < 9223372036854775808", [dict.fromkeys(POOLS) | {"w": each} for each in WIDE])
+@example("r IN (0)", [dict.fromkeys(POOLS) | {"r": each} for each in (0.0, -0.0)])
 @example("NOT (r > 1)", [dict.fromkeys(POOLS) | {"r": each} for each in [*REALS, None]])
 def test_all_evaluations_say_what_python_says(text: str, rows: list[dict[str, Any]]) -> None:
     """The batch keeps what a plain evaluation of the same tree keeps, NULLs included; SQLite is never asked for fewer."""
