@@ -205,7 +205,7 @@ def nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 ROWS = st.fixed_dictionaries({name: st.none() | st.sampled_from(pool) for name, pool in POOLS.items()})
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.recursive(conditions(), nested, max_leaves=4), st.lists(ROWS, min_size=1, max_size=5))
 @example("w = 9007199254740993", [dict.fromkeys(POOLS) | {"w": each} for each in WIDE])
 @example("w < 9223372036854775808", [dict.fromkeys(POOLS) | {"w": each} for each in WIDE])

@@ -185,8 +185,8 @@ def _among(value: Value, options: tuple[Constant, ...], batch: Any) -> Any:
     if column.type == pa.int64():
         wanted = [int(each.value) for each in options if _is_whole(each)]  # type: ignore[arg-type]
     elif column.type == pa.float64():
-        wanted = [each.value for each in options if _is_double(each)]  # type: ignore[misc]
-        wanted += [-0.0] * (0 in wanted)  # which Arrow looks up by its bits
+        reals: list[Any] = [each.value for each in options if _is_double(each)]
+        wanted = reals + [-0.0] * (0 in reals)  # Arrow looks it up by its bits
     else:
         wanted = [each.value for each in options]  # type: ignore[misc]
     looked_up = SetLookupOptions(pa.array(wanted, column.type), skip_nulls=True)
