@@ -151,7 +151,9 @@ def test_a_scale_of_nothing_is_an_error(shop: Workshop, write: Write) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint32", "int64", "float64"])
-@pytest.mark.parametrize("operation", [Rescale(multiply=65537.5), Expression(expr="b1 * 65537.5")], ids=["rescale", "expr"])
+@pytest.mark.parametrize(
+    "operation", [Rescale(multiply=65537.5), Expression(expr="b1 * 65537.5")], ids=["rescale", "expr"]
+)
 def test_a_wide_type_gets_all_digits(operation: Any, dtype: str, shop: Workshop, write: Write) -> None:
     """What is written in a type with more digits than float32 is computed with them, however narrow the source is."""
     raw = RANDOM.integers(1, 32768, (1, 40, 50)).astype("uint16")
