@@ -17,6 +17,7 @@ from rasterio import _base
 
 from lib.errors import DataError, SourceError
 from lib.paths import archive_system, container, for_gdal, is_local, is_remote
+from lib.raster import gdal
 from lib.units import MIB
 
 # What GDAL keeps of what it fetched; a plan counts it. Windows are whole rows of blocks: little is asked for twice.
@@ -263,10 +264,7 @@ def _is_raster(name: str) -> bool:
 
 @functools.cache
 def _function(name: str) -> Any:
-    result, *arguments = _SIGNATURES[name]
-    found = getattr(ctypes.CDLL(_base.__file__), name)
-    found.restype, found.argtypes = result, arguments
-    return found
+    return gdal.function(name, _SIGNATURES[name])
 
 
 @contextlib.contextmanager

@@ -44,13 +44,17 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 
 
-@functools.cache
-def _function(name: str) -> Any:
-    """A C function of the GDAL that rasterio uses."""
-    result, *arguments = _SIGNATURES[name]
+def function(name: str, signature: tuple[Any, ...]) -> Any:
+    """A C function of the GDAL that rasterio uses; of its signature the result's type is first."""
+    result, *arguments = signature
     found = getattr(ctypes.CDLL(_base.__file__), name)
     found.restype, found.argtypes = result, arguments
     return found
+
+
+@functools.cache
+def _function(name: str) -> Any:
+    return function(name, _SIGNATURES[name])
 
 
 def handle_of(dataset: Any) -> Any:

@@ -20,9 +20,8 @@ from lib.vector.authalic import half_authalic
 from lib.vector.coarse import GEOD_NOISE_SQM, SAFETY, is_leading, ring_areas
 from lib.vector.exact import arbitrate
 from lib.vector.method import AreaMethod, Bounds
+from lib.vector.runs import VERTICES_AT_ONCE, parts
 from lib.vector.wkb import POLYGONAL, Column, Rings, find_rings, is_any_of, ring_coordinates, vertices
-
-_VERTICES_AT_ONCE = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def measure(column: Column, rings: Rings, method: AreaMethod) -> tuple[NDArray[n
     """
     strides = 8 * column.dimensions[rings.rows]
     areas, errors = np.zeros(len(rings.rows)), np.zeros(len(rings.rows))
-    for part in _parts(rings.counts):
+    for part in parts(rings.counts):
         _measure_part(column, rings, part, strides[part], method, areas[part], errors[part])
     errors[~_closed(column, rings, strides)] = np.inf
     return _by_rows(column, rings, areas, errors)
@@ -134,23 +133,11 @@ def _measure_part(
         so_far_errors += errors
 
 
-def _parts(counts: NDArray[np.int64]) -> list[slice]:
-    """Consecutive rings that together have at most `_VERTICES_AT_ONCE` vertices; a longer ring is alone."""
-    ends = np.cumsum(counts)
-    parts, at = [], 0
-    while at < len(counts):
-        done = int(ends[at - 1]) if at else 0
-        stop = max(at + 1, int(np.searchsorted(ends, done + _VERTICES_AT_ONCE, "right")))
-        parts.append(slice(at, stop))
-        at = stop
-    return parts
-
-
 def _slices(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
     longest = int(counts.max(initial=0))
-    if len(counts) > 1 or longest <= _VERTICES_AT_ONCE:
+    if len(counts) > 1 or longest <= VERTICES_AT_ONCE:
         return [(0, longest)]
-    step = _VERTICES_AT_ONCE - 1
+    step = VERTICES_AT_ONCE - 1
     return [(first, min(first + step + 1, longest)) for first in range(0, longest - 1, step)]
 
 

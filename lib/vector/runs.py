@@ -15,7 +15,7 @@ POINT, LINE, MULTI_POINT, MULTI_LINE = 1, 2, 4, 5
 LINEAR = (LINE, MULTI_LINE)
 SIMPLE = (POINT, LINE, MULTI_POINT, MULTI_LINE, *POLYGONAL)
 _HEADER_BYTES = 5
-_VERTICES_AT_ONCE = 32_768
+VERTICES_AT_ONCE = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ def _of_multi(column: Column, rows: NDArray[np.int64], damaged: NDArray[np.bool_
 
 def pieces(column: Column, some: Runs) -> Runs:
     """The same edges in runs of at most so many vertices: a longer one in pieces, each from the last vertex of the one before."""
-    step = _VERTICES_AT_ONCE - 1
-    long = some.counts > _VERTICES_AT_ONCE
+    step = VERTICES_AT_ONCE - 1
+    long = some.counts > VERTICES_AT_ONCE
     if not long.any():
         return some
     number = np.where(long, -(-(some.counts - 1) // step), 1)
@@ -126,7 +126,7 @@ def parts(counts: NDArray[np.int64]) -> list[slice]:
     found, at = [], 0
     while at < len(counts):
         done = int(ends[at - 1]) if at else 0
-        stop = max(at + 1, int(np.searchsorted(ends, done + _VERTICES_AT_ONCE, "right")))
+        stop = max(at + 1, int(np.searchsorted(ends, done + VERTICES_AT_ONCE, "right")))
         found.append(slice(at, stop))
         at = stop
     return found

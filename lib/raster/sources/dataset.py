@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lib.errors import SourceError
 from lib.paths import is_packed
@@ -263,12 +264,7 @@ class Reader:
 
     def _read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
         inside, place = within(window, overlap, self._source.grid.shape)
-        pixels, valid = into.pixels, into.valid
-        if inside != place:
-            pixels.fill(0)
-            valid.fill(False)
-            rows, columns = (slice(low - at, high - at) for (low, high), (at, _) in zip(inside, place, strict=True))
-            pixels, valid = pixels[:, rows, columns], valid[:, rows, columns]
+        pixels, valid = part_inside(into, inside, place)
         self._read_pixels(window, inside, bands, pixels)
         rules, dtype = self._source.validity, self._source.dtype
         into.all_valid = inside == place and all(rules.always(band, dtype) for band in bands)
@@ -310,6 +306,17 @@ def within(window: Window, overlap: int, shape: tuple[int, int]) -> tuple[Any, A
     place = tuple((low - overlap, high + overlap) for low, high in window.ranges)
     inside = tuple((max(low, 0), min(high, length)) for (low, high), length in zip(place, shape, strict=True))
     return inside, place
+
+
+def part_inside(into: Block, inside: Any, place: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """A block's pixels and validity where there is a raster; around them, as far as `place` is beyond it, 0 and not valid."""
+    pixels, valid = into.pixels, into.valid
+    if inside == place:
+        return pixels, valid
+    pixels.fill(0)
+    valid.fill(False)
+    rows, columns = (slice(low - at, high - at) for (low, high), (at, _) in zip(inside, place, strict=True))
+    return pixels[:, rows, columns], valid[:, rows, columns]
 
 
 @in_header

@@ -25,7 +25,7 @@ from lib.raster.faults import read
 from lib.raster.formats import open_dataset, open_source
 from lib.raster.grid import Grid
 from lib.raster.sources import layered
-from lib.raster.sources.dataset import Ranges, RasterSource, Reader, open_raster, within
+from lib.raster.sources.dataset import Ranges, RasterSource, Reader, open_raster, part_inside, within
 from lib.raster.sources.layered import Piece
 from lib.raster.sources.parts import Part, files_of, gather
 from lib.raster.validity import Validity, comparable
@@ -219,12 +219,7 @@ class MosaicReader(Reader):
 
     def _read(self, window: Window, bands: tuple[int, ...], overlap: int, into: Block) -> Block:
         inside, place = within(window, overlap, self._mosaic.grid.shape)
-        pixels, valid = into.pixels, into.valid
-        if inside != place:
-            pixels.fill(0)
-            valid.fill(False)
-            rows, columns = (slice(low - at, high - at) for (low, high), (at, _) in zip(inside, place, strict=True))
-            pixels, valid = pixels[:, rows, columns], valid[:, rows, columns]
+        pixels, valid = part_inside(into, inside, place)
         all_valid = self._lay(self._mosaic.on_file(inside), Block(window, bands, pixels, valid))
         into.all_valid = all_valid and inside == place
         return into

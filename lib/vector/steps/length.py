@@ -6,17 +6,16 @@ from typing import Any, ClassVar
 from lib.errors import DataError, SourceError
 from lib.jobs import VectorJob
 from lib.units import MIB
-from lib.vector.exact import NotReadError
 from lib.vector.length import decide
 from lib.vector.method import AreaMethod, Bounds, area_method
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Row, Step, Tally, UndecidedError, keep
-from lib.vector.wkb import NOT_LINEAR, SURFACES, column_of, is_any_of
+from lib.vector.steps.area import measurable
+from lib.vector.wkb import column_of
 
 # Temporaries of a part's vertices; runs, lengths and errors of each row.
 _BLOCK_BYTES = 6 * MIB
 _ROW_BYTES = 300
-_LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
 
 
 def prepare(job: VectorJob, facts: LayerFacts) -> "LengthStep":
@@ -72,24 +71,14 @@ class LengthStep(Step):
             DataError: a curve or a surface, or bytes that are no geometry.
         """
         column = column_of(batch.column(batch.schema.get_field_index(self.column)))
-        is_other = is_any_of(column.types, tuple(NOT_LINEAR | SURFACES))
-        if is_other.any():
-            raise self._refused((NOT_LINEAR | SURFACES)[int(column.types[int(is_other.argmax())])])
-        try:
+        with measurable(column, self.label, tally, "length"):
             decision = decide(column, self.method, self.bounds)
-        except NotReadError as error:
-            raise self._refused("GeometryCollection with curves or surfaces") from error
         if decision.damaged:
             raise DataError(
                 f"{self.label}: {decision.damaged} geometries of batch {tally.batches} end before their vertices do"
             )
         tally.counts.update(features_null_length=decision.without_length, lengths_outside=decision.outside)
         return keep(batch, decision.keep)
-
-    def _refused(self, kind: str) -> DataError:
-        return DataError(
-            f"{self.label}: one of its features is a {kind}, whose length is not measured", hint=_LINEAR_HINT
-        )
 
     @property
     def facts(self) -> dict[str, Any]:
