@@ -65,10 +65,15 @@ def _libc() -> ctypes.CDLL:
     return libc
 
 
-def _smaps(field: str) -> int:
-    """A field of proc(5) smaps over the whole process, bytes: another source than the one that is tested."""
-    lines = Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines()
-    return sum(int(line.split()[1]) * KIB for line in lines if line.startswith(f"{field}:"))
+def _smaps(field: str, path: str) -> int:
+    """A field of proc(5) smaps over the mappings of a file, bytes: another source than the one that is tested."""
+    found, is_of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if not line.split()[0].endswith(":"):
+            is_of_file = line.endswith(path)
+        elif is_of_file and line.startswith(f"{field}:"):
+            found += int(line.split()[1]) * KIB
+    return found
 
 
 @_alone
@@ -171,21 +176,21 @@ def test_freed_memory_is_mallocs_until_it_is_given_back(tmp_path: Path) -> None:
 
 @_alone
 def test_file_backed_pages_are_told(tmp_path: Path) -> None:
-    """A file of 24 MiB that is mapped and read is file-backed; what is said lies between two looks at smaps around it.
+    """A large file that is mapped and read is file-backed as far as the kernel holds its pages, and is not when it is unmapped.
 
-    Between, because the kernel maps pages of libraries that are run, and takes others back, whenever it likes.
+    Large, because the kernel maps pages of libraries that are run, and takes others back, whenever it likes.
     """
     split = _splitter()
+    size = 10 * SIZE
     path = tmp_path / "mapped"
-    path.write_bytes(b"x" * SIZE)
+    path.write_bytes(b"x" * size)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        for _ in range(2):
-            looks = [_smaps("Rss") - _smaps("Anonymous")]
-            told = split()["file_backed_bytes"]
-            looks.append(_smaps("Rss") - _smaps("Anonymous"))
-            assert min(looks) - MIB < told < max(looks) + MIB
-            assert sum(mapped[at] for at in range(0, SIZE, mmap.PAGESIZE)) > 0
-        assert told > SIZE - MIB
+        before = split()
+        assert sum(mapped[at] for at in range(0, size, mmap.PAGESIZE)) > 0
+        read = split()
+        assert _grown(before, read)["file_backed_bytes"] == pytest.approx(_smaps("Rss", str(path)), rel=0.1)
+        assert _smaps("Rss", str(path)) > 0.9 * size
+    assert _grown(split(), read)["file_backed_bytes"] == pytest.approx(size, rel=0.1)
 
 
 @_alone
