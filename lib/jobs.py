@@ -4,6 +4,7 @@ Flows and the command line speak of jobs without a GIS library; what they do is 
 `operations.py`. A field made by `knob` is a flag, a flow parameter and a line of the README.
 """
 
+import csv
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -51,6 +52,14 @@ def _numbers(value: Any) -> Any:
         return tuple(int(each) for each in value.split(","))
     except ValueError:
         raise ValueError(f"{value!r} is not a list of band numbers, such as 4,3,2") from None
+
+
+def _names(value: Any) -> Any:
+    """Names with commas between them; one with a comma of its own is quoted as in a CSV."""
+    names = next(csv.reader([value], skipinitialspace=True), []) if isinstance(value, str) else value
+    if names is not None and not (names and all(names)):
+        raise ValueError(f"{value!r} is not a list of fields, such as name,use")
+    return names
 
 
 def _nodata(value: Any) -> Any:
@@ -291,6 +300,9 @@ class VectorJob(_Work):
         unset="as declared, else UTF-8",
     )
     function: Function | None = knob("your own filter as module:name, importable where the job runs", None)
+    select: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = knob(
+        "fields to keep, in the order wanted, such as name,use", None, unset="all"
+    )
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
 

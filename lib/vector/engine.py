@@ -203,9 +203,9 @@ class VectorWork(LayerWork):
                     after=self._settler(bench, tally),
                 )
                 schema = reader.schema
-                notes += self._sink.lost(schema)
                 for step in self._steps:
                     schema = step.schema(schema)
+                notes += self._sink.lost(schema)
                 sink.write(bench.staged, schema, batches, provenance.texts(self._job))
         except Exception as error:
             if tally.error is not None:

@@ -126,13 +126,15 @@ class Membership:
 
     Attributes:
         by_geometry: whether steps change geometries.
+        claims_dropped: whether a row that is dropped must not be there: where steps change rows, another may look like it.
         must: what the output lacks still, by digest: the geometries expected, None where they are in the digest.
-        must_not: digests of rows that are dropped; none by attributes alone, which other rows may share.
+        must_not: digests of rows that are dropped, where that is claimed.
         rows: rows looked at.
         strangers: rows of the output that should have been dropped.
     """
 
     by_geometry: bool = False
+    claims_dropped: bool = True
     must: defaultdict[bytes, list[Any]] = field(default_factory=lambda: defaultdict(list))
     must_not: set[bytes] = field(default_factory=set)
     rows: int = 0
@@ -148,7 +150,7 @@ class Membership:
                 continue
             if found is not None:
                 self.must[digest].append(found.geometry if self.by_geometry else None)
-            elif not self.by_geometry:
+            elif self.claims_dropped:
                 self.must_not.add(digest)
 
     def see(self, digests: list[bytes], geometries: Any) -> None:

@@ -246,7 +246,10 @@ class VerifyWork(LayerWork):
         if self._is_judged(info):
             of_source = set(self._sources[-1].facts.fields)
             fields = [name for name in fields if name in of_source]
-            members = Membership(by_geometry=not all(step.keeps_geometry for step in self._steps))
+            members = Membership(
+                by_geometry=not all(step.keeps_geometry for step in self._steps),
+                claims_dropped=all(step.is_filter for step in self._steps),
+            )
             self._sample_source(fields, members, bench)
         self._read_output(info, fields, members, bench)
         if members is not None:

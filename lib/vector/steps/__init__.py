@@ -20,6 +20,7 @@ __all__ = ["STEPS", "Row", "Step", "Tally", "UndecidedError", "keep", "outcome",
 STEPS: dict[str, Callable[[VectorJob], bool]] = {
     "area": lambda job: job.min_area_sqm is not None or job.max_area_sqm is not None,
     "custom": lambda job: job.function is not None,
+    "select": lambda job: job.select is not None,
 }
 # A result has these whatever steps there are.
 _RESULT = {"features_null_area": 0, "area_mode": None, "arbitrated": 0}
