@@ -303,6 +303,18 @@ class VectorJob(_Work):
     select: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = knob(
         "fields to keep, in the order wanted, such as name,use", None, unset="all"
     )
+    add_area: str | None = knob(
+        "a field to add, by this name, of each feature's area, square metres, measured as area says, before geometries change",
+        None,
+        unset="none",
+        min_length=1,
+    )
+    to_crs: str | None = knob(
+        "the CRS to transform to, such as EPSG:3857: every vertex by PROJ, heights as they are, nothing cut at the antimeridian",
+        None,
+        unset="the layer's",
+        min_length=1,
+    )
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
 

@@ -172,6 +172,8 @@ def _alike(one: Any, other: Any) -> bool:
     """Whether two geometries have the same parts, vertex by vertex, as far as rounding goes."""
     if one is None or other is None:
         return one is other
+    if one.is_empty or other.is_empty:
+        return bool(one.is_empty and other.is_empty)
     parts, others = shapely.get_parts(one), shapely.get_parts(other)
     far = max(map(abs, (*one.bounds, *other.bounds)), default=0.0)
     return len(parts) == len(others) and bool(shapely.equals_exact(parts, others, far * _RELATIVE_TOLERANCE).all())

@@ -1,17 +1,23 @@
 """Steps that change rows: what comes out is what geopandas makes of the whole file, and a verification finds it."""
 
+import re
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import geopandas
+import numpy as np
+import pyarrow as pa
 import pytest
-from conftest_vector import Done, make_job, parcels, prepared, verified_again
+import shapely
+from conftest_vector import Done, geod_areas, make_job, parcels, prepared, solid, verified_again
 from geopandas.testing import assert_geodataframe_equal
 from pydantic import ValidationError
 
-from lib.errors import UsageError
+from lib.errors import DataError, SourceError, UsageError
 from lib.jobs import VectorJob
+from lib.vector import coordinates
 
 Run = Callable[..., Done]
 
@@ -75,3 +81,129 @@ def test_rows_that_differ_in_a_dropped_field_alone_verify(run_job: Run, tmp_path
     assert list(geopandas.read_file(done.output).name) == ["same"] * 2
     checks = verified_again(tmp_path / "a.gpkg", done, make_job(tmp_path / "a.gpkg", done.output, **choices))
     assert all(checks.values())
+
+
+@pytest.mark.parametrize("name", ["out.gpkg", "out.fgb"])
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:32614"])
+def test_a_layer_in_another_crs(crs: str, name: str, run_job: Run, tmp_path: Path) -> None:
+    """Every vertex is where geopandas puts it; rows are those whose true area is asked for, whatever the new CRS."""
+    solid(parcels(200)).to_file(tmp_path / "a.gpkg")
+    choices = {"to_crs": crs, "min_area_sqm": 500}
+    done = run_job(tmp_path / "a.gpkg", name, chunk_rows=64, **choices)
+    found, before = geopandas.read_file(done.output).sort_values("n"), geopandas.read_file(tmp_path / "a.gpkg")
+    wanted = before[geod_areas(before) >= 500].to_crs(crs)
+    assert found.crs == wanted.crs
+    assert list(found.n) == list(wanted.n)
+    assert shapely.equals_exact(found.geometry.to_numpy(), wanted.geometry.to_numpy(), 1e-6).all()
+    assert done.plan.facts["to_crs"] == crs
+    assert _verifies(tmp_path / "a.gpkg", done, **choices)
+
+
+_SHAPES = [
+    "POINT Z (9 50 7)",
+    "POINT EMPTY",
+    "LINESTRING M (9 50 1, 10 51 2)",
+    "POLYGON ZM ((9 50 1 2, 10 50 3 4, 9 51 5 6, 9 50 1 2))",
+    "MULTIPOINT (9 50, 10 51)",
+    "MULTILINESTRING Z ((9 50 1, 10 51 2), (9 51 3, 10 52 4, 11 53 5))",
+    "MULTIPOLYGON (((9 50, 10 50, 9 51, 9 50), (9.1 50.1, 9.2 50.1, 9.1 50.2, 9.1 50.1)), ((1 2, 3 2, 1 4, 1 2)))",
+    "GEOMETRYCOLLECTION (POINT (9 50), GEOMETRYCOLLECTION (LINESTRING (9 50, 10 51), MULTIPOINT EMPTY))",
+    "MULTIPOLYGON EMPTY",
+    None,
+]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("options", [{"byte_order": 1, "flavor": "iso"}, {"byte_order": 0}, {"include_srid": True}])
+@pytest.mark.parametrize("at_once", [2, 65_536])
+def test_vertices_of_every_type_move(
+    kind: Any, options: dict[str, Any], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As shapely moves them; Z and M stay; slices of a column and odd encodings are no different."""
+    monkeypatch.setattr(coordinates, "_AT_ONCE", at_once)
+    shapes = shapely.set_srid(shapely.from_wkt(_SHAPES), 4326)
+    array = pa.array(shapely.to_wkb(shapes, **options), kind)
+
+    def move(xy: Any) -> Any:
+        return xy * 2 + 1
+
+    def in_text(vertex: re.Match[str]) -> str:
+        return f"{float(vertex[1]) * 2 + 1:g} {float(vertex[2]) * 2 + 1:g}"
+
+    wanted = [text and re.sub(r"(?<=[(,])\s*([\d.]+) ([\d.]+)", in_text, text) for text in _SHAPES]
+    wanted = list(shapely.to_wkt(shapely.from_wkt(wanted)))
+    for first in range(len(shapes)):
+        found, failed = coordinates.moved(array[first : first + 4], move)
+        assert list(shapely.to_wkt(shapely.from_wkb(found.to_pylist()))) == wanted[first : first + 4]
+        assert failed is None
+    assert coordinates.moved(array[:0], move)[0].to_pylist() == []
+
+
+def test_a_vertex_without_a_place_fails_the_job(run_job: Run, tmp_path: Path) -> None:
+    """The row is named: a pole is nowhere in Mercator."""
+    shapes = [shapely.Point(0, 0)] * 5 + [shapely.Point(0, 90), shapely.Point(0, 91)]
+    geopandas.GeoDataFrame({"n": range(7)}, geometry=shapes, crs="EPSG:4326").to_file(tmp_path / "a.gpkg")
+    with pytest.raises(DataError, match=r"a.gpkg: row [67] has a vertex that has no place in EPSG:3395"):
+        run_job(tmp_path / "a.gpkg", to_crs="EPSG:3395", chunk_rows=3)
+
+
+@pytest.mark.parametrize("cut", [1, 9, 17])
+def test_wkb_that_ends_early_is_damaged(cut: int) -> None:
+    """Whatever the type; its row is named."""
+    for text in (each for each in _SHAPES if each and "EMPTY" not in each):
+        whole = shapely.to_wkb(shapely.from_wkt(text), byte_order=1, flavor="iso")
+        with pytest.raises(coordinates.DamagedError) as caught:
+            coordinates.moved(pa.array([whole, whole[:-cut], whole]), lambda xy: xy)
+        assert caught.value.row == 1
+
+
+@pytest.mark.parametrize(
+    ("crs", "wanted", "error", "words"),
+    [
+        (None, "EPSG:3857", SourceError, "no CRS to transform from"),
+        ("EPSG:4326", "EPSG:99999", UsageError, "--to-crs: 'EPSG:99999' is no CRS"),
+        ("EPSG:4326", "EPSG:4978", UsageError, "no CRS of x and y"),
+    ],
+)
+def test_a_crs_that_cannot_be_is_refused(
+    crs: str | None, wanted: str, error: type[Exception], words: str, tmp_path: Path
+) -> None:
+    """From none, to none, to one that is no map's."""
+    geopandas.GeoDataFrame({"n": [1]}, geometry=[shapely.box(0, 0, 1, 1)], crs="EPSG:4326").to_file(tmp_path / "a.gpkg")
+    if crs is None:
+        with sqlite3.connect(tmp_path / "a.gpkg") as database:
+            database.execute("UPDATE gpkg_geometry_columns SET srs_id = 0")
+            database.execute("UPDATE gpkg_contents SET srs_id = 0")
+        database.close()
+    with pytest.raises(error, match=words):
+        prepared(make_job(tmp_path / "a.gpkg", tmp_path / "b.gpkg", to_crs=wanted))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32614"])
+def test_areas_are_added_as_geod_has_them(crs: str, run_job: Run, tmp_path: Path) -> None:
+    """To a billionth; null where there is no geometry, and what they were before the layer is in another CRS."""
+    source = tmp_path / "a.gpkg"
+    parcels(200, crs=crs).to_file(source)
+    choices = {"add_area": "sqm", "to_crs": "EPSG:3857", "select": "n"}
+    done = run_job(source, chunk_rows=64, **choices)
+    found, before = geopandas.read_file(done.output), geopandas.read_file(source)
+    assert list(found.columns) == ["n", "sqm", "geometry"]
+    np.testing.assert_allclose(found.sqm, geod_areas(before), rtol=1e-9)
+    assert found.sqm.isna().sum() == (before.geometry.isna() | before.geometry.is_empty).sum() > 0
+    assert done.outcome.result["area_mode"] == "geodesic"
+    assert _verifies(source, done, **choices)
+
+
+def test_planar_areas_are_added(run_job: Run, tmp_path: Path) -> None:
+    """By the shoelace in the CRS's plane; lines and points have none to speak of."""
+    shapes = [shapely.box(0, 0, 10, 20), shapely.Point(1, 2), shapely.LineString([(0, 0), (5, 5)]), None]
+    geopandas.GeoDataFrame({"n": range(4)}, geometry=shapes, crs="EPSG:32633").to_file(tmp_path / "a.gpkg")
+    done = run_job(tmp_path / "a.gpkg", add_area="sqm", area="planar")
+    np.testing.assert_array_equal(geopandas.read_file(done.output).sqm, [200, 0, 0, np.nan])
+
+
+@pytest.mark.parametrize("name", ["N", "geom", "FID"])
+def test_a_name_that_is_taken_is_refused(name: str, source: Path, tmp_path: Path) -> None:
+    """By a field, the geometries or the feature ids, whatever the case."""
+    with pytest.raises(UsageError, match=f"--add-area: layer a of a.gpkg has a column '{name}' already"):
+        prepared(make_job(source, tmp_path / "b.gpkg", add_area=name))

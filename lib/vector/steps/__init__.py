@@ -21,6 +21,8 @@ STEPS: dict[str, Callable[[VectorJob], bool]] = {
     "area": lambda job: job.min_area_sqm is not None or job.max_area_sqm is not None,
     "custom": lambda job: job.function is not None,
     "select": lambda job: job.select is not None,
+    "add_area": lambda job: job.add_area is not None,
+    "to_crs": lambda job: job.to_crs is not None,
 }
 # A result has these whatever steps there are.
 _RESULT = {"features_null_area": 0, "area_mode": None, "arbitrated": 0}

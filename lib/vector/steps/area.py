@@ -1,5 +1,7 @@
 """Keep features by their area on the ground."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,12 +13,12 @@ from lib.vector.exact import NotReadError
 from lib.vector.method import AreaMethod, Bounds, area_method
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Row, Step, Tally, UndecidedError, keep
-from lib.vector.wkb import NOT_LINEAR, SURFACES, column_of, is_any_of
+from lib.vector.steps.rows import LINEAR_HINT, row_words
+from lib.vector.wkb import NOT_LINEAR, SURFACES, Column, column_of, is_any_of
 
 # Temporaries of `_VERTICES_AT_ONCE` vertices; offsets, types, rings and sums of each row.
 _BLOCK_BYTES = 4 * MIB
 _ROW_BYTES = 400
-_LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
 _SURFACE_HINT = "make polygons of it: ogr2ogr -nlt MULTIPOLYGON polygons.gpkg SOURCE"
 
 
@@ -26,12 +28,50 @@ def prepare(job: VectorJob, facts: LayerFacts) -> "AreaStep":
     Raises:
         SourceError: there are no geometries, or no CRS in which an area means anything.
     """
+    column, method = method_of(job, facts)
+    return AreaStep(facts.label, column, method, Bounds(job.min_area_sqm, job.max_area_sqm))
+
+
+def method_of(job: VectorJob, facts: LayerFacts) -> tuple[str, AreaMethod]:
+    """The geometry column, and how areas are measured.
+
+    Raises:
+        SourceError: there are no geometries, or no CRS in which an area means anything.
+    """
     if facts.geometry_name is None:
         raise SourceError(
             f"{facts.label}: layer {facts.layer} has no geometries, so no areas", hint="leave the area out"
         )
-    method = area_method(facts.crs, job.area, facts.label)
-    return AreaStep(facts.label, facts.geometry_name, method, Bounds(job.min_area_sqm, job.max_area_sqm))
+    return facts.geometry_name, area_method(facts.crs, job.area, facts.label)
+
+
+@contextmanager
+def measurable(column: Column, label: str, tally: Tally) -> Iterator[None]:
+    """While areas of a column are measured.
+
+    Raises:
+        DataError: a curve or a surface, by itself or inside another.
+    """
+    is_other = is_any_of(column.types, tuple(NOT_LINEAR | SURFACES))
+    if is_other.any():
+        at = int(is_other.argmax())
+        raise _refused((NOT_LINEAR | SURFACES)[int(column.types[at])], at, label, tally)
+    try:
+        yield
+    except NotReadError as error:
+        raise _refused("GeometryCollection with curves or surfaces", error.row, label, tally) from error
+
+
+def damaged(label: str, number: int, tally: Tally) -> DataError:
+    """What is said of geometries that end before their rings do."""
+    return DataError(f"{label}: {number} geometries of batch {tally.batches} end before their rings do")
+
+
+def _refused(kind: str, at: int, label: str, tally: Tally) -> DataError:
+    """What has no area here: its type, and its row where that is known."""
+    row = None if tally.row is None else tally.row + at + 1
+    hint = LINEAR_HINT if kind in NOT_LINEAR.values() else _SURFACE_HINT
+    return DataError(f"{label}: {row_words(tally, at)} is a {kind}, whose area is not measured", hint=hint, row=row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +103,10 @@ class AreaStep(Step):
             DataError: a curve or a surface, or bytes that are no geometry.
         """
         column = column_of(batch.column(batch.schema.get_field_index(self.column)))
-        is_other = is_any_of(column.types, tuple(NOT_LINEAR | SURFACES))
-        if is_other.any():
-            at = int(is_other.argmax())
-            raise self._refused((NOT_LINEAR | SURFACES)[int(column.types[at])], at, tally)
-        try:
+        with measurable(column, self.label, tally):
             decision = decide(column, self.method, self.bounds)
-        except NotReadError as error:
-            raise self._refused("GeometryCollection with curves or surfaces", error.row, tally) from error
         if decision.damaged:
-            raise DataError(
-                f"{self.label}: {decision.damaged} geometries of batch {tally.batches} end before their rings do"
-            )
+            raise damaged(self.label, decision.damaged, tally)
         tally.counts.update(
             features_null_area=decision.without_area,
             arbitrated=decision.arbitrated,
@@ -82,13 +114,6 @@ class AreaStep(Step):
             outside=decision.outside,
         )
         return keep(batch, decision.keep)
-
-    def _refused(self, kind: str, at: int, tally: Tally) -> DataError:
-        """What has no area here: its type, and its row where that is known."""
-        row = None if tally.row is None else tally.row + at + 1
-        place = "one of its features" if row is None else f"row {row}"
-        hint = _LINEAR_HINT if kind in NOT_LINEAR.values() else _SURFACE_HINT
-        return DataError(f"{self.label}: {place} is a {kind}, whose area is not measured", hint=hint, row=row)
 
     @property
     def facts(self) -> dict[str, Any]:
