@@ -303,12 +303,25 @@ class VectorJob(_Work):
     select: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = knob(
         "fields to keep, in the order wanted, such as name,use", None, unset="all"
     )
+    repair: bool = knob(
+        "make invalid geometries valid: polygons stay polygons and lines lines, all as their multi types where either may come",
+        False,
+    )
     add_area: str | None = knob(
         "a field to add, by this name, of each feature's area, square metres, measured as area says, before geometries change",
         None,
         unset="none",
         min_length=1,
     )
+    simplify: float | None = knob(
+        "leave vertices out that are no farther than this from where they are missed, each feature by itself; no geometry "
+        "becomes invalid; metres on the ground in a geographic CRS, of the plane in others",
+        None,
+        unit="metres",
+        unset="all vertices",
+        gt=0,
+    )
+    centroid: bool = knob("a point instead of each geometry: its centroid, in the plane of the layer's CRS", False)
     to_crs: str | None = knob(
         "the CRS to transform to, such as EPSG:3857: every vertex by PROJ, heights as they are, nothing cut at the antimeridian",
         None,

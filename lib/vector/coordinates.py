@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lib.vector.wkb import (
     NOT_LINEAR,
+    POLYGON,
     POLYGONAL,
     Column,
     column_of,
@@ -26,9 +27,11 @@ from lib.vector.wkb import (
 )
 
 _POINT, _LINE, _MULTI_POINT, _TRIANGLE = 1, 2, 4, 17
+_OF_VERTICES = (_POINT, _LINE, POLYGON, _TRIANGLE)
 _HEADER_BYTES = 5
 _AT_ONCE = 65_536
 _Ints = NDArray[np.int64]
+_Each = tuple[_Ints, _Ints, _Ints, _Ints]
 
 
 class CurveError(Exception):
@@ -102,12 +105,12 @@ def find_vertices(column: Column) -> Runs:
     return Runs(*(np.concatenate(each) for each in zip(*found, strict=True)))
 
 
-def _points(column: Column) -> tuple[_Ints, ...]:
+def _points(column: Column) -> _Each:
     rows = np.flatnonzero(column.types == _POINT)
     return _whole(column, rows, column.starts[rows] + _HEADER_BYTES, np.ones(len(rows), np.int64))
 
 
-def _lines(column: Column) -> tuple[_Ints, ...]:
+def _lines(column: Column) -> _Each:
     rows = np.flatnonzero(column.types == _LINE)
     if (short := column.sizes[rows] < _HEADER_BYTES + 4).any():
         raise DamagedError(int(rows[short.argmax()]))
@@ -115,7 +118,7 @@ def _lines(column: Column) -> tuple[_Ints, ...]:
     return _whole(column, rows, at + 4, uint32_at(column.data, at).astype(np.int64))
 
 
-def _whole(column: Column, rows: _Ints, starts: _Ints, counts: _Ints) -> tuple[_Ints, ...]:
+def _whole(column: Column, rows: _Ints, starts: _Ints, counts: _Ints) -> _Each:
     strides = 8 * column.dimensions[rows]
     short = starts + counts * strides > column.starts[rows] + column.sizes[rows]
     if short.any():
@@ -128,38 +131,39 @@ def _walk(column: Column, row: int) -> list[tuple[int, int, int]]:
     view, at, end = column.data.data, int(column.starts[row]), int(column.starts[row] + column.sizes[row])
     runs: list[tuple[int, int, int]] = []
     geometries = 1
-    try:
-        while geometries:
-            if at + _HEADER_BYTES > end or view[at] != 1:
-                raise DamagedError(row)
-            kind, dimensions = type_of(struct.unpack_from("<I", view, at + 1)[0])
-            at, geometries = at + _HEADER_BYTES, geometries - 1
-            if kind in NOT_LINEAR:
-                raise CurveError(row)
-            if kind == _POINT:
-                runs.append((at, 1, 8 * dimensions))
-                at += 8 * dimensions
-                continue
-            (number,) = struct.unpack_from("<I", view, at)
-            at += 4
-            if kind in (_LINE, 3, _TRIANGLE):
-                for _ in range(1 if kind == _LINE else number):
-                    if kind != _LINE:
-                        (count,) = struct.unpack_from("<I", view, at)
-                        at += 4
-                    else:
-                        count = number
-                    runs.append((at, count, 8 * dimensions))
-                    at += count * 8 * dimensions
-            else:
-                geometries += number
+    while geometries:
+        if at + _HEADER_BYTES + 4 > end or view[at] != 1:
+            raise DamagedError(row)
+        code, number = struct.unpack_from("<II", view, at + 1)
+        kind, dimensions = type_of(code)
+        if kind in NOT_LINEAR:
+            raise CurveError(row)
+        at, geometries = at + _HEADER_BYTES, geometries - 1
+        if kind in _OF_VERTICES:
+            new, at = _runs(view, at, end, kind, 8 * dimensions)
             if at > end:
                 raise DamagedError(row)
-    except struct.error as error:
-        raise DamagedError(row) from error
-    if at > end:
-        raise DamagedError(row)
+            runs += new
+        else:
+            at, geometries = at + 4, geometries + number
     return runs
+
+
+def _runs(view: memoryview, at: int, end: int, kind: int, stride: int) -> tuple[list[tuple[int, int, int]], int]:
+    """The runs of a point, a line, a polygon or a triangle behind its header, and where it ends; beyond `end` if too early."""
+    if kind == _POINT:
+        return [(at, 1, stride)], at + stride
+    lines, runs = 1, list[tuple[int, int, int]]()
+    if kind != _LINE:
+        (lines,) = struct.unpack_from("<I", view, at)
+        at += 4
+    for _ in range(lines):
+        if at + 4 > end:
+            return runs, end + 1
+        (count,) = struct.unpack_from("<I", view, at)
+        runs.append((at + 4, count, stride))
+        at += 4 + count * stride
+    return runs, at
 
 
 def moved(array: Any, move: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> tuple[Any, int | None]:

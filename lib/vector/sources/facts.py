@@ -93,6 +93,7 @@ class LayerFacts:
         metadata: what the layer says of itself, by key.
         has_ids: features have numbers that are no field, in a text.
         is_crs_assumed: the CRS is the job's word, not the file's.
+        may_be_multi: a step makes multi types of some polygons or lines.
     """
 
     source: str
@@ -112,11 +113,13 @@ class LayerFacts:
     metadata: Mapping[str, str] = field(default_factory=dict)
     has_ids: bool = False
     is_crs_assumed: bool = False
+    may_be_multi: bool = False
 
     @property
     def is_multi_unsure(self) -> bool:
-        """A Shapefile does not tell polygons from multipolygons, nor lines from multilines."""
-        return self.driver == "ESRI Shapefile" and (self.geometry_type or "").startswith(("Polygon", "LineString"))
+        """Of single or multi is either: a Shapefile does not tell polygons from multipolygons, nor lines from multilines."""
+        is_either = self.driver == "ESRI Shapefile" or self.may_be_multi
+        return is_either and (self.geometry_type or "").startswith(("Polygon", "LineString"))
 
     def at_most(self, rows: int) -> int:
         """So many rows, or all where there are fewer: OGR makes room in every column for as many as it is asked for."""

@@ -19,9 +19,12 @@ __all__ = ["STEPS", "Row", "Step", "Tally", "UndecidedError", "keep", "outcome",
 # By name, in the order in which they are done: whether a job asks for it.
 STEPS: dict[str, Callable[[VectorJob], bool]] = {
     "area": lambda job: job.min_area_sqm is not None or job.max_area_sqm is not None,
+    "repair": lambda job: job.repair,
     "custom": lambda job: job.function is not None,
     "select": lambda job: job.select is not None,
     "add_area": lambda job: job.add_area is not None,
+    "simplify": lambda job: job.simplify is not None,
+    "centroid": lambda job: job.centroid,
     "to_crs": lambda job: job.to_crs is not None,
 }
 # A result has these whatever steps there are.

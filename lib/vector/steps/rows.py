@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from lib.errors import DataError, UsageError
+from lib.errors import DataError, SourceError, UsageError
 from lib.vector.names import folded
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Tally
@@ -47,6 +47,17 @@ def with_field(layer: LayerFacts, name: str, typed: str, asked_by: str) -> Layer
     return replace(layer, fields=(*layer.fields, name), field_types=(*layer.field_types, typed))
 
 
+def geometries_of(facts: LayerFacts, flag: str) -> str:
+    """The geometry column.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if facts.geometry_name is None:
+        raise SourceError(f"{facts.label}: layer {facts.layer} has no geometries", hint=f"leave {flag} out")
+    return facts.geometry_name
+
+
 def shapes_of(batch: Any, column: str, label: str, tally: Tally) -> Any:
     """A batch's geometries as shapely's, (rows,) objects, None for null.
 
@@ -73,6 +84,14 @@ def shapes_of(batch: Any, column: str, label: str, tally: Tally) -> Any:
                     words, hint = f"does not decode: {error}", "mend or remove it"
                 raise DataError(f"{label}: {row_words(tally, at)} {words}", hint=hint) from error
         raise
+
+
+def without_m(label: str, tally: Tally, at: int, words: str) -> DataError:
+    """What is said of a geometry with M where GEOS would lose that."""
+    return DataError(
+        f"{label}: {row_words(tally, at)} {words}: its M values would be lost",
+        hint="drop them before: ogr2ogr -dim XY (or XYZ) flat.gpkg SOURCE",
+    )
 
 
 def wkb_of(shapes: Any, kind: Any) -> Any:

@@ -18,7 +18,7 @@ from lib.vector.coordinates import CurveError, DamagedError, moved
 from lib.vector.crs import crs_name, is_undefined, normal_crs
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Row, Step, Tally
-from lib.vector.steps.rows import LINEAR_HINT, row_words, with_column
+from lib.vector.steps.rows import LINEAR_HINT, geometries_of, row_words, with_column
 
 # Runs, positions and coordinates of a block of vertices; offsets and runs of each row.
 _BLOCK_BYTES, _ROW_BYTES = 8 * MIB, 150
@@ -36,8 +36,7 @@ def prepare(job: VectorJob, facts: LayerFacts) -> "ToCrsStep":
         wanted = normal_crs(job.to_crs)
     except ValueError as error:
         raise UsageError(f"--to-crs: {error}", hint="name one that PROJ knows, such as EPSG:32633") from error
-    if facts.geometry_name is None:
-        raise SourceError(f"{facts.label}: layer {facts.layer} has no geometries", hint="leave --to-crs out")
+    column = geometries_of(facts, "--to-crs")
     if not facts.crs or is_undefined(facts.crs):
         raise SourceError(
             f"{facts.label} has no CRS to transform from", hint="give it one with --assume-crs, such as EPSG:32633"
@@ -46,7 +45,7 @@ def prepare(job: VectorJob, facts: LayerFacts) -> "ToCrsStep":
     if after.is_geocentric or after.is_vertical:
         raise UsageError(f"--to-crs: {after.name} is no CRS of x and y", hint="name one such as EPSG:32633")
     transformer = Transformer.from_crs(before, after, always_xy=True)
-    return ToCrsStep(facts.label, facts.geometry_name, wanted, transformer, _note(before, after, facts.label))
+    return ToCrsStep(facts.label, column, wanted, transformer, _note(before, after, facts.label))
 
 
 def _note(before: CRS, after: CRS, label: str) -> str:
