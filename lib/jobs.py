@@ -299,7 +299,9 @@ class VectorJob(_Work):
         None,
         unset="as declared, else UTF-8",
     )
-    function: Function | None = knob("your own filter as module:name, importable where the job runs", None)
+    function: Function | None = knob(
+        "your own filter, or what changes features, as module:name, importable where the job runs", None
+    )
     select: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = knob(
         "fields to keep, in the order wanted, such as name,use", None, unset="all"
     )
