@@ -1,7 +1,7 @@
 """A user's function that is given each batch as a GeoDataFrame, because it says so (`function.frame = True`), and returns one.
 
-Integers and booleans are pandas' nullable ones, so that none becomes a float; text is `str`, the rest of Arrow's types. It may drop
-rows, change values and geometries, and add the fields that it declares (`function.fields = {"name": "float64"}`);
+Integers and booleans are pandas' nullable ones, so that none becomes a float; text is `str`, the rest of Arrow's types. It may
+drop rows, change values and geometries, and add the fields that it declares (`function.fields = {"name": "float64"}`);
 `function.geometry_type` is what geometries become.
 """
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from lib.errors import FunctionError, UsageError
 from lib.memory.function import call
+from lib.units import MIB
 from lib.vector.crs import crs_name
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Row, Step, Tally, UndecidedError
@@ -23,7 +24,8 @@ from lib.vector.steps.rows import OGR_TYPES, shapes_of, with_field, wkb_of
 
 _ALIASES = ("bool", "int32", "int64", "float32", "float64", "string")
 _TYPES = ("Unknown", "Point", "LineString", "Polygon", "MultiPoint", "MultiLineString", "MultiPolygon")
-_PER_BATCH_BYTE = 6  # Arrow's columns are shared; geometries are WKB, GEOS's objects and WKB again
+# Before a function is measured: what pandas and GEOS bring in at their first use; WKB, GEOS's objects and WKB again.
+_LIBRARIES_BYTES, _PER_BATCH_BYTE = 24 * MIB, 6
 
 
 def frame_step(function: Callable[..., Any], name: str, facts: LayerFacts) -> "FrameStep":
@@ -90,7 +92,7 @@ class FrameStep(Step):
     def memory(self, batch_bytes: int, rows: int) -> int:
         """A function's memory is measured, not known."""
         del rows
-        return _PER_BATCH_BYTE * batch_bytes
+        return _LIBRARIES_BYTES + _PER_BATCH_BYTE * batch_bytes
 
     def apply(self, batch: Any, tally: Tally) -> Any:
         """What the function makes of a batch.
