@@ -5,6 +5,7 @@ Slow and obvious on purpose: it shares with the engine the choice of method and 
 
 import hashlib
 import math
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -137,6 +138,7 @@ class Membership:
     claims_dropped: bool = True
     must: defaultdict[bytes, list[Any]] = field(default_factory=lambda: defaultdict(list))
     must_not: set[bytes] = field(default_factory=set)
+    _lefts: dict[bytes, list[float]] = field(default_factory=dict)
     rows: int = 0
     strangers: int = 0
 
@@ -156,16 +158,39 @@ class Membership:
     def see(self, digests: list[bytes], geometries: Any) -> None:
         """Take a batch of the output in; `geometries` are shapely's."""
         for digest, geometry in zip(digests, geometries, strict=True):
-            wanted = self.must.get(digest, ())
-            at = next((at for at, each in enumerate(wanted) if not self.by_geometry or _alike(each, geometry)), None)
-            if at is not None:
-                self.must[digest].pop(at)
             self.strangers += digest in self.must_not
+            if digest in self.must:
+                self._find(digest, geometry)
+
+    def _find(self, digest: bytes, geometry: Any) -> None:
+        """Strike one row out that is like this one; geometries by where they begin, as many may have the same attributes."""
+        wanted = self.must[digest]
+        if not self.by_geometry:
+            del wanted[:1]
+            return
+        if digest not in self._lefts:
+            wanted.sort(key=_left)
+            self._lefts[digest] = [_left(each) for each in wanted]
+        lefts, left = self._lefts[digest], _left(geometry)
+        for at in range(bisect_left(lefts, left - _slack(geometry)), bisect_right(lefts, left + _slack(geometry))):
+            if _alike(wanted[at], geometry):
+                del wanted[at], lefts[at]
+                return
 
     @property
     def missing(self) -> int:
         """Rows that the output lacks."""
         return sum(map(len, self.must.values()))
+
+
+def _left(geometry: Any) -> float:
+    """The least x of a geometry; before all others where it has none."""
+    return -math.inf if geometry is None or geometry.is_empty else float(geometry.bounds[0])
+
+
+def _slack(geometry: Any) -> float:
+    """How far that of one that is alike may be, twice over."""
+    return 2 * _RELATIVE_TOLERANCE * max(map(abs, () if _left(geometry) == -math.inf else geometry.bounds), default=0.0)
 
 
 def _alike(one: Any, other: Any) -> bool:

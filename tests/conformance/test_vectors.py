@@ -67,7 +67,7 @@ def test_a_common_layer(source: str, sink: str, tmp_path: Path) -> None:
         {"centroid": True},
         {"function": "compactness:compact"},
     ],
-    ids=lambda choices: "-".join(choices),
+    ids="-".join,
 )
 def test_steps(choices: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps that change rows hold the contract at the smallest limit and with ample memory, and lose no row."""

@@ -207,3 +207,15 @@ def test_a_name_that_is_taken_is_refused(name: str, source: Path, tmp_path: Path
     """By a field, the geometries or the feature ids, whatever the case."""
     with pytest.raises(UsageError, match=f"--add-area: layer a of a.gpkg has a column '{name}' already"):
         prepared(make_job(source, tmp_path / "b.gpkg", add_area=name))
+
+
+def test_rows_without_attributes_are_found_by_place(run_job: Run, tmp_path: Path) -> None:
+    """Thousands that differ in their geometries alone verify; where none is where it should be, that is seen."""
+    points = shapely.points(np.random.default_rng(7).uniform(10, 11, (3000, 2)))
+    shapes = [*points, *points[:20], shapely.Point(), None, None]
+    source = tmp_path / "a.gpkg"
+    geopandas.GeoDataFrame(geometry=shapes, crs="EPSG:4326").to_file(source)
+    done = run_job(source, to_crs="EPSG:32632")
+    assert _verifies(source, done, to_crs="EPSG:32632")
+    work = make_job(source, done.output, to_crs="EPSG:32633")
+    assert not verified_again(source, done, work)["membership"]
