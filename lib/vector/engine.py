@@ -29,7 +29,7 @@ from lib.vector.probe import first_batches
 from lib.vector.sinks import VectorSink, sink_for
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.sources.facts import InTable, LayerFacts
-from lib.vector.steps import Step, Tally, result_of, steps_of
+from lib.vector.steps import Step, Tally, columns_of, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
 
 # What a run takes beside what a look that writes nothing sees: traces, the meter, a thread.
@@ -187,7 +187,9 @@ class VectorWork(LayerWork):
         try:
             with (
                 ogr.configured(**sink.config(layout.index)),
-                self._source.batches(layout.rows, layout.batch_bytes, fids=sink.keeps_fids) as reader,
+                self._source.batches(
+                    layout.rows, layout.batch_bytes, fids=sink.keeps_fids, columns=columns_of(self._steps)
+                ) as reader,
                 ahead_of(reader, facts.label) if layout.is_ahead else nullcontext(plain(reader, facts.label)) as take,
             ):
                 batches = stream(

@@ -1,5 +1,6 @@
 """Steps that change rows: what comes out is what geopandas makes of the whole file, and a verification finds it."""
 
+import json
 import re
 import sqlite3
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from lib.errors import DataError, SourceError, UsageError
 from lib.jobs import VectorJob
-from lib.vector import coordinates
+from lib.vector import coordinates, ogr
 
 Run = Callable[..., Done]
 
@@ -219,3 +220,34 @@ def test_rows_without_attributes_are_found_by_place(run_job: Run, tmp_path: Path
     assert _verifies(source, done, to_crs="EPSG:32632")
     work = make_job(source, done.output, to_crs="EPSG:32633")
     assert not verified_again(source, done, work)["membership"]
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "fgb", "shp", "geojson"])
+def test_other_fields_are_not_read(suffix: str, run_job: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing looks at them; a function does."""
+    asked: list[Any] = []
+    opened = ogr.open_batches
+
+    def seen(*given: Any, **options: Any) -> Any:
+        asked.append(options.get("columns"))
+        return opened(*given, **options)
+
+    source = tmp_path / f"a.{suffix}"
+    solid(parcels(50)).to_file(source)
+    monkeypatch.setattr(ogr, "open_batches", seen)
+    done = run_job(source, select="value,n", min_area_sqm=500)
+    assert ("value", "n") in asked
+    assert list(geopandas.read_file(done.output).columns) == ["value", "n", "geometry"]
+    asked.clear()
+    run_job(source, "by.gpkg", select="name", function="vector_functions:odd_rows")
+    assert set(asked) == {None}
+
+
+def test_fields_that_are_renamed_are_selected_by_their_new_names(run_job: Run, tmp_path: Path) -> None:
+    """Two whose names differ in case only: the second has a number, whatever else is read."""
+    features = [
+        {"type": "Feature", "properties": {"a": 1, "A": 2}, "geometry": {"type": "Point", "coordinates": [1, 2]}}
+    ]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    done = run_job(tmp_path / "a.geojson", select="A2")
+    assert list(geopandas.read_file(done.output).A2) == [2]

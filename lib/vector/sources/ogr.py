@@ -70,12 +70,14 @@ class OgrSource:
         path: the file that the layer is in.
         encoding: of text that the file does not declare; None where nobody says.
         checks_text: whether text has to be UTF-8 in the end.
+        renames: whether some fields have other names here than in the file.
     """
 
     facts: LayerFacts
     path: Path
     encoding: str | None = None
     checks_text: bool = True
+    renames: bool = False
 
     @classmethod
     def opened(cls, source: str, layer: str | None, label: str, rows: int, given: Given) -> Self:
@@ -99,7 +101,8 @@ class OgrSource:
         _check_curves(path, info, label)
         sizes = _sizes(path, info, label, rows)
         facts = _facts(source, label, info, notes, path, sizes)
-        return cls(_with_crs(facts, given.crs), path, given.encoding, given.checks_text)
+        renames = raw_names(info) != field_names(info)
+        return cls(_with_crs(facts, given.crs), path, given.encoding, given.checks_text, renames)
 
     def count(self) -> int | None:
         """Features by another way than OGR's Arrow stream, which ends early without an error on a corrupt page.
@@ -127,7 +130,11 @@ class OgrSource:
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
     ) -> Iterator[Any]:
-        """The layer as a reader of batches of at most so many rows; of a GeoPackage OGR holds them to the bytes, too."""
+        """The layer as a reader of batches of at most so many rows; of a GeoPackage OGR holds them to the bytes, too.
+
+        Of these columns at least: new names depend on all that there are.
+        """
+        columns = None if self.renames else columns
         with self._opened(rows, batch_bytes, fids=fids, columns=columns) as reader:
             yield reader
 

@@ -14,7 +14,7 @@ from lib.jobs import VectorJob
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import NOT_READ
 
-__all__ = ["STEPS", "Row", "Step", "Tally", "UndecidedError", "keep", "outcome", "result_of", "steps_of"]
+__all__ = ["STEPS", "Row", "Step", "Tally", "UndecidedError", "columns_of", "keep", "outcome", "result_of", "steps_of"]
 
 # By name, in the order in which they are done: whether a job asks for it.
 STEPS: dict[str, Callable[[VectorJob], bool]] = {
@@ -85,6 +85,11 @@ class Step(ABC):
     is_decided: ClassVar[bool] = True
     needs_values: ClassVar[bool] = False
 
+    @property
+    def only(self) -> tuple[str, ...] | None:
+        """The fields that are left of the layer behind it; None: all."""
+        return None
+
     def layer(self, layer: LayerFacts) -> LayerFacts:
         """What the layer is behind it: fields, types, geometry type, CRS."""
         return layer
@@ -133,6 +138,16 @@ def steps_of(job: VectorJob, layer: LayerFacts) -> tuple[list[Step], LayerFacts]
         steps.append(importlib.import_module(f"{__name__}.{name}").prepare(job, layer))
         layer = steps[-1].layer(layer)
     return steps, layer
+
+
+def columns_of(steps: Sequence[Step]) -> tuple[str, ...] | None:
+    """The fields that have to be read, where others are left out before any step looks at them; None: all."""
+    for step in steps:
+        if step.only is not None:
+            return step.only
+        if step.needs_values or not step.is_decided:
+            return None
+    return None
 
 
 def outcome(steps: Sequence[Step], row: Row) -> Row | None:

@@ -48,6 +48,11 @@ class SelectStep(Step):
     name: ClassVar[str] = "select"
     is_filter: ClassVar[bool] = False
 
+    @property
+    def only(self) -> tuple[str, ...] | None:
+        """The fields."""
+        return self.fields
+
     def layer(self, layer: LayerFacts) -> LayerFacts:
         """With these fields alone."""
         types = dict(zip(layer.fields, layer.field_types, strict=True))
