@@ -28,7 +28,7 @@ demo: $(INSTALLED)
 
 # By file: module fixtures keep a child, and each worker that gets a flow starts one Prefect test server.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not server'
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'not slow and not server'
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -143,7 +143,7 @@ def plan_raster(*, display: Display, **given: Any) -> int:
 @flags(VectorJob, destination="planned.gpkg")
 def plan_vector(*, display: Display, **given: Any) -> int:
     """Plan a vector job."""
-    return _planned(request.vector_job(**given | {"overwrite": True}), display)
+    return _planned(request.vector_job(**given | {"overwrite": not given.get("append")}), display)
 
 
 @app.command

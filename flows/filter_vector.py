@@ -1,4 +1,4 @@
-"""The flow `filter-vector`: one layer, batch by batch, under a memory limit, into a GeoPackage or a FlatGeobuf."""
+"""The flow `filter-vector`: one layer, batch by batch, under a memory limit, into another one."""
 
 from typing import Any
 

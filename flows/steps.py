@@ -44,7 +44,7 @@ def make(job: _Job, work: Task[..., Report | State[Any]], *, profile: bool) -> R
     began, run = time.monotonic(), run_id()
     with (
         run_page(job) as page,
-        staging(Path(job.destination), overwrite=job.overwrite, by=run, keep=is_retried) as staged,
+        staging(Path(job.destination), overwrite=job.replaces, by=run, keep=is_retried) as staged,
         _Steps() as steps,
     ):
         page.found(staged)

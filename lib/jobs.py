@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lib.knobs import knob
-from lib.operations import Copy, Custom, Function, Model, Operation, named_apart
+from lib.operations import Box, Copy, Custom, Function, Model, Operation, named_apart, read_box
 from lib.units import MIB, file_label
 
 
@@ -96,6 +96,13 @@ _LEVELS = {"deflate": 12, "zstd": 22}
 _PNG_LEVELS = 9
 
 
+def _condition(value: str | None) -> str | None:
+    """A condition that parses; whether its names are the layer's is for the engine."""
+    from lib.vector.predicates.text import checked_where
+
+    return checked_where(value)
+
+
 def _codec(value: str | None) -> str | None:
     try:
         if value is not None:
@@ -109,7 +116,18 @@ RASTER_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPE
 PICTURE_DRIVERS = frozenset({"PNG", "JPEG"})
 # What has no meaning for a picture.
 OF_GEOTIFF = ("output_profile", "compress", "predictor", "block_size", "cog", "overview_resampling")
-VECTOR_DRIVERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf"}
+VECTOR_DRIVERS = {
+    ".gpkg": "GPKG",
+    ".fgb": "FlatGeobuf",
+    ".parquet": "Parquet",
+    ".geoparquet": "Parquet",
+    ".geojson": "GeoJSON",
+    ".json": "GeoJSON",
+    ".geojsonl": "GeoJSONSeq",
+    ".geojsons": "GeoJSONSeq",
+    ".ndjson": "GeoJSONSeq",
+    ".shp": "ESRI Shapefile",
+}
 
 Verify = Literal["none", "basic", "full"]
 DType = Literal["auto", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -227,6 +245,11 @@ class RasterJob(_Work):
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
 
+    @property
+    def replaces(self) -> bool:
+        """Whether an existing destination is replaced."""
+        return self.overwrite
+
     @model_validator(mode="before")
     @classmethod
     def _by_profile(cls, given: Any) -> Any:
@@ -278,11 +301,47 @@ class VectorJob(_Work):
 
     kind: Literal["vector"] = "vector"
     source: str = knob("the dataset to read, a path or what else OGR opens", **_PATH)
-    destination: str = knob("the GeoPackage (.gpkg) or FlatGeobuf (.fgb) to write, in a folder that exists", **_PATH)
+    destination: str = knob(
+        "the file to write, in a folder that exists: GeoPackage (.gpkg), FlatGeobuf (.fgb), GeoParquet (.parquet, .geoparquet), "
+        "GeoJSON (.geojson, .json), GeoJSON text sequence (.geojsonl, .geojsons, .ndjson) or Shapefile (.shp)",
+        **_PATH,
+    )
     driver: str = "GPKG"
     layer: str | None = _LAYER
+    where: Annotated[str | None, AfterValidator(_condition)] = knob(
+        "keep features of which this condition over their fields is true, in CQL2 text, such as kind = 'field' AND height > 3",
+        None,
+        common=True,
+    )
+    bbox: Annotated[Box | None, BeforeValidator(read_box)] = knob(
+        "keep features whose geometry, not its envelope alone, meets the box XMIN,YMIN,XMAX,YMAX, edges included",
+        None,
+        unit="in the layer's CRS or bbox_crs",
+        common=True,
+    )
+    bbox_crs: str | None = knob(
+        "the CRS of bbox, such as EPSG:4326: the box's edges are straight there",
+        None,
+        unset="the layer's",
+        min_length=1,
+    )
+    intersects: str | None = knob(
+        "keep features whose geometry meets a polygon of this vector file, in any CRS, of at most 32 MiB",
+        None,
+        min_length=1,
+    )
     min_area_sqm: float | None = knob("keep features of at least this true area", None, unset="no lower bound", **_AREA)
     max_area_sqm: float | None = knob("keep features of at most this true area", None, unset="no upper bound", **_AREA)
+    min_length_m: float | None = knob(
+        "keep features whose lines have at least this true length on the ellipsoid; polygons and points have length 0",
+        None,
+        unit="metres",
+        unset="no lower bound",
+        ge=0,
+    )
+    max_length_m: float | None = knob(
+        "keep features whose lines have at most this true length", None, unit="metres", unset="no upper bound", ge=0
+    )
     area: Literal["auto", "geodesic", "planar"] = knob(
         "how area is measured: auto and geodesic, on the ellipsoid whatever the CRS, edges being geodesics between vertices "
         "(auto: in the plane where a CRS has no ellipsoid); planar, grid area in the CRS's plane",
@@ -330,14 +389,38 @@ class VectorJob(_Work):
         unset="the layer's",
         min_length=1,
     )
+    no_index: bool = knob(
+        "write no spatial index: of a GeoPackage and a FlatGeobuf, which then keeps the source's order, and no boxes of features "
+        "in a GeoParquet; others have none",
+        False,
+    )
+    append: bool = knob(
+        "add to an existing GeoPackage, which is replaced by a copy with the new rows: to its layer of the source's name, whose "
+        "fields must be the same, or as a new layer",
+        False,
+    )
     verify: Verify = _VERIFY
     overwrite: bool = _OVERWRITE
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an existing destination is replaced."""
+        return self.overwrite or self.append
 
     @model_validator(mode="after")
     def _usable(self) -> "VectorJob":
         low, high = self.min_area_sqm, self.max_area_sqm
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_area_sqm ({low} m²) is above max_area_sqm ({high} m²)")
+        short, long = self.min_length_m, self.max_length_m
+        if short is not None and long is not None and short > long:
+            raise ValueError(f"min_length_m ({short} m) is above max_length_m ({long} m)")
+        if self.bbox is None and self.bbox_crs is not None:
+            raise ValueError("bbox_crs is of a bbox, and there is none")
+        if self.append and self.overwrite:
+            raise ValueError("append adds to the destination, which overwrite would replace: choose one")
+        if self.append and self.driver != "GPKG":
+            raise ValueError(f"append is for a GeoPackage (.gpkg): a {self.driver} cannot be added to")
         return self
 
 

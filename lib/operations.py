@@ -20,7 +20,7 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
-def _box(value: Any) -> Any:
+def read_box(value: Any) -> Any:
     """Four numbers in a text, as numbers."""
     if not isinstance(value, str):
         return value
@@ -34,11 +34,13 @@ def _box(value: Any) -> Any:
 def _upright(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     left, low, right, high = box
     if left > right or low > high:
-        raise ValueError("a box is XMIN,YMIN,XMAX,YMAX, each minimum below its maximum")
+        raise ValueError(
+            "a box is XMIN,YMIN,XMAX,YMAX, each minimum below its maximum; one across the antimeridian is two boxes"
+        )
     return box
 
 
-_Box = Annotated[tuple[float, float, float, float], AfterValidator(_upright)]
+Box = Annotated[tuple[float, float, float, float], AfterValidator(_upright)]
 
 
 def _sizes(value: Any) -> Any:
@@ -249,7 +251,7 @@ class Clip(Model):
     """A part of the raster: a box, or what lies inside the polygons of a vector file."""
 
     name: Literal["clip"] = "clip"
-    bbox: Annotated[_Box | None, BeforeValidator(_box)] = knob(
+    bbox: Annotated[Box | None, BeforeValidator(read_box)] = knob(
         "the box to cut out, as XMIN,YMIN,XMAX,YMAX: the pixels whose centres it holds",
         None,
         unit="in the raster's CRS or bbox_crs",

@@ -84,9 +84,9 @@ def _raster(source: str) -> Probe | None:
 
 
 def _vector(source: str) -> Probe | None:
-    ogr = load("lib.vector.ogr")
+    reading = load("lib.vector.reading")
     try:
-        info, _ = ogr.read_info(source)
+        info = reading.read_info(source)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - whatever pyogrio says, it is no vector dataset

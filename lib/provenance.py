@@ -28,12 +28,16 @@ def texts(
         state: what a server says of a remote source, its `bytes` and what else tells one version from another.
         files: those that the source is of, where it is of several; each one's identity is told.
     """
-    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"}) | {"source": job.label}
+    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "append", "destination"}) | {
+        "source": job.label
+    }
     if isinstance(job, RasterJob) and isinstance(job.operation, Expression):
         named = [each.split("=", 1) for each in job.operation.sources]
         work["operation"]["sources"] = [f"{name}={file_label(path)}" for name, path in named]
     if isinstance(job, RasterJob) and isinstance(job.operation, Clip) and job.operation.mask:
         work["operation"]["mask"] = file_label(job.operation.mask)
+    if isinstance(job, VectorJob) and job.intersects:
+        work["intersects"] = file_label(job.intersects)
     if isinstance(job, RasterJob):
         work["sources"] = [file_label(path) for path in job.sources]
     known = _identity(job.source) | dict(state or {})

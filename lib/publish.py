@@ -29,6 +29,10 @@ _SIDECARS = (".aux.xml", ".msk", ".ovr", ".msk.ovr")
 # World files of pictures, by the picture's extension: GDAL prefers them to `.aux.xml`. A `.wld` may be another file's.
 _WORLD_FILES = {".png": (".pgw", ".pngw"), ".jpg": (".jgw", ".jpgw"), ".jpeg": (".jgw", ".jpegw")}
 _ANYBODYS_WORLD_FILE = ".wld"
+# Of a dataset that is several files, by the extension of the one that is named: those with the same stem.
+_PARTS = {
+    ".shp": (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".qpj", ".idm", ".ind", ".shp.xml"),
+}
 # SQLite would replay these into the new database.
 _LIVE = ("-wal", "-journal")
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -111,7 +115,7 @@ class Staging:
             beside.mkdir(exist_ok=True)
             for sidecar in new:
                 staged = sidecar.rename(beside / sidecar.name)
-                placed = shutil.copyfile(staged, self.destination.with_name(sidecar.name))
+                placed = _link_or_copy(staged, self.destination.with_name(sidecar.name))
                 self._to_disk(placed, _mode(self.destination))
         _sync(self.destination.parent)
 
@@ -144,8 +148,8 @@ def _sync(folder: Path) -> None:
 def sidecars(destination: Path) -> list[Path]:
     """Files beside the destination that GDAL reads along with it."""
     beside = [destination.with_name(destination.name + suffix) for suffix in _SIDECARS]
-    worlds = _WORLD_FILES.get(destination.suffix.lower(), ())
-    beside += [destination.with_suffix(each) for suffix in worlds for each in (suffix, suffix.upper())]
+    parts = _PARTS.get(destination.suffix.lower(), ()) + _WORLD_FILES.get(destination.suffix.lower(), ())
+    beside += [destination.with_suffix(each) for suffix in parts for each in dict.fromkeys((suffix, suffix.upper()))]
     return [path for path in beside if path.is_file()]
 
 
@@ -343,6 +347,17 @@ def _mode(destination: Path) -> int:
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
+
+
+def _link_or_copy(staged: Path, place: Path) -> Path:
+    """A second name for a staged file, or a copy of it where the file system has none."""
+    try:
+        os.link(staged, place)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copyfile(staged, place)
+    return place
 
 
 def _rename_new(staged: Path, destination: Path) -> None:

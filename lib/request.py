@@ -109,10 +109,11 @@ def raster_job(
     own, driver = _of_operations(given), _driver(path, RASTER_DRIVERS)
     if driver in PICTURE_DRIVERS:
         _check_no_geotiff(given, driver, word)
-    if word != "flag":  # a form sends every default: what it leaves to a profile, that decides
-        profile = OUTPUT_PROFILES.get(given.get("output_profile"), {})
-        left = {each.name for each in knobs_of(RasterJob, profile) if given.get(each.name) == each.default}
-        given = {name: value for name, value in given.items() if name not in left}
+    # A form sends every default, and a terminal the switches that are off: what they leave to a profile, that decides.
+    profile = knobs_of(RasterJob, OUTPUT_PROFILES.get(given.get("output_profile"), {}))
+    sent = [each for each in profile if word != "flag" or each.default is False]
+    left = {each.name for each in sent if given.get(each.name) == each.default}
+    given = {name: value for name, value in given.items() if name not in left}
     job = _made(
         RasterJob,
         lambda: RasterJob(
@@ -157,7 +158,11 @@ def _check_apart(destination: Path, sources: Sequence[str]) -> None:
 
 def vector_job(source: str, destination: str, *, word: str = "flag", **given: Any) -> VectorJob:
     """A vector job, likewise."""
-    path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
+    replaces = bool(given.get("overwrite") or given.get("append"))
+    path = check_destination(destination, source, overwrite=replaces)
+    if given.get("intersects"):
+        check_exists("intersects", given["intersects"])
+        given["intersects"] = absolute(given["intersects"])
     job = _made(
         VectorJob,
         lambda: VectorJob(

@@ -19,7 +19,7 @@ def run_published(job: RasterJob | VectorJob, on_event: OnEvent | None = None) -
         DestinationError: the staging folder cannot be made.
     """
     began = time.monotonic()
-    with staging(Path(job.destination), overwrite=job.overwrite) as staged:
+    with staging(Path(job.destination), overwrite=job.replaces) as staged:
         swept = staged.unfinished
         if swept and on_event:
             on_event({"event": "interrupted", "words": swept.words, **swept.to_record()})

@@ -236,7 +236,7 @@ def _bad_inputs(folder: Path) -> None:
         ("raster scene.tif nowhere/out.tif", 2, "nowhere"),
         ("raster scene.tif /proc/out.tif", 2, "/proc"),
         ("raster scene.tif out.xyz", 2, ".xyz"),
-        ("vector parcels.gpkg out.shp", 2, ".shp"),
+        ("vector parcels.gpkg out.dxf", 2, ".dxf"),
         ("raster scene.tif out.tif --memory-limit-mb 12 --operation normalise", 137, "12 MiB"),
         ("vector parcels.gpkg out.gpkg --memory-limit-mb 12", 137, "12 MiB"),
         ("raster scene.tif out.tif --memory-limit-mb 0", 2, "memory_limit_mb"),

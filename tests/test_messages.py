@@ -31,7 +31,7 @@ def _said(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     [
         ("raster a.tif b.tif --where x", "Unknown option: --where; see `swath raster --help`"),
         ("raster a.tif b.tif --compres lzw", "Did you mean --compress?; see `swath raster --help`"),
-        ("plan vector a.gpkg --wher x", "Unknown option: --wher; see `swath plan vector --help`"),
+        ("plan vector a.gpkg --quux x", "Unknown option: --quux; see `swath plan vector --help`"),
         ("vectr a.gpkg", 'Did you mean "vector"?; see `swath --help`'),
         ("raster", "see `swath raster --help`"),
     ],

@@ -43,6 +43,11 @@ def _clip(value: Any, low: Any, high: Any) -> Any:
     return np.minimum(np.maximum(value, low), high)
 
 
+def _bitand(value: Any, mask: Any) -> Any:
+    """Bits that both have, of whole numbers; in the dtype that they come in."""
+    return np.bitwise_and(np.asarray(value).astype(np.int64), np.asarray(mask).astype(np.int64)).astype(value.dtype)
+
+
 @dataclass(frozen=True, slots=True)
 class _Function:
     does: Callable[..., Any]
@@ -72,6 +77,7 @@ _FUNCTIONS = {
     "degrees": _Function(np.degrees, 1),
     "minimum": _Function(np.minimum, 2),
     "maximum": _Function(np.maximum, 2),
+    "bitand": _Function(_bitand, 2),
     "clip": _Function(_clip, 3),
     "where": _Function(_where, 3),
 }
@@ -88,6 +94,7 @@ _BINARY: dict[type, Any] = {
     ast.BitOr: np.logical_or,
     ast.BitXor: np.logical_xor,
 }
+_BITWISE = (ast.BitAnd, ast.BitOr, ast.BitXor)
 _UNARY: dict[type, Any] = {
     ast.USub: np.negative,
     ast.UAdd: np.positive,
@@ -192,6 +199,8 @@ class _Parser(ast.NodeVisitor):
         return self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> Node:
+        if isinstance(node.op, _BITWISE) and not (_is_truth(node.left) and _is_truth(node.right)):
+            raise _of_bits(node)
         found = self._made(_BINARY, node, node.op, node.left, node.right)
         if isinstance(node.op, ast.Pow) and not found.bands():
             with np.errstate(all="ignore"):
@@ -203,6 +212,8 @@ class _Parser(ast.NodeVisitor):
         return found
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Node:
+        if isinstance(node.op, ast.Invert) and not _is_truth(node.operand):
+            raise _of_bits(node)
         return self._made(_UNARY, node, node.op, node.operand)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Node:
@@ -240,6 +251,19 @@ def _function(name: str) -> _Function:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise _wrong(f"calls an unknown function {name}", f"{hint}it may call {', '.join(sorted(known))}")
+
+
+def _is_truth(node: ast.AST) -> bool:
+    """Whether a part is true or false, and no number."""
+    if isinstance(node, (ast.BinOp, ast.UnaryOp)):
+        return isinstance(node.op, (*_BITWISE, ast.Not, ast.Invert))
+    return isinstance(node, (ast.Compare, ast.BoolOp))
+
+
+def _of_bits(node: ast.AST) -> UsageError:
+    """`b1 > 1 & b2 < 3` is `b1 > (1 & b2) < 3` in Python's grammar, and numbers have bits for that only as integers."""
+    hint = "write and, or, not, or brackets around comparisons; bits of a pixel: bitand(b1, 8) != 0"
+    return _wrong(f"has & | ^ ~ of numbers: {_cut(ast.unparse(node))!r}", hint)
 
 
 def _number(value: float) -> Node:

@@ -52,10 +52,10 @@ def decide(column: Column, method: AreaMethod, bounds: Bounds) -> _Decision:
     rings = find_rings(column)
     has_rings = np.zeros(len(column.sizes), bool)
     has_rings[rings.rows[rings.counts > 0]] = True
-    keep, drop = _within(*_by_rows(column, rings, *ring_areas(column, rings, method)), bounds)
+    keep, drop = within(*_by_rows(column, rings, *ring_areas(column, rings, method)), bounds)
     near = has_rings & ~(keep | drop)
     if near.any():
-        fine = _within(*measure(column, _of_rows(rings, near), method), bounds)
+        fine = within(*measure(column, _of_rows(rings, near), method), bounds)
         keep[near], drop[near] = fine[0][near], fine[1][near]
     # Points and lines have area 0; collections, surfaces and other byte orders are for shapely.
     present = column.sizes > 0
@@ -99,7 +99,7 @@ def areas_of(column: Column, method: AreaMethod) -> tuple[NDArray[np.float64], i
     return areas, int(rings.damaged.sum())
 
 
-def _within(
+def within(
     areas: NDArray[np.float64], errors: NDArray[np.float64], bounds: Bounds
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Rows that are surely within the bounds, and those that surely are not, both (rows,) bool."""

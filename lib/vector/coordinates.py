@@ -23,7 +23,7 @@ from lib.vector.wkb import (
     is_any_of,
     ring_coordinates,
     type_of,
-    uint32_at,
+    uint32,
 )
 
 _POINT, _LINE, _MULTI_POINT, _TRIANGLE = 1, 2, 4, 17
@@ -115,7 +115,7 @@ def _lines(column: Column) -> _Each:
     if (short := column.sizes[rows] < _HEADER_BYTES + 4).any():
         raise DamagedError(int(rows[short.argmax()]))
     at = column.starts[rows] + _HEADER_BYTES
-    return _whole(column, rows, at + 4, uint32_at(column.data, at).astype(np.int64))
+    return _whole(column, rows, at + 4, uint32(column.data, at).astype(np.int64))
 
 
 def _whole(column: Column, rows: _Ints, starts: _Ints, counts: _Ints) -> _Each:

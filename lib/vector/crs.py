@@ -11,6 +11,13 @@ def same_crs(found: str | None, wanted: str | None) -> bool:
     return bool(one.equals(other, ignore_axis_order=True)) or one.to_wkt() == other.to_wkt()
 
 
+def as_esri(crs: str) -> str:
+    """A CRS as a Shapefile's .prj words it, which is not all that there is to it."""
+    from pyproj import CRS
+
+    return str(CRS.from_wkt(CRS.from_user_input(crs).to_wkt("WKT1_ESRI")).to_wkt())
+
+
 def crs_name(crs: str | None) -> str:
     """`EPSG:…` as it is, the name in other texts, "none"."""
     if crs is None or crs.startswith("EPSG:"):

@@ -26,6 +26,7 @@ class _Trial(NamedTuple):
 
 
 TRIALS = {
+    "Parquet": _Trial(".parquet"),
     "GPKG": _Trial(".gpkg"),
     "FlatGeobuf": _Trial(".fgb"),
     "ESRI Shapefile": _Trial(".shp"),
@@ -45,7 +46,8 @@ TRIALS = {
 def known() -> dict[str, DriverFacts]:
     """Every vector driver by short name, as its metadata has it."""
     item = metadata_reader(pyogrio._ogr.__file__)  # noqa: SLF001 - the module that links GDAL
-    return {
+    by_pyarrow = DriverFacts("Parquet", "(Geo)Parquet, by pyarrow", "vector", reads=True, creates=True)
+    return {"Parquet": by_pyarrow} | {
         name: DriverFacts(name, item(name, "DMD_LONGNAME") or name, "vector", "r" in able, "w" in able)
         for name, able in pyogrio.list_drivers().items()
     }
@@ -57,6 +59,8 @@ def attempt(name: str) -> str:
     Raises:
         ValueError: it came back otherwise.
     """
+    if name == "Parquet":
+        return _attempt_parquet()
     trial = TRIALS[name]
     sent = shapely.Point(5.5, 45.25) if trial.point else shapely.box(5, 45, 5.5, 45.25)
     with tempfile.TemporaryDirectory(prefix="swath-drivers-") as folder:
@@ -78,6 +82,20 @@ def attempt(name: str) -> str:
     returned = [] if geometry is None else [shapely.from_wkb(each) for each in geometry]
     if len(returned) != 1 or _coordinates(returned[0]) != _coordinates(sent) or "swath" not in values:
         raise ValueError(f"one feature came back as {len(returned)}, fields {', '.join(meta['fields'])}")
+    return "created, reopened, equal"
+
+
+def _attempt_parquet() -> str:
+    """The one format that pyarrow writes; raises ValueError likewise."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table({"name": ["swath"], "geometry": [shapely.to_wkb(shapely.box(5, 45, 5.5, 45.25))]})
+    with tempfile.TemporaryDirectory(prefix="swath-drivers-") as folder:
+        path = Path(folder, "trial.parquet")
+        parquet.write_table(table, path, compression="zstd")
+        if not parquet.read_table(path).equals(table):
+            raise ValueError("one feature came back otherwise")
     return "created, reopened, equal"
 
 

@@ -31,12 +31,14 @@ class Texts:
         driver: OGR's short name.
         encoding: the codec of text that is not declared; None where the job says none.
         row: rows read before the next batch.
+        is_numbered: those are all of the source's, so that a row's number there is known.
     """
 
     label: str
     driver: str
     encoding: str | None
     row: int = 0
+    is_numbered: bool = True
 
     def checked(self, columns: list[Any], names: list[str]) -> list[Any]:
         """A batch's columns with all text in UTF-8.
@@ -88,11 +90,12 @@ class Texts:
 
     def _no_text(self, name: str, row: int, value: bytes, what: str) -> DataError:
         start = repr(value[:_SHOWN_BYTES])[1:]
+        number = self.row + row + 1 if self.is_numbered else None
         return DataError(
-            f"{self.label}: field {name!r} of row {self.row + row + 1} is {what}: {start}",
+            f"{self.label}: field {name!r} of {'a row' if number is None else f'row {number}'} is {what}: {start}",
             hint="say how its text is encoded with --encoding, such as ISO-8859-1 or CP1252",
             field=name,
-            row=self.row + row + 1,
+            row=number,
         )
 
 

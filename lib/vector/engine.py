@@ -5,12 +5,12 @@ pure, `probe.py` measures, `stream.py` is the pass, `verify.py` the checks that 
 """
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib import provenance
 from lib.diagnosis import space_is_short
@@ -26,12 +26,14 @@ from lib.vector.crs import crs_name
 from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
-from lib.vector.sinks import VectorSink, sink_for
+from lib.vector.sinks import VectorSink, sink_for, target_of
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.sources.facts import InTable, LayerFacts
-from lib.vector.steps import Step, Tally, columns_of, result_of, steps_of
+from lib.vector.steps import Step, Tally, columns_of, pushed, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
 
+# Of the features dropped those that the source's driver did not give: it was asked for fewer.
+DRIVER = "driver"
 # What a run takes beside what a look that writes nothing sees: traces, the meter, a thread.
 _RUN_BYTES = 4 * MIB
 _NEARLY = 0.9  # a GeoPackage's geometry has a header
@@ -47,14 +49,15 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
     Raises:
         SourceError: it is no usable vector layer.
         DestinationError: no such sink, or it cannot hold the layer.
-        UsageError: the user's function cannot be imported.
+        UsageError: the user's function cannot be imported, or a filter says nothing of this layer.
     """
     source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
     steps, layer = steps_of(job, source.facts)
-    sink = sink_for(job.driver, layer)
+    source, ways = pushed(source, steps)
+    sink = sink_for(job.driver, layer, target_of(job))
     if verify.recomputes(job, steps):
         importlib.import_module("lib.vector.recompute")  # now: what it weighs is measured then
-    return VectorWork(job, room, source, sink, steps, layer)
+    return VectorWork(job, room, source, sink, steps, layer, ways)
 
 
 class VectorWork(LayerWork):
@@ -68,8 +71,10 @@ class VectorWork(LayerWork):
         sink: VectorSink,
         steps: Sequence[Step],
         layer: LayerFacts,
+        ways: Mapping[str, str],
     ) -> None:
         self._job, self._source, self._sink, self._steps, self._layer = job, source, sink, steps, layer
+        self._ways = dict(ways)
         self._task = Task(source.facts, sink, steps, job.resources)
         self.calls_function = job.function is not None
         self._looked: Plan | None = None
@@ -129,7 +134,12 @@ class VectorWork(LayerWork):
         """The plan, with what the output takes and must be."""
         lower_by = planning.lower_by(self._task, self.layouts[0], planning.choose(self._task, 0))
         shown = self._source.facts.shown | {key: fact for step in self._steps for key, fact in step.facts.items()}
-        more |= {"disk_bytes": self._sink.disk(self._source.facts), "lower_by": lower_by, "facts": shown}
+        shown |= {"predicates": self._ways} if self._ways else {}
+        more |= {
+            "disk_bytes": self._sink.disk(self._source.facts) + self._sink.copied_bytes,
+            "lower_by": lower_by,
+            "facts": shown,
+        }
         return super().plan_of(reached, freed, **more, expected=self._expected())
 
     def run(self, bench: Bench) -> Outcome:
@@ -146,7 +156,7 @@ class VectorWork(LayerWork):
             notes.append(f"{facts.label} has no CRS; the output has none either")
         if facts.is_crs_assumed:
             notes.append(f"{facts.label} has no CRS: it is assumed to be in {crs_name(facts.crs)}")
-        if self._sink.layer != facts.layer:
+        if self._sink.names_layers and self._sink.layer != facts.layer:
             notes.append(f"{facts.label}: layer {facts.layer!r} is called {self._sink.layer!r} in the output")
         counting = _Counting(self._source)
         with ogr.collected(notes):
@@ -154,9 +164,11 @@ class VectorWork(LayerWork):
                 self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
             self._write(bench, tally, notes)
+        notes += self._sink.met.notes
         ogr.release()
-        has, table = counting.count()
-        self._reconcile(tally, has, table)
+        counted = counting.count()
+        self._reconcile(tally, counted)
+        table = counted.table
         notes += [
             f"{facts.label}: field {name!r} has text among its numbers, in row {row} first: OGR reads it as 0"
             for name, row in (table.texts if table else {}).items()
@@ -165,14 +177,17 @@ class VectorWork(LayerWork):
             notes += step.notes(tally)
         result = {
             "layer": self._sink.layer,
-            "features_read": tally.read,
+            "features_read": tally.read + tally.dropped[DRIVER],
             "features_kept": tally.kept,
+            "features_before": self._sink.features_before,
             "batches": tally.batches,
             **result_of(self._steps, tally),
+            "predicates": self._ways,
         }
         bench.meter.finish()
         bench.meter.phase("verify", patient=True)
-        steps = self._steps if verify.recomputes(self._job, self._steps) else ()
+        is_judged = verify.recomputes(self._job, self._steps) and not self._sink.features_before
+        steps = self._steps if is_judged else ()
         verify.basic(str(bench.staged), self._expected(), result, bench, steps)
         return Outcome(
             result=result,
@@ -203,12 +218,13 @@ class VectorWork(LayerWork):
                     batch_bytes=layout.batch_bytes,
                     chunks=self.chunks(),
                     after=self._settler(bench, tally),
+                    is_whole=self._source.is_whole,
                 )
                 schema = reader.schema
                 for step in self._steps:
                     schema = step.schema(schema)
                 notes += self._sink.lost(schema)
-                sink.write(bench.staged, schema, batches, provenance.texts(self._job))
+                sink.write(bench.staged, schema, batches, provenance.texts(self._job), layout.index)
         except Exception as error:
             if tally.error is not None:
                 raise tally.error from error
@@ -241,7 +257,7 @@ class VectorWork(LayerWork):
     def _settled(self, *, is_over: bool, is_kept: bool) -> Plan:
         """The final plan by what was reached; with what the sink takes of the largest feature, where that has not come yet."""
         sink, large = self._sink, planning.large(self._source.facts)
-        reached = self.probe.reached_bytes
+        reached = beside = max(0, self.probe.reached_bytes - sink.met.gathered_bytes)
         if not is_over:
             reached += 0 if is_kept else sink.own_bytes
             # Of several large ones, one after the other, one more is held (lib/MEASURED.md, "The probe of layers").
@@ -251,7 +267,7 @@ class VectorWork(LayerWork):
         self.measured = reached, freed, self.layouts
         plan = self.plan_of(reached, freed)
         # The next job under a scarce limit looks before it writes: the limit that is named must do for that, too.
-        self.measured = max(reached, self.probe.reached_bytes + self._sinks_bytes + _RUN_BYTES), freed, self.layouts
+        self.measured = max(reached, beside + self._sinks_bytes + _RUN_BYTES), freed, self.layouts
         return replace(plan, smallest_limit_bytes=max(plan.smallest_limit_bytes, self.smallest()))
 
     def _expected(self) -> dict[str, Any]:
@@ -260,36 +276,58 @@ class VectorWork(LayerWork):
         return {
             "driver": sink.driver,
             "layer": sink.layer,
-            "fields": [list(pair) for pair in zip(layer.fields, layer.field_types, strict=True)],
+            "fields": sink.fields(layer),
+            "features_before": sink.features_before,
+            "layers_beside": sink.layers_beside,
             "geometry_type": sink.geometry_type,
             "crs": sink.crs,
             "largest_feature_bytes": layer.sizes.largest_bytes,
         }
 
-    def _reconcile(self, tally: Tally, has: int | None, table: InTable | None) -> None:
-        """Features read against what the source has by another count; a partial read must not pass as a whole one."""
-        facts = self._source.facts
-        if has is not None and has != tally.read:
+    def _reconcile(self, tally: Tally, counted: "_Counts") -> None:
+        """Features read against what the source has by another count; a partial read must not pass as a whole one.
+
+        What the driver dropped is what the source has beside that.
+        """
+        facts, has = self._source.facts, counted.features
+        least, most = counted.given or (has, has)
+        if least is not None and most is not None and not least <= tally.read <= most:
+            asked = " that it was asked for" if counted.given else ""
             raise DataError(
-                f"{facts.label}: layer {facts.layer} has {has} features, but {tally.read} could be read",
-                features=has,
+                f"{facts.label}: layer {facts.layer} has {_between(least, most)} features{asked}, but {tally.read} could be read",
+                features=most,
                 features_read=tally.read,
             )
-        if table is not None and table.geometries > tally.geometries:
+        if counted.given and has is not None:
+            tally.dropped[DRIVER] += has - tally.read
+        if (table := counted.table) is not None and table.geometries > tally.geometries:
             raise DataError(
                 f"{facts.label}: {table.geometries - tally.geometries} geometries of layer {facts.layer} do not decode",
                 hint="`ogrinfo -al` shows their rows without one: mend or remove them",
             )
 
 
+def _between(least: int, most: int) -> str:
+    return str(most) if least == most else f"{least} to {most}"
+
+
+class _Counts(NamedTuple):
+    """Features in all, as many as the driver has to give where it is asked for fewer, and what else is in the table."""
+
+    features: int | None
+    given: tuple[int, int] | None
+    table: InTable | None
+
+
 class _Counting:
-    """The source's own count, in a thread beside the pass."""
+    """The source's own counts, in a thread beside the pass."""
 
     def __init__(self, source: VectorSource) -> None:
         self._pool = ThreadPoolExecutor(1, "swath-count")
-        self._count, self._table = self._pool.submit(source.count), self._pool.submit(source.in_table)
+        submit = self._pool.submit
+        self._features, self._given, self._table = submit(source.count), submit(source.given), submit(source.in_table)
 
-    def count(self) -> tuple[int | None, InTable | None]:
-        """Features, and what else is in the table; raises what counting raised."""
+    def count(self) -> _Counts:
+        """All of them; raises what counting raised."""
         self._pool.shutdown(wait=False)
-        return self._count.result(), self._table.result()
+        return _Counts(self._features.result(), self._given.result(), self._table.result())

@@ -53,8 +53,10 @@ class Bounds:
         )
 
 
-def area_method(crs_text: str | None, wanted: Literal["auto", "geodesic", "planar"], label: str) -> AreaMethod:
-    """How areas are measured in a CRS.
+def area_method(
+    crs_text: str | None, wanted: Literal["auto", "geodesic", "planar"], label: str, what: str = "areas"
+) -> AreaMethod:
+    """How areas, or `what` else is told, are measured in a CRS.
 
     `auto` and `geodesic` are on the CRS's ellipsoid, of polygons whose edges are geodesics between their vertices; `auto` is
     planar where a CRS has no ellipsoid. `planar` is in the plane, by its linear unit.
@@ -64,18 +66,18 @@ def area_method(crs_text: str | None, wanted: Literal["auto", "geodesic", "plana
     """
     if not crs_text:
         raise SourceError(
-            f"{label} has no CRS, so its areas are unknown", hint="give it one with --assume-crs, such as EPSG:32633"
+            f"{label} has no CRS, so its {what} are unknown", hint="give it one with --assume-crs, such as EPSG:32633"
         )
     crs = _horizontal(CRS.from_user_input(crs_text))
     if crs.is_geocentric or not crs.axis_info:
         raise SourceError(
-            f"{label}: areas have no meaning in its CRS ({crs.name})", hint="reproject it: ogr2ogr -t_srs"
+            f"{label}: {what} have no meaning in its CRS ({crs.name})", hint="reproject it: ogr2ogr -t_srs"
         )
     unit, base = crs.axis_info[0].unit_conversion_factor, crs.geodetic_crs
     if base is None or (wanted == "planar" and not crs.is_geographic):
         if wanted == "geodesic":
             raise SourceError(f"{label}: its CRS ({crs.name}) has no ellipsoid", hint="use --area planar")
-        return AreaMethod("planar", unit, note=_planar_words(crs, label) if wanted == "auto" else "")
+        return AreaMethod("planar", unit, note=_planar_words(crs, label, what) if wanted == "auto" else "")
     if wanted == "planar":
         raise SourceError(f"{label} is in degrees ({crs.name}): it has no planar area", hint="use --area geodesic")
     geod, radians = base.get_geod(), base.axis_info[0].unit_conversion_factor
@@ -88,8 +90,8 @@ def area_method(crs_text: str | None, wanted: Literal["auto", "geodesic", "plana
     return AreaMethod("geodesic", radians, geod, degrees, plane)
 
 
-def _planar_words(crs: CRS, label: str) -> str:
-    return f"{label}: its CRS ({crs.name}) has no ellipsoid: areas are those in its plane"
+def _planar_words(crs: CRS, label: str, what: str) -> str:
+    return f"{label}: its CRS ({crs.name}) has no ellipsoid: {what} are those in its plane"
 
 
 def _horizontal(crs: CRS) -> CRS:

@@ -21,7 +21,8 @@ from lib.paths import DESCRIPTORS, for_gdal, is_local, without_escapes
 _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 # Sources are only read: no statistics, locks or templates beside them.
 # A CSV's line beyond 10 MB would end the layer without an error.
-_ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1"}
+# A GeoJSON's feature beyond 200 MB would be refused, what was written here among them.
+_ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1", "OGR_GEOJSON_MAX_OBJ_SIZE": "0"}
 _SHAPEFILE = (".shp", ".shx", ".dbf")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _APPLICATION, _GEOPACKAGES = (
@@ -32,6 +33,7 @@ _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.w
 _NO_CRS = "'crs' was not provided"
 # OGR's words of a GeoPackage's column whose declared type is none of SQLite's or its own: it takes it for a geometry.
 _NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
+_OF_2GB = re.compile("2GB file size limit|maximum file size of")
 _OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 
 
@@ -251,13 +253,14 @@ def open_batches(
     columns: Sequence[str] | None = None,
     skip: int = 0,
     where: str | None = None,
+    bbox: tuple[float, float, float, float] | None = None,
     encoding: str | None = None,
     texts: Texts | None = None,
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """A layer as a stream of Arrow record batches of at most `rows` rows; yields pyogrio's meta and the pyarrow reader.
 
-    Of these columns where they are named; without the first `skip`, those for which `where` holds; text of a Shapefile in an
-    encoding that it does not declare, and all of it as `texts` checks it.
+    Of these columns where they are named; without the first `skip`, those for which `where` holds or that meet `bbox`; text of a
+    Shapefile in an encoding that it does not declare, and all of it as `texts` checks it.
 
     Dates with times come as text, which OGR marks as such and writes back as they were: Arrow's own type would give a
     time zone to those without one.
@@ -273,6 +276,7 @@ def open_batches(
             columns=columns,
             skip_features=skip,
             where=where,
+            bbox=bbox,
             datetime_as_string=True,
             **options,
         ) as (meta, reader),
@@ -383,6 +387,9 @@ def _of_writing(error: Exception, words: str, source: str, space_is_short: bool)
     if "NULL geometry" in words:
         hint = "write a .gpkg, or ask for --min-area-sqm, which drops them"
         return OutputError(f"FlatGeobuf cannot hold the null or empty geometries of {source}", hint=hint)
+    if _OF_2GB.search(words):
+        full = f"writing the output of {source} failed: a file of the Shapefile has reached the 2 GiB that it can have"
+        return OutputError(full, hint="write a .gpkg, .fgb or .parquet")
     if isinstance(error, (pyogrio.errors.FieldError, pyogrio.errors.GeometryError, pyogrio.errors.CRSError)):
         return OutputError(failed)
     if isinstance(error, (OSError, RuntimeError)):  # pyogrio's errors of datasets and layers are of the latter

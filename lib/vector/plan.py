@@ -189,7 +189,9 @@ def check_disk(facts: LayerFacts, sink: VectorSink, free_bytes: int | None, *, k
     Raises:
         DiskRefused: less is free.
     """
-    least = max(MIB, facts.sizes.total_bytes * sink.disk_factor if keeps_all else 0)
+    if keeps_all:
+        sink.check_size(facts)
+    least = sink.copied_bytes + max(MIB, facts.sizes.total_bytes * sink.disk_factor if keeps_all else 0)
     if free_bytes is not None and free_bytes < least:
         raise DiskRefused(
             f"{facts.label}: the output takes at least {format_bytes(least)}, and its disk has {format_bytes(free_bytes)} free",

@@ -60,9 +60,16 @@ class Probe:
         if place is None or facts.features <= layout.rows or not (is_heavy or facts.sizes.largest_bytes >= LARGE_BYTES):
             return
         with ogr.reads(source.facts.label), source.at(place, layout.rows, layout.batch_bytes) as reader:
-            for batch in reader:  # to its end: to close early is not safe everywhere
-                look(batch)
+            trouble: Exception | None = None
+            for batch in reader:  # to its end, whatever is met: to close a GeoPackage early there ends in a segfault
+                try:
+                    if trouble is None:
+                        look(batch)
+                except Exception as error:  # noqa: BLE001 - raised below
+                    trouble = error
                 del batch
+            if trouble is not None:
+                raise trouble
         ogr.release()
 
 

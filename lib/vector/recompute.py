@@ -21,7 +21,7 @@ from lib.vector.wkb import NOT_READ, promote_to_multi, values_of
 
 # Sums in another order differ in the last digits; nearer to a bound than this nothing is claimed.
 _RELATIVE_TOLERANCE = 1e-9
-_SIMPLE_TYPES = ("OFTInteger", "OFTInteger64", "OFTReal", "OFTString")
+_INTEGERS = {"OFTInteger", "OFTInteger64"}
 
 
 def decoded(values: list[bytes | None]) -> Any:
@@ -76,8 +76,25 @@ def _polygons(geometry: Any) -> list[Any]:
     return [geometry] if geometry.geom_type == "Polygon" else []
 
 
+def plain_length(geometry: Any, method: AreaMethod) -> float:
+    """The length of a geometry's lines, m; not-a-number where it has none (null, empty)."""
+    if geometry is None or geometry.is_empty:
+        return math.nan
+    if geometry.geom_type in ("GeometryCollection", "MultiLineString"):
+        return sum(plain_length(part, method) for part in geometry.geoms if not part.is_empty)
+    if geometry.geom_type not in ("LineString", "LinearRing"):
+        return 0.0
+    if method.geod is None:
+        return float(shapely.length(geometry)) * method.unit
+    x, y = shapely.get_coordinates(geometry).T
+    if method.to_degrees is not None:
+        x, y = method.to_degrees.transform(x, y)
+    degrees = math.degrees(method.unit)
+    return float(method.geod.line_length(x * degrees, y * degrees))
+
+
 def near(area: float, bounds: Bounds) -> bool:
-    """Whether an area is so near a bound that the order of a sum decides."""
+    """Whether an area or a length is so near a bound that the order of a sum decides."""
     return any(
         bound is not None and math.isclose(area, bound, rel_tol=_RELATIVE_TOLERANCE)
         for bound in (bounds.low, bounds.high)
@@ -97,9 +114,13 @@ def row_digests(batch: Any, geometry_column: str | None, fields: list[str], *, p
     ]
 
 
-def comparable_fields(expected_fields: list[list[str]], found: dict[str, str]) -> list[str]:
-    """Fields whose values every format keeps as they are."""
-    return [name for name, typed in expected_fields if typed in _SIMPLE_TYPES and found.get(name) == typed]
+def comparable_fields(expected_fields: list[list[str]], found: dict[str, str], exact: Sequence[str]) -> list[str]:
+    """Fields whose values are kept as they are, being of one of these types in source and output."""
+    return [
+        name
+        for name, typed in expected_fields
+        if typed in exact and (found.get(name) == typed or {found.get(name), typed} <= _INTEGERS)
+    ]
 
 
 def rows_of(batch: Any, geometry_column: str | None) -> list[Row]:
@@ -126,15 +147,19 @@ class Membership:
     is found whose geometry is as expected.
 
     Attributes:
-        by_geometry: whether steps change geometries.
-        claims_dropped: whether a row that is dropped must not be there: where steps change rows, another may look like it.
-        must: what the output lacks still, by digest: the geometries expected, None where they are in the digest.
+        by_geometry: whether steps or the format change geometries.
+        has_bounds: whether rows are known by their geometries' boxes, too: where steps change these they are not as sure.
+        decimals: that the format rounds coordinates to; None where it keeps them.
+        claims_dropped: whether a row that is dropped must not be there: no other may look like it.
+        must: what the output lacks still, by key: the geometries expected, None where they are in the digest.
         must_not: digests of rows that are dropped, where that is claimed.
         rows: rows looked at.
         strangers: rows of the output that should have been dropped.
     """
 
     by_geometry: bool = False
+    has_bounds: bool = False
+    decimals: int | None = None
     claims_dropped: bool = True
     must: defaultdict[bytes, list[Any]] = field(default_factory=lambda: defaultdict(list))
     must_not: set[bytes] = field(default_factory=set)
@@ -151,7 +176,8 @@ class Membership:
             except UndecidedError:
                 continue
             if found is not None:
-                self.must[digest].append(found.geometry if self.by_geometry else None)
+                geometry = _unless_empty(found.geometry) if self.by_geometry else None
+                self.must[self._key(digest, geometry)].append(geometry)
             elif self.claims_dropped:
                 self.must_not.add(digest)
 
@@ -159,23 +185,38 @@ class Membership:
         """Take a batch of the output in; `geometries` are shapely's."""
         for digest, geometry in zip(digests, geometries, strict=True):
             self.strangers += digest in self.must_not
-            if digest in self.must:
-                self._find(digest, geometry)
+            known = _unless_empty(geometry) if self.by_geometry else None
+            key = self._key(digest, known)
+            if key in self.must:
+                self._find(key, known)
 
-    def _find(self, digest: bytes, geometry: Any) -> None:
+    def _find(self, key: bytes, geometry: Any) -> None:
         """Strike one row out that is like this one; geometries by where they begin, as many may have the same attributes."""
-        wanted = self.must[digest]
+        wanted = self.must[key]
         if not self.by_geometry:
             del wanted[:1]
             return
-        if digest not in self._lefts:
+        if key not in self._lefts:
             wanted.sort(key=_left)
-            self._lefts[digest] = [_left(each) for each in wanted]
-        lefts, left = self._lefts[digest], _left(geometry)
-        for at in range(bisect_left(lefts, left - _slack(geometry)), bisect_right(lefts, left + _slack(geometry))):
-            if _alike(wanted[at], geometry):
+            self._lefts[key] = [_left(each) for each in wanted]
+        lefts, left, far = self._lefts[key], _left(geometry), self._tolerance(geometry)
+        for at in range(bisect_left(lefts, left - 2 * far), bisect_right(lefts, left + 2 * far)):
+            if _alike(wanted[at], geometry, far):
                 del wanted[at], lefts[at]
                 return
+
+    def _tolerance(self, geometry: Any) -> float:
+        """How far a vertex of one that is alike may be: as far as sums in another order and the format's rounding go."""
+        rounded = 0.0 if self.decimals is None else 10.0**-self.decimals
+        return max(
+            rounded, _RELATIVE_TOLERANCE * max(map(abs, () if geometry is None else geometry.bounds), default=0.0)
+        )
+
+    def _key(self, digest: bytes, geometry: Any) -> bytes:
+        if not (self.by_geometry and self.has_bounds) or geometry is None:
+            return digest
+        bounds = geometry.bounds if self.decimals is None else (round(each, self.decimals) for each in geometry.bounds)
+        return digest + repr([each + 0.0 for each in bounds]).encode()
 
     @property
     def missing(self) -> int:
@@ -183,22 +224,29 @@ class Membership:
         return sum(map(len, self.must.values()))
 
 
+def _unless_empty(geometry: Any) -> Any:
+    """A geometry, None for an empty one: a Shapefile's are null."""
+    return None if geometry is None or geometry is NOT_READ or geometry.is_empty else geometry
+
+
 def _left(geometry: Any) -> float:
-    """The least x of a geometry; before all others where it has none."""
-    return -math.inf if geometry is None or geometry.is_empty else float(geometry.bounds[0])
+    """The least x of a geometry; before all others where there is none."""
+    return -math.inf if geometry is None else float(geometry.bounds[0])
 
 
-def _slack(geometry: Any) -> float:
-    """How far that of one that is alike may be, twice over."""
-    return 2 * _RELATIVE_TOLERANCE * max(map(abs, () if _left(geometry) == -math.inf else geometry.bounds), default=0.0)
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Whether two geometries have the same parts, vertex by vertex, as far as rounding goes."""
+def _alike(one: Any, other: Any, far: float) -> bool:
+    """Whether two geometries have the same parts, no vertex farther off, whichever way rings turn."""
     if one is None or other is None:
         return one is other
-    if one.is_empty or other.is_empty:
-        return bool(one.is_empty and other.is_empty)
+    if any(abs(here - there) > far for here, there in zip(one.bounds, other.bounds, strict=True)):
+        return False
     parts, others = shapely.get_parts(one), shapely.get_parts(other)
-    far = max(map(abs, (*one.bounds, *other.bounds)), default=0.0)
-    return len(parts) == len(others) and bool(shapely.equals_exact(parts, others, far * _RELATIVE_TOLERANCE).all())
+    if len(parts) != len(others):
+        return False
+    turned = shapely.orient_polygons(parts), shapely.orient_polygons(others)
+    # A Shapefile's parts come back in another order.
+    return bool(shapely.equals_exact(*turned, far).all()) or bool(
+        shapely.equals_exact(
+            shapely.GeometryCollection(list(parts)), shapely.GeometryCollection(list(others)), far, normalize=True
+        )
+    )

@@ -58,10 +58,14 @@ def plain(reader: Any, label: str) -> _Next:
 
 def apply(batch: Any, steps: Sequence[Step], tally: Tally) -> Any:
     """What is left of a batch behind all steps."""
+    first = tally.row
     for step in steps:
         before = batch.num_rows
         batch = step.apply(batch, tally)
         tally.dropped[step.name] += before - batch.num_rows
+        if batch.num_rows < before:  # for the steps behind, rows of the batch have other numbers than in the source
+            tally.row = None
+    tally.row = first
     return batch
 
 
@@ -77,6 +81,7 @@ def stream(
     batch_bytes: int,
     chunks: int,
     after: Callable[[Any], None],
+    is_whole: bool = True,
 ) -> Iterator[Any]:
     """The batches for the sink; empty ones are left out.
 
@@ -93,10 +98,11 @@ def stream(
         batch_bytes: what a batch was planned to have.
         chunks: how many batches there will be; 0 where not known.
         after: is called when a batch has been written, with the batch's size in bytes; with None behind the last.
+        is_whole: whether the rows are all of the source's, so that their numbers are.
     """
     try:
         meter.start(chunks)
-        tally.row = 0
+        tally.row = 0 if is_whole else None
         while (batch := take()) is not None:
             tally.batches += 1
             tally.read += batch.num_rows
@@ -105,7 +111,8 @@ def stream(
             size = batch.nbytes
             for piece in _pieces(batch, batch_bytes):
                 kept = apply(piece, steps, tally)
-                tally.row += piece.num_rows
+                if tally.row is not None:
+                    tally.row += piece.num_rows
                 del piece
                 if kept.num_rows:
                     tally.kept += kept.num_rows

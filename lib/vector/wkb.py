@@ -85,7 +85,7 @@ def column_of(array: Any) -> Column:
     readable = readable[data[starts[readable]] == 1]
     types = np.zeros(rows, np.uint32)
     dimensions = np.full(rows, 2, np.int64)
-    types[readable], dimensions[readable] = _types_and_dimensions(uint32_at(data, starts[readable] + 1))
+    types[readable], dimensions[readable] = _types_and_dimensions(uint32(data, starts[readable] + 1))
     return Column(data, starts, sizes, types, dimensions)
 
 
@@ -108,6 +108,15 @@ def type_of(code: int) -> tuple[int, int]:
     """The base type of one WKB type code, and ordinates per vertex."""
     types, dimensions = _types_and_dimensions(np.array([code], np.uint32))
     return int(types[0]), int(dimensions[0])
+
+
+def has_m(column: Column) -> NDArray[np.bool_]:
+    """Which values have an M, (rows,) bool."""
+    found = np.zeros(len(column.types), bool)
+    known = np.flatnonzero(column.types)
+    codes = uint32(column.data, column.starts[known] + 1)
+    found[known] = ((codes & np.uint32(_EWKB_M)) != 0) | ((codes & np.uint32(0x0FFFFFFF)) // 1000 & 2 != 0)
+    return found
 
 
 def is_any_of(types: NDArray[np.uint32], some: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -137,9 +146,9 @@ def _single_rings(column: Column) -> Rings | None:
     if rows == 0 or not (column.types == POLYGON).all() or column.sizes.min() < _HEADER_BYTES + 8:
         return None
     at = column.starts + _HEADER_BYTES
-    if not (uint32_at(column.data, at) == 1).all():
+    if not (uint32(column.data, at) == 1).all():
         return None
-    counts = uint32_at(column.data, at + 4).astype(np.int64)
+    counts = uint32(column.data, at + 4).astype(np.int64)
     if not (counts * (8 * column.dimensions) + (_HEADER_BYTES + 8) == column.sizes).all():
         return None
     nothing = np.zeros(rows, bool)
@@ -166,7 +175,7 @@ class _Walk:
         self._begin(column.types[self.rows] == MULTI_POLYGON)
 
     def _begin(self, multi: NDArray[np.bool_]) -> None:
-        first = uint32_at(self._data, self._at).astype(np.int64)
+        first = uint32(self._data, self._at).astype(np.int64)
         self._at += 4
         self._polygons = np.where(multi, first, 0)
         self._rings = np.where(multi, 0, first)
@@ -189,7 +198,7 @@ class _Walk:
 
     def _read_rings(self, some: NDArray[np.int64]) -> None:
         starts = self._at[some] + 4
-        counts = uint32_at(self._data, self._at[some]).astype(np.int64)
+        counts = uint32(self._data, self._at[some]).astype(np.int64)
         after = starts + counts * self._vertex_bytes[some]
         whole = after <= self._ends[some]
         self.damaged[self.rows[some[~whole]]] = True
@@ -198,7 +207,7 @@ class _Walk:
         self._rings[some] -= 1
 
     def _open_polygons(self, some: NDArray[np.int64]) -> None:
-        self._rings[some] = uint32_at(self._data, self._at[some] + _HEADER_BYTES)
+        self._rings[some] = uint32(self._data, self._at[some] + _HEADER_BYTES)
         self._at[some] += _HEADER_BYTES + 4
         self._polygons[some] -= 1
         self._hole[some] = False
@@ -282,7 +291,7 @@ def promote_to_multi(array: Any) -> Any:
     column = column_of(array)
     codes = np.zeros(len(column.types), np.uint32)
     single = is_any_of(column.types, (2, 3))
-    codes[single] = uint32_at(column.data, column.starts[single] + 1)
+    codes[single] = uint32(column.data, column.starts[single] + 1)
     for code in np.unique(codes[single]):
         prefix = struct.pack("<BII", 1, int(code) + 3, 1)
         empty = pa.scalar(b"", array.type)
@@ -291,7 +300,7 @@ def promote_to_multi(array: Any) -> Any:
     return array
 
 
-def uint32_at(data: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np.uint32]:
+def uint32(data: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np.uint32]:
     """Little-endian 32-bit numbers at any byte positions."""
     if len(positions) == 0:
         return np.zeros(0, np.uint32)

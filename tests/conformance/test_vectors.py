@@ -4,11 +4,12 @@ Of common formats the projection is near the peak, and so is the smallest limit 
 asked but what a user needs: never over the limit, the right features, and a smallest limit that does.
 """
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
+import pyarrow.parquet as pq
 import pyogrio
 import pytest
 
@@ -16,6 +17,7 @@ from lib import jobs
 from lib.jobs import ProfileJob, VectorJob, VerifyJob
 from lib.memory.process import run_job
 from lib.run import run_published
+from lib.vector import ogr
 from tests.conformance import sources
 from tests.conformance.contract import AMPLE_MB, at, close, holds, limits, resources, smallest_by_plan
 
@@ -35,7 +37,11 @@ def _job(path: Path, driver: str, **choices: Any) -> VectorJob:
 
 
 def _kept(job: VectorJob) -> set[int]:
-    return set(pyogrio.read_dataframe(job.destination, read_geometry=False, columns=["number"])["number"].astype(int))
+    if job.driver == "Parquet":
+        return set(pq.read_table(job.destination, columns=["number"])["number"].to_pylist())
+    with ogr.configured():  # or a GeoJSON's huge feature would be refused
+        found = pyogrio.read_dataframe(job.destination, read_geometry=False, columns=["number"])
+    return set(found["number"].astype(int))
 
 
 def _holds_at_its_smallest(job: VectorJob) -> None:
@@ -54,7 +60,7 @@ def test_a_common_layer(source: str, sink: str, tmp_path: Path) -> None:
     asked = limits(job)
     for limit_mb in (asked.smallest, asked.ample):
         close(run_published(at(job, limit_mb)), limit_mb, smallest=limit_mb == asked.smallest)
-        assert set(gpd.read_file(job.destination)["number"]) == sources.kept_by_geod(path, LEAST_SQM)
+        assert _kept(job) == sources.kept_by_geod(path, LEAST_SQM)
 
 
 @pytest.mark.slow
@@ -98,8 +104,11 @@ def test_an_odd_layer(source: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sink", SINKS)
-@pytest.mark.parametrize("shape", sorted(sources.LARGE_FEATURES))
+@pytest.mark.parametrize(
+    ("shape", "sink"),
+    # A Shapefile's texts end at 254 bytes.
+    [each for each in product(sorted(sources.LARGE_FEATURES), SINKS) if each != ("wide", "ESRI Shapefile")],
+)
 def test_large_features(shape: str, sink: str, tmp_path: Path) -> None:
     """Wide rows and huge polygons are kept within the smallest limit."""
     path = sources.LARGE_FEATURES[shape](tmp_path)

@@ -148,3 +148,15 @@ def test_a_scale_of_nothing_is_an_error(shop: Workshop, write: Write) -> None:
     """It would divide by zero."""
     with pytest.raises(ValueError, match="scale_offset must not be 0"):
         shop.job(write(np.zeros((1, 8, 8), "uint8")), scale_offset=(0, 1))
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int64", "float64"])
+@pytest.mark.parametrize(
+    "operation", [Rescale(multiply=65537.5), Expression(expr="b1 * 65537.5")], ids=["rescale", "expr"]
+)
+def test_a_wide_type_gets_all_digits(operation: Any, dtype: str, shop: Workshop, write: Write) -> None:
+    """What is written in a type with more digits than float32 is computed with them, however narrow the source is."""
+    raw = RANDOM.integers(1, 32768, (1, 40, 50)).astype("uint16")
+    shop.transform(write(raw), operation=operation, dtype=dtype)
+    exact = raw.astype("float64") * 65537.5
+    np.testing.assert_array_equal(shop.output, exact if dtype == "float64" else np.floor(exact + 0.5).astype(dtype))

@@ -280,3 +280,17 @@ def test_verification_recomputes_it(shop: Workshop, write: Write) -> None:
     with pytest.raises(SwathError) as caught:
         checked()
     assert isinstance(caught.value, VerificationFailed)
+
+
+@pytest.mark.parametrize("expr", ["b1 & 8", "b1 > 10 & b1 < 50", "~b1", "b1 > 3 | b2", "where(b1 ^ b2, 1, 0)"])
+def test_bits_of_numbers_are_asked_for_by_name(expr: str) -> None:
+    """`&` and its like join truths; of numbers they would be taken for what other tools mean by them."""
+    with pytest.raises(UsageError, match="of numbers") as caught:
+        expression.parse(expr)
+    assert "bitand" in caught.value.hint
+
+
+def test_bits_of_a_pixel(shop: Workshop, write: Write) -> None:
+    """As NumPy has them, of integers of any sign."""
+    raw = scene("int16") - 60
+    assert compute(shop, write(raw), "bitand(b1, 8 + 16) != 0").tolist() == ((raw[0] & 24) != 0).tolist()

@@ -277,3 +277,9 @@ def test_a_neighbourhood_larger_than_the_raster(shop: Workshop, write: Write) ->
     with pytest.raises(UsageError, match="9 x 9 pixels is larger than the raster of 20 x 8") as caught:
         shop.transform(path, operation=Focal(size=9))
     assert "at most 7" in caught.value.hint
+
+
+def test_a_gaussian_larger_than_the_raster(shop: Workshop, write: Write) -> None:
+    """Is told before there is an array of its weights."""
+    with pytest.raises(UsageError, match="is larger than the raster of 20 x 8"):
+        shop.transform(write(np.zeros((1, 8, 20), "uint8")), operation=Focal(statistic="gaussian", sigma=1e9))

@@ -148,3 +148,11 @@ def test_a_table_of_ranges_is_a_step_function(ends: list[int], data: st.DataObje
     taken = [entry.value for entry in parsed if entry.low <= value and entry.high is not None and value < entry.high]
     inside = ends[0] <= value < ends[-1]
     assert taken == ([np.digitize(value, ends) - 1] if inside else [])
+
+
+def test_infinity_is_above_all_ranges_that_end(shop: Workshop, write: Write) -> None:
+    """A range without an end has it, and so has what takes all others."""
+    raw = np.array([[[-np.inf, 1, np.inf, np.nan, 7]]], "float32")
+    found, nodata = classes(shop, write(raw), "0:5=1,*=9")
+    assert found[0, 0].tolist() == [9, 1, 9, nodata, 9]
+    assert classes(shop, write(raw), "0:5=1,5:=2")[0][0, 0].tolist() == [nodata, 1, 2, nodata, 2]

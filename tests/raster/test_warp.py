@@ -125,6 +125,15 @@ def test_integers_without_nodata_get_one(dtype: str, shop: Workshop, write: Writ
         assert np.count_nonzero((found.read() != wanted) & (inside != 0) & (wanted != chosen)) < 0.05 * wanted.size
 
 
+def test_a_nodata_value_that_is_asked_for_is_the_only_one(shop: Workshop, write: Write) -> None:
+    """Pixels of the value that would have been chosen stay what they are."""
+    path = write(np.full((1, 60, 70), 255, "uint8"))
+    shop.transform(path, operation=Warp(to_crs="EPSG:4326"), nodata=0)
+    with environment(), rasterio.open(shop.folder / "out.tif") as found:
+        assert found.nodata == 0
+        assert set(np.unique(found.read())) <= {0, 255}
+
+
 @pytest.mark.parametrize("kind", ["mask band", "alpha"])
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
 def test_masks_are_warped_too(kind: str, resampling: str, shop: Workshop, write: Write) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 
-from lib.jobs import Resources, VectorJob, VerifyJob
+from lib.jobs import VECTOR_DRIVERS, Resources, VectorJob, VerifyJob
 from lib.memory.meter import Meter
 from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
@@ -33,7 +33,7 @@ def make_job(source: Path, destination: Path, **choices: Any) -> VectorJob:
     """A vector job with ample memory; the driver by the destination's extension."""
     rows = choices.pop("chunk_rows", 10000)
     resources = Resources(limit_bytes=AMPLE_BYTES, chunk_rows=rows, drift_threshold_bytes=AMPLE_BYTES)
-    driver = "FlatGeobuf" if destination.suffix == ".fgb" else "GPKG"
+    driver = VECTOR_DRIVERS.get(destination.suffix, "GPKG")
     return VectorJob(source=str(source), destination=str(destination), driver=driver, resources=resources, **choices)
 
 

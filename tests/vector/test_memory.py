@@ -8,7 +8,6 @@ from typing import Any
 
 import geopandas
 import numpy as np
-import pyogrio
 import pytest
 import shapely
 
@@ -24,6 +23,10 @@ SOURCES = {"GPKG": "a.gpkg", "FlatGeobuf": "a.fgb", "ESRI Shapefile": "a.shp", "
 # By step: what asks for it, and what is kept.
 ASKED: dict[str, dict[str, Any]] = {
     "": {},
+    "where": {"where": "n < 15000 AND NOT (name LIKE '%x') AND n * 2 >= 0"},
+    "bbox": {"bbox": (-6.0, 36.0, 28.0, 58.0)},
+    "intersects": {"intersects": "region.geojson"},
+    "length": {"max_length_m": 1.0},
     "area": {"min_area_sqm": 15_000.0},
     "custom": {"function": "tests.vector.vector_functions:odd_numbers"},
 }
@@ -47,6 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("sources")
     for driver, name in SOURCES.items():
         frame.to_file(where / name, driver=driver)
+    region = geopandas.GeoDataFrame(geometry=[shapely.Point(10, 47).buffer(9)], crs="EPSG:4326")
+    region.to_file(where / str(ASKED["intersects"]["intersects"]))
     return where
 
 
@@ -60,19 +65,20 @@ def test_nothing_is_left_out() -> None:
 def _job(source: Path, sink: str, step: str, folder: Path, limit_mb: int) -> VectorJob:
     suffix = next(suffix for suffix, driver in VECTOR_DRIVERS.items() if driver == sink)
     resources = Resources(limit_bytes=limit_mb * MIB, threads_max=2)
+    asked = {key: str(source.parent / value) if key == "intersects" else value for key, value in ASKED[step].items()}
     return VectorJob(
         source=str(source), destination=str(folder / f"out{suffix}"), driver=sink, overwrite=True, resources=resources,
-        **ASKED[step],
+        **asked,
     )  # fmt: skip
 
 
-def _holds(report: Report, limit_mb: int) -> None:
+def _holds(report: Report, limit_mb: int, *, is_near: bool = True) -> None:
     assert report.status == "completed", report.error
     assert report.plan is not None
     peak, projected = report.memory.peak_bytes or 0, report.plan["projected_bytes"]
     shown = f"peak {peak / MIB:.1f}, projected {projected / MIB:.1f}, limit {limit_mb} MiB; {report.plan['terms']}"
     assert peak <= projected <= limit_mb * MIB, shown
-    assert projected - peak <= max(peak // 4, 32 * MIB), shown
+    assert not is_near or projected - peak <= max(peak // 4, 32 * MIB), shown
     assert sum(report.plan["terms"].values()) == projected
     assert len(report.attempts) == 1
 
@@ -92,14 +98,20 @@ def test_measured_within_projected_within_limit(
         if limit_mb == smallest_mb:
             peak = report.memory.peak_bytes or 0
             assert smallest_mb * MIB - peak <= max(peak // 4, 32 * MIB)
-        kept = pyogrio.read_dataframe(job.destination, columns=["n"])
+        read = geopandas.read_parquet if sink == "Parquet" else geopandas.read_file
+        kept = read(job.destination, columns=["n"] if sink != "Parquet" else None)
         assert len(kept) == report.result["features_kept"]
         if step == "custom":
             assert sorted(kept["n"]) == list(range(1, ROWS, 2))
 
 
 @pytest.mark.parametrize(
-    "sink", [pytest.param(sink, marks=() if sink == "GPKG" else pytest.mark.slow) for sink in SINKS]
+    "sink",
+    [
+        pytest.param(sink, marks=() if sink == "GPKG" else pytest.mark.slow)
+        for sink in SINKS
+        if sink != "ESRI Shapefile"
+    ],
 )
 def test_a_heavy_batch_in_the_middle_is_looked_at_first(sink: str, tmp_path: Path) -> None:
     """Of eight texts of 5 MB one after the other, far from the first batch, the projection knows before they come."""
@@ -108,17 +120,21 @@ def test_a_heavy_batch_in_the_middle_is_looked_at_first(sink: str, tmp_path: Pat
         geometry=shapely.box(np.arange(4000) / 100, 0, np.arange(4000) / 100 + 0.01, 0.01), crs="EPSG:4326",
     )  # fmt: skip
     frame.to_file(tmp_path / "heavy.gpkg")
-    _holds(run_published(_job(tmp_path / "heavy.gpkg", sink, "", tmp_path, AMPLE_MB)), AMPLE_MB)
+    is_near = "GeoJSON" not in sink  # which is planned for vertices, and a text takes a tenth of their memory
+    _holds(run_published(_job(tmp_path / "heavy.gpkg", sink, "", tmp_path, AMPLE_MB)), AMPLE_MB, is_near=is_near)
 
 
-def test_the_child_imports_no_dataframes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither geopandas nor pandas comes into the child of a filter by area, nor shapely where nothing is recomputed."""
+@pytest.mark.parametrize("step", ["area", pytest.param("where", marks=pytest.mark.slow)])
+def test_the_child_imports_no_dataframes(
+    step: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither geopandas nor pandas comes into the child of a filter, nor shapely where nothing is recomputed."""
     seen = tmp_path / "modules"
     monkeypatch.setenv("SWATH_TEST_MODULES", str(seen))
-    job = _job(folder / "a.gpkg", "GPKG", "area", tmp_path, AMPLE_MB)
+    job = _job(folder / "a.gpkg", "GPKG", step, tmp_path, AMPLE_MB)
     asked = {"verify": "none", "function": "tests.vector.vector_functions:lists_modules"}
     report = run_published(job.model_copy(update=asked))
     assert report.status == "completed", report.error
     modules = set(seen.read_text().split())
-    assert {"pyogrio", "pyarrow", "pyproj"} <= modules
+    assert {"pyogrio", "pyarrow"} <= modules
     assert not {"geopandas", "pandas", "shapely"} & modules

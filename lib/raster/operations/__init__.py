@@ -31,6 +31,8 @@ REGISTRY: dict[str, Maker] = {
     "custom": UserFunction,
 }
 
+_WIDER_THAN_FLOAT32 = frozenset({"int32", "uint32", "int64", "uint64", "float64"})
+
 
 def make(job: RasterJob, source: RasterSource) -> Operation:
     """The operation of a job, ready for a source's blocks.
@@ -39,6 +41,7 @@ def make(job: RasterJob, source: RasterSource) -> Operation:
         UsageError: its parameters or the job's nodata do not fit the source; a function that cannot be imported.
         SourceError: the source has what the output cannot hold.
     """
+    source.has_wide_results = job.dtype in _WIDER_THAN_FLOAT32
     nodata = float("nan") if job.nodata == "nan" else job.nodata
     if job.dtype == "auto" and job.scale_offset is None:
         return REGISTRY[job.operation.name](job.operation, source, nodata)

@@ -20,7 +20,7 @@ _PIECE = 64 * 1024
 class Computed(Operation):
     """Evaluates trees on pieces; a pixel is valid where all bands that its tree names are, and where the result is finite.
 
-    Arithmetic is in float32 where that holds every pixel of all sources exactly, else in float64.
+    Arithmetic is in float32 where that holds every pixel of all sources exactly and nothing wider is written, else in float64.
     """
 
     wants_all_bands = takes_alpha = True
@@ -28,7 +28,7 @@ class Computed(Operation):
     def __init__(self, model: Expression, source: RasterSource, nodata: float | None) -> None:
         self._trees = expression.parse(model.expr)
         self._bands = expression.named(self._trees)
-        narrow = all(name in EXACT_IN_FLOAT32 for name in source.dtypes)
+        narrow = all(name in EXACT_IN_FLOAT32 for name in source.dtypes) and not source.has_wide_results
         self._dtype = np.dtype(np.float32 if narrow else np.float64)
         texts = tuple(each.strip() for each in model.expr.split(";"))
         value = check_nodata(float("nan") if nodata is None else nodata, self._dtype)

@@ -52,6 +52,8 @@ class FocalStatistic(Operation):
 
     def __init__(self, model: Focal, source: RasterSource, nodata: float | None) -> None:
         self._statistic = model.statistic
+        if model.statistic != "kernel":  # before there is an array of so many weights
+            _check_size((edge_of(model), edge_of(model)), source.grid.shape)
         self._weights = weights_of(model)
         self._kernel = (self._weights.shape[0], self._weights.shape[1])
         _check_size(self._kernel, source.grid.shape)
@@ -281,6 +283,13 @@ def _middle(some: Values, count: Values) -> Values:
     return found
 
 
+def edge_of(model: Focal) -> int:
+    """Pixels from one end of the neighbourhood to the other, where it is no kernel of the user's."""
+    if model.size or model.statistic != "gaussian":
+        return model.size or 3
+    return 2 * int(_TRUNCATED * (model.sigma or 1.0) + 0.5) + 1
+
+
 def weights_of(model: Focal) -> NDArray[np.float64]:
     """The kernel's weights `(height, width)`, both odd; 1 for each neighbour where the statistic has none.
 
@@ -289,11 +298,10 @@ def weights_of(model: Focal) -> NDArray[np.float64]:
     """
     if model.statistic == "kernel":
         return parse_kernel(model.kernel or "")
+    edge = edge_of(model)
     if model.statistic != "gaussian":
-        return np.ones((model.size or 3, model.size or 3))
-    sigma = model.sigma or 1.0
-    radius = model.size // 2 if model.size else int(_TRUNCATED * sigma + 0.5)
-    line = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+        return np.ones((edge, edge))
+    line = np.exp(-0.5 * (np.arange(-(edge // 2), edge // 2 + 1) / (model.sigma or 1.0)) ** 2)
     line /= line.sum()
     weights: NDArray[np.float64] = np.outer(line, line)
     return weights

@@ -163,8 +163,12 @@ def rescale(model: Rescale, source: RasterSource, nodata: float | None) -> Line:
 
 
 def exact_float(source: RasterSource) -> np.dtype[Any]:
-    """The floating-point dtype in which each pixel of the source is exact, of 64-bit integers as far as there is one."""
-    return np.dtype(np.float32 if source.dtype.name in EXACT_IN_FLOAT32 else np.float64)
+    """The floating-point dtype in which each pixel of the source is exact, of 64-bit integers as far as there is one.
+
+    It is float64 where what is written has more digits than float32.
+    """
+    narrow = source.dtype.name in EXACT_IN_FLOAT32 and not source.has_wide_results
+    return np.dtype(np.float32 if narrow else np.float64)
 
 
 def _outputs(dtype: np.dtype[Any], nodata: float | None, line: Linear | None, highest: float | None = None) -> Outputs:

@@ -79,11 +79,12 @@ class Reclassified(Operation):
         highs = np.array([entry.low if entry.high is None else entry.high for entry in self._entries])
         single = np.array([entry.high is None for entry in self._entries])
         at = np.maximum(which, 0)
-        taken = (which >= 0) & np.where(single[at], pixels == lows[at], pixels < highs[at])
+        below = (pixels < highs[at]) | np.isposinf(highs[at])  # a range without an upper end has infinity, too
+        taken = (which >= 0) & np.where(single[at], pixels == lows[at], below)
         found = np.array([entry.value for entry in self._entries]).astype(self.outputs.dtype)[at]
         if self._rest is not None:
             np.copyto(found, self._rest, where=~taken, casting="unsafe")
-            taken = np.isfinite(pixels) if pixels.dtype.kind == "f" else np.ones(pixels.shape, np.bool_)
+            taken = ~np.isnan(pixels)
         return found, taken
 
     def reference(self, block: Block) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -92,7 +93,10 @@ class Reclassified(Operation):
         found = np.zeros(pixels.shape, self.outputs.dtype)
         taken = np.zeros(pixels.shape, np.bool_)
         for entry in self._entries:
-            here = pixels == entry.low if entry.high is None else (pixels >= entry.low) & (pixels < entry.high)
+            if entry.high is None:
+                here = pixels == entry.low
+            else:
+                here = (pixels >= entry.low) & ((pixels < entry.high) | (entry.high == math.inf))
             found[here] = entry.value
             taken |= here
         if self._rest is not None:

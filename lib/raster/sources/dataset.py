@@ -53,6 +53,7 @@ class RasterSource:
         offset: top row and left column of the grid on the file's, where it is a part of that.
         outline: the polygons outside of which nothing is kept; None where there are none.
         state: what a server says of the file; None where it is not remote.
+        has_wide_results: what is written of it has more digits than float32, and so have results before that.
     """
 
     path: str
@@ -70,6 +71,7 @@ class RasterSource:
     offset: tuple[int, int] = (0, 0)
     outline: Outline | None = None
     state: elsewhere.State | None = None
+    has_wide_results: bool = False
     _others: list[Any] = field(default_factory=list)
 
     @property

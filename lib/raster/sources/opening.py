@@ -28,7 +28,8 @@ def open_for(job: RasterJob) -> RasterSource:
         mask = None if job.operation.mask is None else _beside(job.source, job.operation.mask)
         return open_part(open_files(job.source, job.bands, over), job.operation.model_copy(update={"mask": mask}))
     if isinstance(job.operation, Warp):
-        return open_warped(open_files(job.source, job.bands, over), job.operation)
+        nodata = None if job.nodata == "nan" else job.nodata
+        return open_warped(open_files(job.source, job.bands, over), job.operation, nodata)
     if not isinstance(job.operation, Expression):
         return open_files(job.source, job.bands, over)
     bands = expression.named(expression.parse(job.operation.expr))

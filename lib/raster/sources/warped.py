@@ -35,7 +35,7 @@ _WARP_MB = 64
 # From here on GDAL takes a scale for none (gdalwarpkernel.cpp).
 _NO_SCALE = 0.95
 _SAMPLES = 33  # a side, of places that are looked at
-_COPIES = 3  # of a piece: pixels, validity and densities beside them, what is read of it
+_COPIES = 2.6  # of a piece: pixels, validity and densities beside them, what is read of it
 _NAMES = {"nearest": "near"}
 
 
@@ -138,7 +138,7 @@ class Warped(RasterSource):
         """Of a piece of all bands, in the warper's hands and in ours."""
         columns, rows = self.place.step
         high, wide = self.place.footprint((min(rows, self.grid.shape[0]), min(columns, self.grid.shape[1])))
-        return _COPIES * (high * wide + rows * columns) * self.itemsize * len(self.numbers)
+        return int(_COPIES * (high * wide + rows * columns) * self.itemsize * len(self.numbers))
 
     def heaviest(self) -> list[Window]:
         """Where a pixel is most of the source's, and the middle."""
@@ -219,8 +219,10 @@ class _WarpReader(Reader):
                 )
 
 
-def open_warped(source: RasterSource, model: Warp) -> Warped:
+def open_warped(source: RasterSource, model: Warp, nodata: float | None = None) -> Warped:
     """An open raster on the grid that a warp asks for; it is closed where that fails.
+
+    `nodata` is what marks places beyond a source that declares no such value, if its type can hold that.
 
     Raises:
         UsageError: a CRS that does not exist, nothing is left of it, GDAL cannot do it.
@@ -228,7 +230,7 @@ def open_warped(source: RasterSource, model: Warp) -> Warped:
     """
     name = ""
     try:
-        arguments, chosen = _arguments(source, model)
+        arguments, chosen = _arguments(source, model, nodata)
         name = virtual.warped(source.whole, arguments)
         with rasterio.open(name) as output:
             place = _place(source, output)
@@ -290,7 +292,7 @@ def _validity(output: Any, numbers: dict[int, int], source: RasterSource) -> Val
     )
 
 
-def _arguments(source: RasterSource, model: Warp) -> tuple[list[str], int | None]:
+def _arguments(source: RasterSource, model: Warp, nodata: float | None) -> tuple[list[str], int | None]:
     """Arguments of gdalwarp, and the nodata value where one had to be chosen."""
     if source.grid.crs is None and not source.rpcs and (model.to_crs or source.grid.transform is None):
         raise SourceError(
@@ -323,10 +325,10 @@ def _arguments(source: RasterSource, model: Warp) -> tuple[list[str], int | None
     if source.dtype.kind == "f":
         declared = source.validity.nodata[source.bands[0] - 1]
         return found + ["-dstnodata", "nan"] + (["-srcnodata", "nan"] if declared is None else []), None
-    return _of_integers(source, found)
+    return _of_integers(source, found, nodata)
 
 
-def _of_integers(source: RasterSource, found: list[str]) -> tuple[list[str], int | None]:
+def _of_integers(source: RasterSource, found: list[str], nodata: float | None) -> tuple[list[str], int | None]:
     rules = source.validity
     if rules.masks_by_alpha:
         return found, None
@@ -334,7 +336,7 @@ def _of_integers(source: RasterSource, found: list[str]) -> tuple[list[str], int
         return [*found, "-dstalpha"], None
     values = [rules.nodata[band - 1] for band in source.bands]
     held = [int(each) for each in values if comparable(each, source.dtype) is not None and each is not None]
-    chosen = None if held else int(nodata_for(source.dtype, None, None, None))
+    chosen = None if held else int(nodata_for(source.dtype, None, nodata, None))
     return [*found, "-dstnodata", str(held[0] if held else chosen)], chosen
 
 

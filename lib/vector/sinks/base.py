@@ -5,12 +5,13 @@ polygons from multipolygons become multi, as `ogr2ogr` makes them. Spatial index
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
 import pyarrow as pa
 import pyogrio
 
@@ -41,10 +42,48 @@ _ROW_BYTES = 150
 
 
 class Index(NamedTuple):
-    """What an index takes, bytes: while features are written, and beside that at the end, in the memory that batches had."""
+    """What an index or a row group takes, bytes: while features are written, and at the end in the memory that batches had."""
 
     held_bytes: int = 0
     built_bytes: int = 0
+
+
+NO_INDEX = Index()
+
+
+@dataclass(slots=True)
+class Met:
+    """What a sink has met so far.
+
+    Attributes:
+        notes: what is to be said.
+        gathered_bytes: the most that it has gathered before it wrote: what its index takes is partly measured by then.
+        first: the type of the first geometry, where the layer does not say one.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    gathered_bytes: int = 0
+    first: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a job wants of its output.
+
+    Attributes:
+        name: the file's name without its extension, which is the layer's where a format has no other.
+        suffix: the file's extension, with its dot, in lower case.
+        index: whether there is to be a spatial index.
+        append_to: the existing file that is added to.
+    """
+
+    name: str = "layer"
+    suffix: str = ""
+    index: bool = True
+    append_to: Path | None = None
+
+
+PLAIN = Target()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +102,7 @@ class VectorSink(ABC):
         metadata: what the source's layer says of itself.
         has_fids: whether the source has feature ids of its own.
         changes: fields that become another type here, in words.
+        met: what was met on the way.
     """
 
     label: str
@@ -76,6 +116,7 @@ class VectorSink(ABC):
     metadata: Mapping[str, str]
     has_fids: bool
     changes: tuple[str, ...]
+    met: Met = field(default_factory=Met, kw_only=True)
 
     driver: ClassVar[str]
     # Types of fields that it cannot keep, and what each may become.
@@ -88,20 +129,34 @@ class VectorSink(ABC):
     feature_copies: ClassVar[float]
     # What the output takes on disk, beside the source's size: 2 where features are written twice.
     disk_factor: ClassVar[int] = 1
+    # Whether a layer has a name of its own, and says which type its geometries have and, where it is empty, its fields.
+    names_layers: ClassVar[bool] = True
+    declares_geometry: ClassVar[bool] = True
+    declares_fields: ClassVar[bool] = True
+    keeps_metadata: ClassVar[bool] = True
+    # The names of the one CRS that it is in; empty where it says in which.
+    only_crs: ClassVar[tuple[str, ...]] = ()
+    # Whether its CRS is as ESRI words it.
+    is_esri: ClassVar[bool] = False
+    # Decimals that coordinates are rounded to; None where they are kept. Whether rings come back turned round, parts moved.
+    decimals: ClassVar[int | None] = None
+    turns_rings: ClassVar[bool] = False
+    # Types of fields whose values come back as they were.
+    exact: ClassVar[tuple[str, ...]] = ("OFTInteger", "OFTInteger64", "OFTReal", "OFTString")
 
     @classmethod
     @abstractmethod
-    def of(cls, facts: LayerFacts) -> Self:
+    def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:
         """The sink for a layer; raises DestinationError where it cannot hold such a one."""
 
     @classmethod
-    def _of(cls, facts: LayerFacts, layer_options: dict[str, str], *, keeps_fids: bool = False) -> Self:
+    def _of(cls, facts: LayerFacts, layer_options: dict[str, str], target: Target, *, keeps_fids: bool = False) -> Self:
         promotes = facts.is_multi_unsure
         if promotes:
             import pyarrow.compute  # noqa: F401 - now, and not amid the work
         return cls(
             label=facts.label,
-            layer=facts.layer,
+            layer=facts.layer if cls.names_layers else target.name,
             geometry_type=f"Multi{facts.geometry_type}" if promotes else _declared(facts.geometry_type),
             geometry_column=facts.geometry_name,
             crs=facts.crs,
@@ -150,10 +205,10 @@ class VectorSink(ABC):
         if self.geometry_column is None:
             return batch
         at = batch.schema.get_field_index(self.geometry_column)
+        if self.promotes:
+            batch = batch.set_column(at, batch.schema.field(at), promote_to_multi(batch.column(at)))
         self.check(batch.column(at))
-        if not self.promotes:
-            return batch
-        return batch.set_column(at, batch.schema.field(at), promote_to_multi(batch.column(at)))
+        return batch
 
     def lost(self, schema: Any) -> list[str]:
         """What is to be said of fields of an Arrow schema that lose something here."""
@@ -165,10 +220,57 @@ class VectorSink(ABC):
             notes.append(f"{self.label}: fields change their type in {self.driver}: {', '.join(self.changes)}")
         if self.has_fids and not self.keeps_fids:
             notes.append(f"{self.label}: feature ids are not kept, {self.driver} numbers features anew")
+        if self.metadata and not self.keeps_metadata:
+            words = ", ".join(self.metadata)
+            notes.append(f"{self.label}: what the layer says of itself is not kept in {self.driver}: {words}")
         return notes
 
-    def write(self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str]) -> None:
-        """Write the batches, as they come, into a new file."""
+    @property
+    def copied_bytes(self) -> int:
+        """What of another file is copied into the output first."""
+        return 0
+
+    @property
+    def adds_rows(self) -> bool:
+        """Whether the layer exists already."""
+        return False
+
+    @property
+    def features_before(self) -> int:
+        """Features that the layer has beforehand."""
+        return 0
+
+    @property
+    def layers_beside(self) -> dict[str, int]:
+        """Features of the output's other layers, by name, which stay as they are."""
+        return {}
+
+    def fields(self, layer: LayerFacts) -> list[list[str]]:
+        """Names and types of the output's fields, as far as the layer has such types."""
+        return [list(pair) for pair in zip(self.names(layer.fields), layer.field_types, strict=True)]
+
+    def names(self, fields: Sequence[str]) -> list[str]:
+        """What fields are called in the output."""
+        return list(fields)
+
+    def check_size(self, facts: LayerFacts) -> None:  # noqa: B027 - most have no bound
+        """Whether all features fit into the format; raises DiskRefused where they do not."""
+
+    def note(self, words: str) -> None:
+        """Have something said of what was met on the way, once."""
+        if words not in self.met.notes:
+            self.met.notes.append(words)
+
+    def options(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """GDAL's layer creation options for an output that says this of itself."""
+        del metadata
+        return self.layer_options
+
+    def write(
+        self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str], index: Index = NO_INDEX
+    ) -> None:
+        """Write the batches, as they come, into a new file; with an index that takes so much."""
+        del index
         geometry = (
             {"geometry_name": self.geometry_column, "geometry_type": self.geometry_type} if self.geometry_type else {}
         )
@@ -179,11 +281,24 @@ class VectorSink(ABC):
                 layer=self.layer,
                 driver=self.driver,
                 crs=self.crs,
-                layer_options=self.layer_options,
+                layer_options=self.options(metadata),
+                append=self.adds_rows,
                 # Of a GeoPackage's dataset, readers copy it into a sidecar .aux.xml.
-                layer_metadata={**self.metadata, **metadata},
+                layer_metadata={**self.metadata, **metadata} if self.keeps_metadata else None,
                 **geometry,
             )
+
+
+def finite(sink: VectorSink, batch: Any) -> Any:
+    """A batch in which numbers that are not finite are null, which is said."""
+    for at, each in enumerate(batch.schema):
+        if pa.types.is_floating(each.type):
+            values = batch.column(at).to_numpy(zero_copy_only=False)
+            wrong = ~np.isfinite(values)
+            if int(wrong.sum()) > batch.column(at).null_count:
+                sink.note(f"{sink.label}: numbers of field {each.name!r} that are not finite are null in {sink.driver}")
+                batch = batch.set_column(at, each, pa.array(values, each.type, mask=wrong))
+    return batch
 
 
 def _declared(geometry_type: str | None) -> str | None:

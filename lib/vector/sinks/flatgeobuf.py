@@ -6,13 +6,14 @@ from typing import Any, ClassVar, Self
 
 from lib.errors import DestinationError, OutputError
 from lib.units import MIB
-from lib.vector.sinks.base import TEXT_LISTS, Index, VectorSink
+from lib.vector.sinks.base import PLAIN, TEXT_LISTS, Index, Target, VectorSink
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import column_of
 
 # GDAL's ogrflatgeobuflayer.cpp: an item for each feature while writing; at the end the tree's nodes, then a buffer of at most
 # 100 MiB and a place for each feature in it, which comes from what the tree leaves in malloc's heap or beside it.
 _ITEM_BYTES, _NODE_BYTES, _PLACE_BYTES = 56, 45, 32
+_CODES = {"Point": 1, "LineString": 2, "Polygon": 3, "MultiPoint": 4, "MultiLineString": 5, "MultiPolygon": 6}
 _BUFFER_MOST_BYTES = 100 * MIB
 _MALLOC_MAPS_BYTES = 4 * MIB  # malloc maps what is larger by itself, and returns it
 
@@ -32,7 +33,7 @@ class FlatGeobuf(VectorSink):
     disk_factor: ClassVar[int] = 2
 
     @classmethod
-    def of(cls, facts: LayerFacts) -> Self:
+    def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:
         """The sink for a layer.
 
         Raises:
@@ -43,11 +44,13 @@ class FlatGeobuf(VectorSink):
                 f"{facts.label}: layer {facts.layer} has no geometries, and FlatGeobuf needs them",
                 hint="write a .gpkg",
             )
-        return cls._of(facts, {})
+        return cls._of(facts, {} if target.index else {"SPATIAL_INDEX": "NO"}, target)
 
     def index(self, facts: LayerFacts, share: float) -> Index:
         """Items of all features, as how many are kept is not known beforehand, and at the end the tree over them."""
         del share
+        if self.layer_options:
+            return Index()
         features = max(facts.features, 0)
         tree = features * _NODE_BYTES
         kept_tree = tree if tree < _MALLOC_MAPS_BYTES else 0
@@ -55,7 +58,7 @@ class FlatGeobuf(VectorSink):
         return Index(features * _ITEM_BYTES, max(tree, buffer + max(features * _PLACE_BYTES, kept_tree)))
 
     def check(self, geometries: Any) -> None:
-        """Null geometries; ordinates as declared: of "Unknown" layers FlatGeobuf drops Z without a word, others it refuses.
+        """Null geometries; types and ordinates as declared: of "Unknown" layers it drops Z without a word, others it refuses.
 
         Raises:
             OutputError: there are such.
@@ -66,6 +69,14 @@ class FlatGeobuf(VectorSink):
                 hint="write a .gpkg, or ask for --min-area-sqm, which drops them",
             )
         column = column_of(geometries)
+        kind = (self.geometry_type or "Unknown").partition(" ")[0]
+        others = int(((column.types > 0) & (column.types != _CODES.get(kind, 0))).sum()) if kind in _CODES else 0
+        if others:
+            raise OutputError(
+                f"{self.label}: layer {self.layer} is declared {self.geometry_type}, but {others} of its features at hand have "
+                "other types of geometry, which FlatGeobuf cannot hold",
+                hint="write a .gpkg",
+            )
         declared = 3 if (self.geometry_type or "").endswith(" Z") else 2
         wrong = int((column.dimensions[column.types > 0] != declared).sum())
         if wrong:

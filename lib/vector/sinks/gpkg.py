@@ -1,11 +1,18 @@
-"""GeoPackage: keeps feature ids from one to the next, as `ogr2ogr` does; its R-tree is built in bounded memory at the end."""
+"""GeoPackage: keeps feature ids from one to the next, as `ogr2ogr` does; its R-tree is built in bounded memory at the end.
 
-from collections.abc import Mapping
+What is added to an existing file goes into a copy of it, made page by page under SQLite's own lock.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from lib import provenance
+from lib.errors import OutputError
 from lib.units import MIB
-from lib.vector.sinks.base import TEXT_LISTS, Index, VectorSink, unused
+from lib.vector.sinks.base import NO_INDEX, PLAIN, TEXT_LISTS, Index, Target, VectorSink, unused
+from lib.vector.sinks.existing import Existing, copied, looked_at, marks
 from lib.vector.sources import LayerFacts
 
 # lib/MEASURED.md, "GeoPackage's R-tree": bytes an entry; more memory than the most makes it no faster.
@@ -16,7 +23,13 @@ _LEAST_BYTES, _MOST_BYTES = 5 * MIB, 48 * MIB
 
 @dataclass(frozen=True, slots=True)
 class GeoPackage(VectorSink):
-    """A layer of a new GeoPackage."""
+    """A layer of a new GeoPackage, or of a copy of an existing one.
+
+    Attributes:
+        existing: what is added to; None for a new file.
+    """
+
+    existing: Existing | None = None
 
     driver: ClassVar[str] = "GPKG"
     becomes: ClassVar[Mapping[str, tuple[str, ...]]] = {"OFTTime": ("OFTString",)} | TEXT_LISTS
@@ -25,8 +38,12 @@ class GeoPackage(VectorSink):
     feature_copies: ClassVar[float] = 3.5
 
     @classmethod
-    def of(cls, facts: LayerFacts) -> Self:
-        """The sink for a layer, of any kind."""
+    def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:
+        """The sink for a layer, of any kind.
+
+        Raises:
+            DestinationError: it is added to a layer that is otherwise.
+        """
         is_own = facts.driver == cls.driver
         keeps_fids = is_own and bool(facts.fid_column)
         fid = facts.fid_column if keeps_fids else unused(("fid", "ogc_fid", "swath_fid"), facts)
@@ -36,11 +53,16 @@ class GeoPackage(VectorSink):
             options["GEOMETRY_NAME"] = own_name or unused(("geom", "geometry", "wkb_geometry"), facts)
         # GDAL refuses a name that begins so, which a Shapefile's may.
         layer = facts.layer.lstrip(_NOT_FIRST) or "layer"
-        return replace(cls._of(facts, options, keeps_fids=keeps_fids), layer=layer)
+        if not target.index:
+            options["SPATIAL_INDEX"] = "NO"
+        existing = looked_at(target.append_to, layer, facts, cls.becomes) if target.append_to else None
+        is_added_to = existing is not None and existing.layer is not None
+        sink = cls._of(facts, options, target, keeps_fids=keeps_fids and not is_added_to)
+        return replace(sink, layer=(existing and existing.layer) or layer, existing=existing)
 
     def index(self, facts: LayerFacts, share: float) -> Index:
         """The R-tree, which GDAL builds in no more memory than it is told; none where there are no geometries."""
-        if not facts.geometry_name:
+        if not facts.geometry_name or self.layer_options.get("SPATIAL_INDEX") == "NO":
             return Index()
         wanted = min(max(facts.features, 0) * _ENTRY_BYTES, _MOST_BYTES)
         return Index(built_bytes=max(min(wanted, _LEAST_BYTES), int(wanted * share)))
@@ -54,3 +76,50 @@ class GeoPackage(VectorSink):
             "OGR_GPKG_ALLOW_THREADED_RTREE": "NO",
             "OGR_GPKG_MAX_RAM_USAGE_RTREE": str(max(index.built_bytes, _LEAST_BYTES)),
         }
+
+    @property
+    def copied_bytes(self) -> int:
+        """Size of the file that is added to."""
+        return self.existing.size_bytes if self.existing else 0
+
+    @property
+    def adds_rows(self) -> bool:
+        """Whether the layer exists already."""
+        return self.existing is not None and self.existing.layer is not None
+
+    @property
+    def features_before(self) -> int:
+        """Rows of the layer that is added to."""
+        return self.existing.features if self.existing else 0
+
+    @property
+    def layers_beside(self) -> dict[str, int]:
+        """Rows of the other layers of the file that is added to."""
+        return self.existing.others if self.existing else {}
+
+    def fields(self, layer: LayerFacts) -> list[list[str]]:
+        """Names and types of fields: those that there are in a layer that is added to."""
+        return self.existing.fields if self.existing and self.adds_rows else VectorSink.fields(self, layer)
+
+    def write(
+        self, path: Path, schema: Any, batches: Iterable[Any], metadata: dict[str, str], index: Index = NO_INDEX
+    ) -> None:
+        """Write the batches, as they come, into a new file, or into a copy of the existing one.
+
+        Raises:
+            OutputError: the existing file was changed meanwhile.
+        """
+        if self.existing is None:
+            VectorSink.write(self, path, schema, batches, metadata, index)
+            return
+        before = copied(self.existing.path, path)
+        sink = self
+        if self.adds_rows:  # rows of two jobs: neither made them all
+            metadata = dict.fromkeys(provenance.KEYS, "")
+            sink = replace(self, metadata=self.existing.metadata)
+        VectorSink.write(sink, path, schema, batches, metadata, index)
+        if marks(self.existing.path) != before:
+            raise OutputError(
+                f"{self.existing.path.name} was changed by another program while it was added to: nothing is published",
+                hint="run again when that program has ended",
+            )

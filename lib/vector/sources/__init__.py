@@ -6,12 +6,13 @@ line in `ogr.FORMATS`.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 from lib.jobs import VectorJob
-from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes
+from lib.vector.sources.facts import Box, Given, InTable, LayerFacts, Place, Sizes, Wish
 
-__all__ = ["Given", "LayerFacts", "Place", "Sizes", "VectorSource", "given_by", "open_source"]
+__all__ = ["Box", "Given", "LayerFacts", "Place", "Sizes", "VectorSource", "Wish", "given_by", "open_source"]
 
 
 class VectorSource(Protocol):
@@ -22,10 +23,23 @@ class VectorSource(Protocol):
         """What is known of it."""
 
     def count(self) -> int | None:
-        """Features by another way than the stream's, after the pass or beside it; None where there is none; raises DataError."""
+        """All features by another way than the stream's, after the pass or beside it, or None; raises DataError."""
 
     def in_table(self) -> InTable | None:
         """What the source has and the stream does not show, likewise."""
+
+    def narrowed(self, wish: Wish) -> tuple[Self, str]:
+        """The source that gives what is wished for, and perhaps more, where it can be asked; and how or why not."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it gives all rows of the layer, since it is asked for no fewer."""
+
+    def given(self) -> tuple[int, int] | None:
+        """How many features it has to give at least and at most, of what it is asked for; None where that is all.
+
+        By another way than the stream's, after the pass or beside it; raises DataError.
+        """
 
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
@@ -43,7 +57,10 @@ def open_source(source: str, layer: str | None, label: str, rows: int, given: Gi
         SourceError: it is missing, or no layer that can be streamed, or not what is given.
     """
     from lib.vector.sources.ogr import OgrSource
+    from lib.vector.sources.parquet import ParquetSource, is_parquet
 
+    if is_parquet(Path(source)):
+        return ParquetSource.opened(source, layer, label, given or Given())
     return OgrSource.opened(source, layer, label, rows, given or Given())
 
 

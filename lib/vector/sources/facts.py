@@ -2,16 +2,20 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from lib.vector.predicates.tree import Condition
+
+Box = tuple[float, float, float, float]
 # From one number of rows to the next that is tried; a batch's bytes are known for these.
 _STEP = 4
 _UNKNOWN_MEAN_BYTES = 1024
 # Measured of 1.1 million: 46 to 52.
-_GEOJSON_ID_BYTES = 52
+GEOJSON_ID_BYTES = 52
 
 
 class InTable(NamedTuple):
@@ -32,6 +36,14 @@ class Place:
 
     row: int = 0
     fid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Rows that a step may keep: those of which a condition is true, or whose envelopes meet a box in the layer's CRS."""
+
+    condition: "Condition | None" = None
+    box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +152,7 @@ class LayerFacts:
     @property
     def growth_bytes(self) -> int:
         """What the driver holds more and more of: a GeoJSON's ids of the features that were read, so that none comes twice."""
-        return max(self.features, 0) * _GEOJSON_ID_BYTES if self.driver == "GeoJSON" else 0
+        return max(self.features, 0) * GEOJSON_ID_BYTES if self.driver == "GeoJSON" else 0
 
     @property
     def shown(self) -> dict[str, Any]:

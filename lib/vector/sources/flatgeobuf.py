@@ -35,6 +35,23 @@ def count(path: Path, layer: str, label: str) -> int:
     return sum(len(block) for block in _lengths(path, label))
 
 
+def in_box(path: Path, label: str, box: tuple[float, float, float, float]) -> tuple[int, int] | None:
+    """How many features' envelopes lie within a box, and how many meet it, by the index; None where there is none."""
+    left, low, right, high = box
+    within = meeting = 0
+    with path.open("rb") as file:
+        header = _read_header(file, path.stat().st_size, label)
+        if not (header.features and header.node_size):
+            return None
+        file.seek(header.end + _LEAF.itemsize * _tree_nodes(header.features, header.node_size)[1])
+        for first in range(0, header.features, _BLOCK_ROWS):
+            leaves = np.fromfile(file, _LEAF, min(_BLOCK_ROWS, header.features - first))["box"]
+            x0, y0, x1, y1 = leaves.T
+            meeting += int(((x1 >= left) & (x0 <= right) & (y1 >= low) & (y0 <= high)).sum())
+            within += int(((x0 >= left) & (x1 <= right) & (y0 >= low) & (y1 <= high)).sum())
+    return within, meeting
+
+
 def _lengths(path: Path, label: str) -> Iterator[NDArray[np.int64]]:
     """Bytes of every feature, block by block: by the index's leaves, or by walking the size prefixes where there is no index."""
     with path.open("rb") as file:

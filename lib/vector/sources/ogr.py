@@ -6,7 +6,7 @@ Opens datasets and reads no features to plan; what a format's own files tell bes
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -19,7 +19,8 @@ from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
 from lib.vector.encoding import Texts
 from lib.vector.names import field_names, geometry_column, raw_names
 from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
-from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes
+from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes, Wish
+from lib.vector.sources.pushing import Pushed, asked_for
 from lib.vector.wkb import SURFACES
 
 _CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECASE)
@@ -70,7 +71,8 @@ class OgrSource:
         path: the file that the layer is in.
         encoding: of text that the file does not declare; None where nobody says.
         checks_text: whether text has to be UTF-8 in the end.
-        renames: whether some fields have other names here than in the file.
+        renames: whether some columns have other names here than in the file, which depend on all that there are.
+        pushed: what the driver is asked for: `batches` has no others.
     """
 
     facts: LayerFacts
@@ -78,6 +80,7 @@ class OgrSource:
     encoding: str | None = None
     checks_text: bool = True
     renames: bool = False
+    pushed: Pushed = field(default_factory=Pushed)
 
     @classmethod
     def opened(cls, source: str, layer: str | None, label: str, rows: int, given: Given) -> Self:
@@ -101,8 +104,7 @@ class OgrSource:
         _check_curves(path, info, label)
         sizes = _sizes(path, info, label, rows)
         facts = _facts(source, label, info, notes, path, sizes)
-        renames = raw_names(info) != field_names(info)
-        return cls(_with_crs(facts, given.crs), path, given.encoding, given.checks_text, renames)
+        return cls(with_crs(facts, given.crs), path, given.encoding, given.checks_text, _renames(info))
 
     def count(self) -> int | None:
         """Features by another way than OGR's Arrow stream, which ends early without an error on a corrupt page.
@@ -124,7 +126,32 @@ class OgrSource:
             return None
         fields = zip(facts.fields, facts.field_types, strict=True)
         numbers = [name for name, typed in fields if typed.startswith(("OFTInteger", "OFTReal"))]
-        return sqlite.in_table(self.path, facts.layer, facts.geometry_name, numbers[:_MOST_NUMBERS])
+        where = self.pushed.where
+        return sqlite.in_table(self.path, facts.layer, facts.geometry_name, numbers[:_MOST_NUMBERS], where)
+
+    def narrowed(self, wish: Wish) -> tuple[Self, str]:
+        """The source that gives what is wished for, and perhaps more, where the driver can be asked; and how or why not."""
+        answer = asked_for(wish, self.facts, self.path, self.pushed)
+        return replace(self, pushed=answer.pushed), answer.words
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the driver is asked for all rows."""
+        return not self.pushed
+
+    def given(self) -> tuple[int, int] | None:
+        """How many features the driver has to give at least and at most, of what it is asked for; None where that is all.
+
+        Raises:
+            DataError: the count itself meets damage.
+        """
+        pushed, facts = self.pushed, self.facts
+        if not pushed:
+            return None
+        if pushed.where:
+            asked = sqlite.count(self.path, facts.layer, facts.label, pushed.where)
+            return asked, asked
+        return pushed.least or 0, facts.features if pushed.most is None else pushed.most
 
     @contextmanager
     def batches(
@@ -132,10 +159,10 @@ class OgrSource:
     ) -> Iterator[Any]:
         """The layer as a reader of batches of at most so many rows; of a GeoPackage OGR holds them to the bytes, too.
 
-        Of these columns at least: new names depend on all that there are.
+        Of these columns at least.
         """
         columns = None if self.renames else columns
-        with self._opened(rows, batch_bytes, fids=fids, columns=columns) as reader:
+        with self._opened(rows, batch_bytes, fids=fids, columns=columns, **self.pushed.options) as reader:
             yield reader
 
     @contextmanager
@@ -147,15 +174,17 @@ class OgrSource:
         else:
             column = '"' + (self.facts.fid_column or "fid").replace('"', '""') + '"'
             where = f"{column} BETWEEN {place.fid - rows // 2} AND {place.fid + rows // 2}"
-            with self._opened(rows, batch_bytes, where=where) as reader:
+            with self._opened(rows, batch_bytes, where=where, is_again=True) as reader:
                 yield reader
 
     @contextmanager
-    def _opened(self, rows: int, batch_bytes: int, **options: Any) -> Iterator[Any]:
+    def _opened(self, rows: int, batch_bytes: int, *, is_again: bool = False, **options: Any) -> Iterator[Any]:
         facts = self.facts
         limit_bytes = max(batch_bytes, facts.sizes.largest_bytes) + 2**20
-        if self.checks_text and "where" not in options:  # those about a place come again, with their row's number
-            options["texts"] = Texts(facts.label, facts.driver, self.encoding, int(options.get("skip", 0)))
+        if self.checks_text and not is_again:  # with their row's number
+            options["texts"] = Texts(
+                facts.label, facts.driver, self.encoding, int(options.get("skip", 0)), is_numbered=self.is_whole
+            )
         with (
             ogr.configured(**ogr.reading(facts.driver, limit_bytes)),
             ogr.open_batches(facts.source, facts.layer, facts.at_most(rows), encoding=self.encoding, **options) as (
@@ -188,7 +217,7 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
     )
 
 
-def _with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
+def with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
     """The layer in the CRS that the job says it is in.
 
     Raises:
@@ -209,6 +238,11 @@ def _with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
             hint="leave --assume-crs out; where the file's own is wrong, correct it: ogr2ogr -a_srs",
         )
     return facts
+
+
+def _renames(info: dict[str, Any]) -> bool:
+    """Whether fields, or the geometries because of a field of that name, have other names here."""
+    return raw_names(info) != field_names(info) or geometry_column(info) != (info["geometry_name"] or "wkb_geometry")
 
 
 def _renamed(info: dict[str, Any], label: str) -> list[str]:

@@ -19,6 +19,8 @@ _GEOMETRY_SECONDS, _TEXT_SECONDS = 0.06, 0.04
 _GEOMETRY_ROWS, _TEXT_ROWS = 16_384, 256
 _CLOCK_STEP = 2_000  # of SQLite's virtual machine, between two looks at the clock
 _LEAST_ROW_BYTES = 24
+# A geometry's flags where it is empty: bits 4, and of a type of its own 5; any byte order and envelope.
+_EMPTY = "(" + ", ".join(f"'{flags:02X}'" for flags in range(256) if flags & 0x10) + ")"
 # Steps from one stretch to the next, round the table: one that does not divide their number comes by all of them.
 _PRIMES = (61, 67, 71, 73)
 
@@ -110,24 +112,28 @@ def _stretches(database: sqlite3.Connection, name: str, step: int) -> Iterator[s
         yield f"WHERE rowid BETWEEN {start} AND {start + step - 1}"
 
 
-def count(path: Path, layer: str, label: str) -> int:
-    """The rows of a layer.
+def count(path: Path, layer: str, label: str, where: str = "") -> int:
+    """The rows of a layer, of those for which a condition holds.
 
     Raises:
         DataError: a page is damaged.
     """
     try:
         with _database(path) as database:
-            return int(database.execute(f"SELECT COUNT(*) FROM {_quoted(layer)}").fetchone()[0])  # noqa: S608 - quoted
+            query = f"SELECT COUNT(*) FROM {_quoted(layer)}{_where(where)}"  # noqa: S608 - quoted
+            return int(database.execute(query).fetchone()[0])
     except sqlite3.DatabaseError as error:
         raise DataError(f"{label}: layer {layer} is damaged: {one_line(error)}", hint=DAMAGED_HINT) from error
 
 
-def in_table(path: Path, layer: str, geometry: str, numbers: Sequence[str]) -> InTable | None:
-    """What a layer's table has in its geometry column and in its columns of numbers; None where it cannot be asked."""
+def in_table(path: Path, layer: str, geometry: str, numbers: Sequence[str], where: str = "") -> InTable | None:
+    """What a layer's table has in its geometry column and in its columns of numbers; None where it cannot be asked.
+
+    Of those rows for which a condition holds.
+    """
     table = _quoted(layer)
     asked = [f"MIN(CASE WHEN typeof({table}.{_quoted(name)}) IN ('text', 'blob') THEN rowid END)" for name in numbers]
-    query = f"SELECT {', '.join([f'COUNT({table}.{_quoted(geometry)})', *asked])} FROM {table}"  # noqa: S608 - quoted
+    query = f"SELECT {', '.join([f'COUNT({table}.{_quoted(geometry)})', *asked])} FROM {table}{_where(where)}"  # noqa: S608 - quoted
     try:
         with _database(path) as database:
             found, *first = database.execute(query).fetchone()
@@ -155,6 +161,60 @@ def declared_type(path: Path, layer: str) -> str:
     except sqlite3.DatabaseError:
         return ""
     return str(row[0]).upper() if row else ""
+
+
+def _where(where: str) -> str:
+    return f" WHERE {where}" if where else ""
+
+
+def columns(path: Path, layer: str) -> list[str]:
+    """The columns of a layer's table, as they are written there; none where texts are not UTF-8, which orders them otherwise."""
+    try:
+        with _database(path) as database:
+            if database.execute("PRAGMA encoding").fetchone()[0] != "UTF-8":
+                return []
+            return [str(name) for (name,) in database.execute("SELECT name FROM pragma_table_info(?)", (layer,))]
+    except sqlite3.DatabaseError:
+        return []
+
+
+def takes(path: Path, layer: str, where: str) -> bool:
+    """Whether SQLite understands a condition."""
+    try:
+        with _database(path) as database:
+            database.execute(f"EXPLAIN SELECT 1 FROM {_quoted(layer)} WHERE {where}").fetchone()  # noqa: S608 - quoted
+    except sqlite3.DatabaseError:
+        return False
+    return True
+
+
+def box_condition(
+    path: Path, layer: str, geometry: str, fid: str, box: tuple[float, float, float, float]
+) -> str | None:
+    """SQL for rows whose envelopes in the spatial index meet a box; None where there is no index, or it lacks geometries.
+
+    A GeoPackage's index has every geometry that is neither NULL nor flagged as empty (OGC 12-128r19, F.3, 2.1.3).
+    """
+    table, index = _quoted(layer), _quoted(f"rtree_{layer}_{geometry}")
+    shape = f"{table}.{_quoted(geometry)}"
+    filled = f"SELECT COUNT(*) FROM {table} WHERE {shape} IS NOT NULL AND hex(substr({shape}, 4, 1)) NOT IN {_EMPTY}"  # noqa: S608 - quoted
+    try:
+        with _database(path) as database:
+            indexed = database.execute(f"SELECT COUNT(*) FROM {index}").fetchone()[0]  # noqa: S608 - quoted
+            if not fid or indexed < database.execute(filled).fetchone()[0]:
+                return None
+    except sqlite3.DatabaseError:
+        return None
+    left, low, right, high = (format(each, ".17g") for each in box)
+    meets = f"maxx >= {left} AND minx <= {right} AND maxy >= {low} AND miny <= {high}"
+    return f"{_quoted(fid)} IN (SELECT id FROM {index} WHERE {meets})"  # noqa: S608 - quoted
+
+
+def indexed(path: Path, condition: str) -> int:
+    """How many envelopes meet the box of a condition that `box_condition` made."""
+    with _database(path) as database:
+        inner = condition[condition.index("(SELECT") :]
+        return int(database.execute(f"SELECT COUNT(*) FROM {inner}").fetchone()[0])  # noqa: S608 - quoted
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 A pass takes a tenth of what OGR takes to open such a file, which it reads whole.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,6 +41,18 @@ def has_numbers(path: Path) -> bool:
     """Whether the first features of a GeoJSON have numbers as ids."""
     with path.open("rb") as file:
         return _NUMBER.search(file.read(_BLOCK_BYTES)) is not None
+
+
+def first_members(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Texts that a GeoJSON's collection has beside its features, of these names, as far as they stand before those."""
+    with path.open("rb") as file:
+        start = file.read(_BLOCK_BYTES).partition(b'"features"')[0].decode(errors="replace")
+    found = {}
+    for name in names:
+        if match := re.search(rf'"{name}"\s*:\s*(?=")', start):
+            with suppress(ValueError):
+                found[name] = str(json.JSONDecoder().raw_decode(start, match.end())[0])
+    return found
 
 
 def count(path: Path, layer: str, label: str) -> int:

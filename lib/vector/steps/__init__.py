@@ -11,14 +11,30 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from lib.jobs import VectorJob
-from lib.vector.sources import LayerFacts
+from lib.vector.sources import LayerFacts, VectorSource
 from lib.vector.wkb import NOT_READ
 
-__all__ = ["STEPS", "Row", "Step", "Tally", "UndecidedError", "columns_of", "keep", "outcome", "result_of", "steps_of"]
+__all__ = [
+    "STEPS",
+    "Row",
+    "Step",
+    "Tally",
+    "UndecidedError",
+    "columns_of",
+    "keep",
+    "outcome",
+    "pushed",
+    "result_of",
+    "steps_of",
+]
 
 # By name, in the order in which they are done: whether a job asks for it.
 STEPS: dict[str, Callable[[VectorJob], bool]] = {
+    "where": lambda job: job.where is not None,
+    "bbox": lambda job: job.bbox is not None,
+    "intersects": lambda job: job.intersects is not None,
     "area": lambda job: job.min_area_sqm is not None or job.max_area_sqm is not None,
+    "length": lambda job: job.min_length_m is not None or job.max_length_m is not None,
     "repair": lambda job: job.repair,
     "custom": lambda job: job.function is not None,
     "select": lambda job: job.select is not None,
@@ -86,6 +102,11 @@ class Step(ABC):
     needs_values: ClassVar[bool] = False
 
     @property
+    def looks_at(self) -> frozenset[str] | None:
+        """The fields that it looks at; None: perhaps all."""
+        return None if self.needs_values or not self.is_decided else frozenset()
+
+    @property
     def only(self) -> tuple[str, ...] | None:
         """The fields that are left of the layer behind it; None: all."""
         return None
@@ -97,6 +118,10 @@ class Step(ABC):
     def schema(self, schema: Any) -> Any:
         """The Arrow schema of what comes out."""
         return schema
+
+    def push(self, source: VectorSource) -> tuple[VectorSource, str]:
+        """The source with what its driver can be asked of this step, and how, or why not; the step is done all the same."""
+        return source, ""
 
     @abstractmethod
     def memory(self, batch_bytes: int, rows: int) -> int:
@@ -142,12 +167,26 @@ def steps_of(job: VectorJob, layer: LayerFacts) -> tuple[list[Step], LayerFacts]
 
 def columns_of(steps: Sequence[Step]) -> tuple[str, ...] | None:
     """The fields that have to be read, where others are left out before any step looks at them; None: all."""
+    looked_at: set[str] = set()
     for step in steps:
         if step.only is not None:
-            return step.only
-        if step.needs_values or not step.is_decided:
+            return tuple(dict.fromkeys((*step.only, *sorted(looked_at))))
+        if step.looks_at is None:
             return None
+        looked_at |= step.looks_at
     return None
+
+
+def pushed(source: VectorSource, steps: Sequence[Step]) -> tuple[VectorSource, dict[str, str]]:
+    """The source with what its driver can be asked of the steps as long as they are filters; by step, how or why not."""
+    ways: dict[str, str] = {}
+    for step in steps:
+        if not step.is_filter:
+            break
+        source, way = step.push(source)
+        if way:
+            ways[step.name] = way
+    return source, ways
 
 
 def outcome(steps: Sequence[Step], row: Row) -> Row | None:
