@@ -133,6 +133,11 @@ class LayerFacts:
         is_either = self.driver == "ESRI Shapefile" or self.may_be_multi
         return is_either and (self.geometry_type or "").startswith(("Polygon", "LineString"))
 
+    @property
+    def written_type(self) -> str | None:
+        """The geometries' type as it is written: multi where of both there may be some."""
+        return f"Multi{self.geometry_type}" if self.is_multi_unsure else self.geometry_type
+
     def at_most(self, rows: int) -> int:
         """So many rows, or all where there are fewer: OGR makes room in every column for as many as it is asked for."""
         return min(rows, max(self.features, 1)) if self.features >= 0 else rows
