@@ -217,7 +217,12 @@ class RasterJob(_Work):
         unset="none",
     )
     block_size: int | None = knob(
-        "edge of an output tile", None, unit="pixels", unset="planned, 512 where it fits", ge=16, multiple_of=16
+        "edge of an output tile",
+        None,
+        unit="pixels",
+        unset="planned: 512, or less where windows need it",
+        ge=16,
+        multiple_of=16,
     )
     cog: bool = knob("write a Cloud Optimized GeoTIFF: with overviews, its directories in front of its tiles", False)
     overview_resampling: OverviewResampling = knob(

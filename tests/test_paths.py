@@ -242,8 +242,11 @@ def check_every_command(
 def test_odd_names_are_taken_literally(
     swath: Swath, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str
 ) -> None:
-    """Each odd name through every command and between all formats, among decoys at what it may be taken for."""
-    ways = ((".tif", ".tiff"), (".gpkg", ".fgb"), *((each, ".gpkg") for each in FORMATS if each != ".gpkg"))
+    """Each odd name through every command, among decoys; rasters, and vectors of two formats in turn."""
+    others = [each for each in FORMATS if each != ".gpkg"]
+    at = [*NAMES, ALL_AT_ONCE].index(stem)
+    turns = others if stem == ALL_AT_ONCE else [others[at % len(others)], others[(at + 1) % len(others)]]
+    ways = ((".tif", ".tiff"), (".gpkg", ".fgb"), *((each, ".gpkg") for each in turns))
     for number, suffixes in enumerate(ways):
         folder = tmp_path / str(number) / "here"
         folder.mkdir(parents=True)

@@ -256,13 +256,15 @@ class VerifyWork(LayerWork):
         """Judge the first and the heaviest batch of each layer as all will be; what comes of it is thrown away."""
         import numpy.random  # noqa: F401 - samples are drawn with it: a part of what is measured
 
-        from lib.vector.recompute import Membership
+        from lib.vector.recompute import Membership, row_digests
 
         for source, layout in zip(self._sources, self.layouts, strict=True):
 
             def see(batch: Any, source: VectorSource = source) -> None:
-                self._judge_source(batch, source, list(source.facts.fields), Membership())
-                _geometries(batch, source.facts.geometry_name)
+                fields, name = list(source.facts.fields), source.facts.geometry_name
+                self._judge_source(batch, source, fields, Membership())
+                geometries = _geometries(batch, name)
+                Membership().see(row_digests(batch, name, fields), geometries if name else [None] * batch.num_rows)
 
             self.probe.heaviest(source, layout, see)
             first_batches(source, layout, see)

@@ -404,8 +404,7 @@ def test_an_interrupt_leaves_no_child(moment: str, job: Job, tmp_path: Path) -> 
     _nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("moment", ["started", "at work"])
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("signal_number", "moment"), [(signal.SIGINT, "at work"), (signal.SIGTERM, "started")])
 def test_the_command_line_says_how_it_was_stopped(
     signal_number: int, moment: str, raster: Path, tmp_path: Path
 ) -> None:

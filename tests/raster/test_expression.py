@@ -99,6 +99,7 @@ EXPRESSIONS: list[tuple[str, Callable[[Any, Any], Any]]] = [
     ("min(b1, b2) + max(b1, 40)", lambda a, b: np.minimum(a, b) + np.maximum(a, 40)),
     ("clip(b1, 10, 50)", lambda a, _: np.clip(a, 10, 50)),
     ("round(b1 / 7) + floor(b2 / 7) + ceil(b2 / 9)", lambda a, b: np.rint(a / 7) + np.floor(b / 7) + np.ceil(b / 9)),
+    ("bitand(b1, 12) + bitand(b2, b1)", lambda a, b: (np.int64(a) & 12) + (np.int64(b) & np.int64(a))),
     ("sqrt(b1) + abs(-b2) + sign(b1)", lambda a, b: np.sqrt(a) + b + np.sign(a)),
     ("exp(b1 / 99) + log(b2 + 1) + log10(b2 + 1) + log2(b1 + 1)",
      lambda a, b: np.exp(a / 99) + np.log(b + 1) + np.log10(b + 1) + np.log2(a + 1)),

@@ -49,9 +49,13 @@ def oracle(path: Path, found: Any, resampling: str, *, exact: bool = True, **mor
 
 
 @pytest.mark.parametrize(
-    "resampling", ["nearest", "bilinear", "cubic", "cubicspline", "lanczos", "average", "mode", "max", "med", "q1"]
-)
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+    ("resampling", "dtype"),
+    [
+        *((each, dtype) for each in ("nearest", "bilinear", "average") for dtype in ("uint8", "int16", "float32")),
+        ("cubic", "uint8"), ("cubicspline", "int16"), ("lanczos", "float32"), ("mode", "int16"), ("max", "uint8"),
+        ("med", "float32"), ("q1", "int16"),
+    ],
+)  # fmt: skip
 def test_it_is_what_gdal_makes_of_the_whole(resampling: str, dtype: str, shop: Workshop, write: Write) -> None:
     """On the grid that GDAL suggests; pixels and what is beyond the source are GDAL's, but for tiny shifts."""
     rows, columns = (115, 151) if resampling == "mode" else (231, 303)  # GDAL takes half a minute for the other
@@ -76,7 +80,7 @@ def test_it_is_what_gdal_makes_of_the_whole(resampling: str, dtype: str, shop: W
 
 def test_windows_do_not_change_pixels(shop: Workshop, write: Write) -> None:
     """Blocks of 16 and of 512, one worker and two, tiles and strips: the same bits, reduced ones too."""
-    raw = (smooth(1, 700, 900, "float32") + RANDOM.normal(0, 9, (1, 700, 900))).astype("float32")
+    raw = (smooth(1, 350, 450, "float32") + RANDOM.normal(0, 9, (1, 350, 450))).astype("float32")
     for resolution in (None, (45.0,)):
         found = []
         for options, choices in [
