@@ -164,7 +164,7 @@ def test_a_driver_that_holds_its_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("sink", ["GPKG", "FlatGeobuf", "Parquet"])  # what the others hold does not grow with features
 def test_many_features(sink: str, tmp_path: Path) -> None:
     """A million features, all kept: the indexes of the sink are within the smallest limit, and no feature is lost."""
     job = _job(sources.many(tmp_path, "GPKG"), sink, min_area_sqm=0.0)
