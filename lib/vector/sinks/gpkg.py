@@ -21,6 +21,11 @@ _NOT_FIRST = "`~!@#$%^&*()+-={}|[]\\:\";'<>?,./"  # of a layer's name, by ogrgeo
 _LEAST_BYTES, _MOST_BYTES = 5 * MIB, 48 * MIB
 
 
+def most_index_bytes(facts: LayerFacts) -> int:
+    """What an R-tree of all features takes at most, bytes."""
+    return min(max(facts.features, 0) * _ENTRY_BYTES, _MOST_BYTES)
+
+
 @dataclass(frozen=True, slots=True)
 class GeoPackage(VectorSink):
     """A layer of a new GeoPackage, or of a copy of an existing one.
@@ -64,7 +69,7 @@ class GeoPackage(VectorSink):
         """The R-tree, which GDAL builds in no more memory than it is told; none where there are no geometries."""
         if not facts.geometry_name or self.layer_options.get("SPATIAL_INDEX") == "NO":
             return Index()
-        wanted = min(max(facts.features, 0) * _ENTRY_BYTES, _MOST_BYTES)
+        wanted = most_index_bytes(facts)
         return Index(built_bytes=max(min(wanted, _LEAST_BYTES), int(wanted * share)))
 
     def check(self, geometries: Any) -> None:
