@@ -4,6 +4,7 @@ Flows and the command line speak of jobs without a GIS library; what they do is 
 `operations.py`. A field made by `knob` is a flag, a flow parameter and a line of the README.
 """
 
+import csv
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -51,6 +52,14 @@ def _numbers(value: Any) -> Any:
         return tuple(int(each) for each in value.split(","))
     except ValueError:
         raise ValueError(f"{value!r} is not a list of band numbers, such as 4,3,2") from None
+
+
+def _names(value: Any) -> Any:
+    """Names with commas between them; one with a comma of its own is quoted as in a CSV."""
+    names = next(csv.reader([value], skipinitialspace=True), []) if isinstance(value, str) else value
+    if names is not None and not (names and all(names)):
+        raise ValueError(f"{value!r} is not a list of fields, such as name,use")
+    return names
 
 
 def _nodata(value: Any) -> Any:
@@ -354,7 +363,37 @@ class VectorJob(_Work):
         None,
         unset="as declared, else UTF-8",
     )
-    function: Function | None = knob("your own filter as module:name, importable where the job runs", None)
+    function: Function | None = knob(
+        "your own filter, or what changes features, as module:name, importable where the job runs", None
+    )
+    select: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = knob(
+        "fields to keep, in the order wanted, such as name,use", None, unset="all"
+    )
+    repair: bool = knob(
+        "make invalid geometries valid: polygons stay polygons and lines lines, all as their multi types where either may come",
+        False,
+    )
+    add_area: str | None = knob(
+        "a field to add, by this name, of each feature's area, square metres, measured as area says, before geometries change",
+        None,
+        unset="none",
+        min_length=1,
+    )
+    simplify: float | None = knob(
+        "leave vertices out that are no farther than this from where they are missed, each feature by itself; no geometry "
+        "becomes invalid; metres on the ground in a geographic CRS, of the plane in others",
+        None,
+        unit="metres",
+        unset="all vertices",
+        gt=0,
+    )
+    centroid: bool = knob("a point instead of each geometry: its centroid, in the plane of the layer's CRS", False)
+    to_crs: str | None = knob(
+        "the CRS to transform to, such as EPSG:3857: every vertex by PROJ, heights as they are, nothing cut at the antimeridian",
+        None,
+        unset="the layer's",
+        min_length=1,
+    )
     no_index: bool = knob(
         "write no spatial index: of a GeoPackage and a FlatGeobuf, which then keeps the source's order, and no boxes of features "
         "in a GeoParquet; others have none",

@@ -37,6 +37,8 @@ def folder(tmp_path: Path) -> Path:
         dataset.write(np.full((1, 300, 300), 5000, dtype="uint16"))
     (function,) = [block for block in _blocks("python") if "def relief" in block]
     (tmp_path / "relief.py").write_text(function)
+    (function,) = [block for block in _blocks("python") if "def compact" in block]
+    (tmp_path / "compact.py").write_text(function)
     squares = [box(n * 500, 0, n * 500 + 40 * (n + 1), 100) for n in range(10)]
     gpd.GeoDataFrame({"n": range(10)}, geometry=squares, crs="EPSG:32633").to_file(tmp_path / "parcels.gpkg")
     return tmp_path
@@ -56,6 +58,9 @@ def test_the_commands_run(folder: Path) -> None:
         assert run.returncode == 0, f"{line}\n{run.stdout}\n{run.stderr}"
     with rasterio.open(folder / "relief.tif") as dataset:
         assert (dataset.dtypes, dataset.read().min(), dataset.read().max()) == (("uint8",), 128, 128)
+    compact = gpd.read_file(folder / "compact.gpkg")
+    assert list(compact.n) == list(range(7))
+    assert compact.compactness.between(0.6, 0.79).all()  # a square's is pi / 4
 
 
 @pytest.mark.flow

@@ -29,7 +29,7 @@ from lib.vector.probe import first_batches
 from lib.vector.sinks import VectorSink, sink_for, target_of
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.sources.facts import InTable, LayerFacts
-from lib.vector.steps import Step, Tally, pushed, result_of, steps_of
+from lib.vector.steps import Step, Tally, columns_of, pushed, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
 
 # Of the features dropped those that the source's driver did not give: it was asked for fewer.
@@ -202,7 +202,9 @@ class VectorWork(LayerWork):
         try:
             with (
                 ogr.configured(**sink.config(layout.index)),
-                self._source.batches(layout.rows, layout.batch_bytes, fids=sink.keeps_fids) as reader,
+                self._source.batches(
+                    layout.rows, layout.batch_bytes, fids=sink.keeps_fids, columns=columns_of(self._steps)
+                ) as reader,
                 ahead_of(reader, facts.label) if layout.is_ahead else nullcontext(plain(reader, facts.label)) as take,
             ):
                 batches = stream(
@@ -219,9 +221,9 @@ class VectorWork(LayerWork):
                     is_whole=self._source.is_whole,
                 )
                 schema = reader.schema
-                notes += self._sink.lost(schema)
                 for step in self._steps:
                     schema = step.schema(schema)
+                notes += self._sink.lost(schema)
                 sink.write(bench.staged, schema, batches, provenance.texts(self._job), layout.index)
         except Exception as error:
             if tally.error is not None:

@@ -5,6 +5,7 @@ Slow and obvious on purpose: it shares with the engine the choice of method and 
 
 import hashlib
 import math
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -147,10 +148,11 @@ class Membership:
 
     Attributes:
         by_geometry: whether steps or the format change geometries.
-        has_bounds: whether rows are known by where their geometries are, too: by steps alone these are not as sure.
+        has_bounds: whether rows are known by their geometries' boxes, too: where steps change these they are not as sure.
         decimals: that the format rounds coordinates to; None where it keeps them.
-        must: what the output lacks still, by digest: the geometries expected, None where they are in the digest.
-        must_not: digests of rows that are dropped; none by attributes alone, which other rows may share.
+        claims_dropped: whether a row that is dropped must not be there: no other may look like it.
+        must: what the output lacks still, by key: the geometries expected, None where they are in the digest.
+        must_not: digests of rows that are dropped, where that is claimed.
         rows: rows looked at.
         strangers: rows of the output that should have been dropped.
     """
@@ -158,8 +160,10 @@ class Membership:
     by_geometry: bool = False
     has_bounds: bool = False
     decimals: int | None = None
+    claims_dropped: bool = True
     must: defaultdict[bytes, list[Any]] = field(default_factory=lambda: defaultdict(list))
     must_not: set[bytes] = field(default_factory=set)
+    _lefts: dict[bytes, list[float]] = field(default_factory=dict)
     rows: int = 0
     strangers: int = 0
 
@@ -174,19 +178,39 @@ class Membership:
             if found is not None:
                 geometry = _unless_empty(found.geometry) if self.by_geometry else None
                 self.must[self._key(digest, geometry)].append(geometry)
-            elif not self.by_geometry:
+            elif self.claims_dropped:
                 self.must_not.add(digest)
 
     def see(self, digests: list[bytes], geometries: Any) -> None:
         """Take a batch of the output in; `geometries` are shapely's."""
         for digest, geometry in zip(digests, geometries, strict=True):
-            geometry = _unless_empty(geometry) if self.by_geometry else None  # noqa: PLW2901 - the same, as it is compared
-            key = self._key(digest, geometry)
-            wanted, tolerance = self.must.get(key, ()), 0.0 if self.decimals is None else 10.0**-self.decimals
-            alike = (at for at, each in enumerate(wanted) if not self.by_geometry or _alike(each, geometry, tolerance))
-            if (at := next(alike, None)) is not None:
-                self.must[key].pop(at)
             self.strangers += digest in self.must_not
+            known = _unless_empty(geometry) if self.by_geometry else None
+            key = self._key(digest, known)
+            if key in self.must:
+                self._find(key, known)
+
+    def _find(self, key: bytes, geometry: Any) -> None:
+        """Strike one row out that is like this one; geometries by where they begin, as many may have the same attributes."""
+        wanted = self.must[key]
+        if not self.by_geometry:
+            del wanted[:1]
+            return
+        if key not in self._lefts:
+            wanted.sort(key=_left)
+            self._lefts[key] = [_left(each) for each in wanted]
+        lefts, left, far = self._lefts[key], _left(geometry), self._tolerance(geometry)
+        for at in range(bisect_left(lefts, left - 2 * far), bisect_right(lefts, left + 2 * far)):
+            if _alike(wanted[at], geometry, far):
+                del wanted[at], lefts[at]
+                return
+
+    def _tolerance(self, geometry: Any) -> float:
+        """How far a vertex of one that is alike may be: as far as sums in another order and the format's rounding go."""
+        rounded = 0.0 if self.decimals is None else 10.0**-self.decimals
+        return max(
+            rounded, _RELATIVE_TOLERANCE * max(map(abs, () if geometry is None else geometry.bounds), default=0.0)
+        )
 
     def _key(self, digest: bytes, geometry: Any) -> bytes:
         if not (self.by_geometry and self.has_bounds) or geometry is None:
@@ -205,14 +229,20 @@ def _unless_empty(geometry: Any) -> Any:
     return None if geometry is None or geometry is NOT_READ or geometry.is_empty else geometry
 
 
-def _alike(one: Any, other: Any, tolerance: float) -> bool:
-    """Whether two geometries have the same parts, vertex by vertex, as far as rounding goes, whichever way rings turn."""
+def _left(geometry: Any) -> float:
+    """The least x of a geometry; before all others where there is none."""
+    return -math.inf if geometry is None else float(geometry.bounds[0])
+
+
+def _alike(one: Any, other: Any, far: float) -> bool:
+    """Whether two geometries have the same parts, no vertex farther off, whichever way rings turn."""
     if one is None or other is None:
         return one is other
+    if any(abs(here - there) > far for here, there in zip(one.bounds, other.bounds, strict=True)):
+        return False
     parts, others = shapely.get_parts(one), shapely.get_parts(other)
     if len(parts) != len(others):
         return False
-    far = max(tolerance, max(map(abs, (*one.bounds, *other.bounds)), default=0.0) * _RELATIVE_TOLERANCE)
     turned = shapely.orient_polygons(parts), shapely.orient_polygons(others)
     # A Shapefile's parts come back in another order.
     return bool(shapely.equals_exact(*turned, far).all()) or bool(

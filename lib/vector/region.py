@@ -17,14 +17,13 @@ from lib.errors import DataError, UsageError
 from lib.vector import runs
 from lib.vector.exact import is_unread
 from lib.vector.sources.facts import Box
-from lib.vector.wkb import NOT_LINEAR, SURFACES, column_of, is_any_of, values_of
+from lib.vector.wkb import LINEAR_HINT, NOT_LINEAR, SURFACES, column_of, is_any_of, values_of
 
 # An edge that is straight in one CRS is none in another: each is cut into parts of at most so much of the whole's extent.
 _PARTS = 256
 _HALF_TURN = 180.0
 # Geometries that GEOS has at once.
 _AT_ONCE = 1024
-_LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def _decoded(array: Any, label: str) -> NDArray[Any]:
         kinds = (
             ", ".join(sorted({*NOT_LINEAR.values(), *SURFACES.values()} & set(_names(array)))) or "a curve or a surface"
         )
-        raise DataError(f"{label} has {kinds}: whether it meets the region is not known", hint=_LINEAR_HINT) from error
+        raise DataError(f"{label} has {kinds}: whether it meets the region is not known", hint=LINEAR_HINT) from error
 
 
 def _names(array: Any) -> list[str]:

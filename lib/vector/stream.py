@@ -58,10 +58,14 @@ def plain(reader: Any, label: str) -> _Next:
 
 def apply(batch: Any, steps: Sequence[Step], tally: Tally) -> Any:
     """What is left of a batch behind all steps."""
+    first = tally.row
     for step in steps:
         before = batch.num_rows
         batch = step.apply(batch, tally)
         tally.dropped[step.name] += before - batch.num_rows
+        if batch.num_rows < before:  # for the steps behind, rows of the batch have other numbers than in the source
+            tally.row = None
+    tally.row = first
     return batch
 
 

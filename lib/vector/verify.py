@@ -298,11 +298,15 @@ class VerifyWork(LayerWork):
         from lib.vector.recompute import Membership
 
         work = self._job.work
-        sink = SINKS[work.driver] if isinstance(work, VectorJob) else None
-        if sink is None or not all(step.keeps_geometry for step in self._steps):
-            return Membership(by_geometry=True)
+        assert isinstance(work, VectorJob)  # noqa: S101 - for mypy: else nothing is judged
+        sink, is_kept = SINKS[work.driver], all(step.keeps_geometry for step in self._steps)
+        by_geometry = not is_kept or sink.decimals is not None or sink.turns_rings
         return Membership(
-            by_geometry=sink.decimals is not None or sink.turns_rings, decimals=sink.decimals, has_bounds=True
+            by_geometry=by_geometry,
+            has_bounds=is_kept,
+            decimals=sink.decimals,
+            # Of attributes alone other rows may have the same; where steps change rows, another may look like this one.
+            claims_dropped=not by_geometry and all(step.is_filter for step in self._steps),
         )
 
     def _is_judged(self, info: dict[str, Any]) -> bool:

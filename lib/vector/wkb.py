@@ -4,6 +4,7 @@ Pure NumPy on the column's own buffers. Little-endian ISO WKB and EWKB, with Z a
 surfaces) is left to `shapely` by whoever asks. Areas are in `area.py`.
 """
 
+import functools
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ POLYGON, MULTI_POLYGON = 3, 6
 POLYGONAL = (POLYGON, MULTI_POLYGON)
 # What GEOS reads no area of, by name (ISO 13249-3).
 NOT_LINEAR = {8: "CircularString", 9: "CompoundCurve", 10: "CurvePolygon", 11: "MultiCurve", 12: "MultiSurface"}
+LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
 SURFACES = {15: "PolyhedralSurface", 16: "TIN", 17: "Triangle"}
 # In place of a decoded geometry: its type is one that GEOS does not read.
 NOT_READ = object()
@@ -100,6 +102,13 @@ def _types_and_dimensions(codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint32]
     types = plain - thousands * np.uint32(1000)
     types[(codes & np.uint32(_EWKB_SRID) != 0) | (thousands > 3)] = 0  # noqa: PLR2004 - there are no others
     return types, 2 + has_z.astype(np.int64) + has_m
+
+
+@functools.cache
+def type_of(code: int) -> tuple[int, int]:
+    """The base type of one WKB type code, and ordinates per vertex."""
+    types, dimensions = _types_and_dimensions(np.array([code], np.uint32))
+    return int(types[0]), int(dimensions[0])
 
 
 def has_m(column: Column) -> NDArray[np.bool_]:

@@ -64,6 +64,36 @@ def test_a_common_layer(source: str, sink: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"to_crs": "EPSG:3857", "select": "number", "add_area": "sqm"},
+        {"repair": True},
+        {"simplify": 5.0},
+        {"centroid": True},
+        {"function": "compactness:compact"},
+    ],
+    ids="-".join,
+)
+def test_steps(choices: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that change rows hold the contract at the smallest limit and with ample memory, and lose no row."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "compactness.py").write_text(
+        "def compact(frame):\n"
+        "    frame['length'] = frame.geometry.length.to_numpy()\n"
+        "    return frame\n"
+        "compact.frame, compact.fields = True, {'length': 'float64'}\n"
+    )
+    path = sources.vector(tmp_path, "GPKG")
+    job = _job(path, "GPKG", min_area_sqm=None, **choices)
+    # What a function holds is known when it has been called, which no refusal by the header alone does.
+    smallest = smallest_by_plan(job) if job.function else limits(job).smallest
+    for limit_mb in (smallest, AMPLE_MB):
+        holds(run_published(at(job, limit_mb)), limit_mb)
+        assert pyogrio.read_info(job.destination)["features"] == pyogrio.read_info(path)["features"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["GeoJSON", "SQLite"])
 def test_an_odd_layer(source: str, tmp_path: Path) -> None:
     """At the smallest limit that its plan names it completes, never over the limit, and right."""

@@ -67,6 +67,20 @@ def test_rows_are_added_to_the_layer_of_that_name(verify: str, source: Path, tar
     assert not [each for each in target.parent.iterdir() if each.name.startswith((".target", "target.gpkg-"))]
 
 
+@pytest.mark.parametrize(("name", "choices"), [("parcels.shp", {}), ("parcels.gpkg", {"repair": True})])
+def test_what_becomes_multi_is_added_to_what_it_made(
+    name: str, choices: dict[str, Any], run_job: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A layer that is declared of polygons is written as multipolygons, and may be so again."""
+    frame = parcels(30)
+    frame[frame.geom_type == "Polygon"].to_file(tmp_path / name)
+    first = run_job(tmp_path / name, "new.gpkg", **choices)
+    shutil.copy(first.output, tmp_path / "target.gpkg")
+    again = run_job(tmp_path / name, "target.gpkg", append=True, **choices)
+    assert again.outcome.result["features_before"] == first.outcome.result["features_kept"] > 0
+    assert all(check.passed for check in again.outcome.checks)
+
+
 def test_a_layer_of_another_name_is_added(source: Path, target: Path, tmp_path: Path) -> None:
     """The file has one layer more; where there is no file yet, there is one then."""
     geopandas.read_file(source).to_crs(32614).to_file(tmp_path / "other.gpkg", layer="fields", geometry_type="Unknown")

@@ -29,6 +29,12 @@ ASKED: dict[str, dict[str, Any]] = {
     "length": {"max_length_m": 1.0},
     "area": {"min_area_sqm": 15_000.0},
     "custom": {"function": "tests.vector.vector_functions:odd_numbers"},
+    "repair": {"repair": True},
+    "select": {"select": "n"},
+    "add_area": {"add_area": "sqm"},
+    "simplify": {"simplify": 1.0},
+    "centroid": {"centroid": True},
+    "to_crs": {"to_crs": "EPSG:3857"},
 }
 QUICK = {("GPKG", "GPKG", "area"), ("FlatGeobuf", "FlatGeobuf", ""), ("GPKG", "FlatGeobuf", "custom")}
 ROWS = 20_000

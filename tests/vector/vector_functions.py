@@ -79,3 +79,54 @@ def lists_modules(batch: Any) -> Any:
     """All rows; writes down what is imported."""
     Path(os.environ["SWATH_TEST_MODULES"]).write_text("\n".join(sys.modules))
     return np.ones(batch.num_rows, bool)
+
+
+def odd_frame(frame: Any) -> Any:
+    """Odd rows, their geometries half as large, with another name and two fields more."""
+    frame = frame[frame["n"] % 2 == 1].copy()
+    frame["name"] = frame["name"].str.upper()
+    frame["double"] = frame["n"] * 2
+    frame["perimeter"] = frame.geometry.length.to_numpy()
+    frame.geometry = frame.geometry.scale(0.5, 0.5)
+    return frame
+
+
+odd_frame.frame = True
+odd_frame.fields = {"double": "int64", "perimeter": "float64"}
+
+
+def same_frame(frame: Any) -> Any:
+    """What it is given."""
+    return frame
+
+
+same_frame.frame = True
+
+
+def points(frame: Any) -> Any:
+    """Of another type, as is declared."""
+    frame.geometry = frame.geometry.representative_point()
+    return frame
+
+
+points.frame, points.geometry_type = True, "Point"
+
+
+def _wrong(change: Any, **declared: Any) -> Any:
+    def function(frame: Any) -> Any:
+        return change(frame)
+
+    vars(function).update(declared, frame=True)
+    return function
+
+
+frame_mask = _wrong(lambda frame: frame.n > 1)
+frame_twice = _wrong(lambda frame: frame.loc[[*frame.index, *frame.index]])
+frame_less = _wrong(lambda frame: frame.drop(columns="name"))
+frame_more = _wrong(lambda frame: frame.assign(more=1))
+frame_text = _wrong(lambda frame: frame.assign(n="many"))
+frame_fraction = _wrong(lambda frame: frame.assign(n=1.5))
+frame_crs = _wrong(lambda frame: frame.to_crs("EPSG:3857"))
+frame_points = _wrong(lambda frame: frame.set_geometry(frame.geometry.centroid.rename("geom"), drop=True))
+declares_a_list = _wrong(lambda frame: frame, fields={"more": "list"})
+declares_a_curve = _wrong(lambda frame: frame, geometry_type="Curve")

@@ -157,7 +157,7 @@ class VectorSink(ABC):
         return cls(
             label=facts.label,
             layer=facts.layer if cls.names_layers else target.name,
-            geometry_type=f"Multi{facts.geometry_type}" if promotes else _declared(facts.geometry_type),
+            geometry_type=facts.written_type if promotes else _declared(facts.geometry_type),
             geometry_column=facts.geometry_name,
             crs=facts.crs,
             promotes=promotes,

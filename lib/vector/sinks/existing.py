@@ -86,7 +86,7 @@ def _check(
     wrong = [f"{name} is missing in {facts.label}" for name in here if name not in coming]
     wrong += [f"{name} is only in {facts.label}" for name in coming if name not in here]
     wrong += [f"{name} is {here[name]}, not {kind}" for name, kind in coming.items() if here.get(name, kind) != kind]
-    there, ours = info["geometry_type"], facts.geometry_type
+    there, ours = info["geometry_type"], facts.written_type
     if there != ours and (there is None or ours is None or there != "Unknown"):
         wrong.append(f"its geometries are {there or 'none'}, not {ours or 'none'}")
     if there and ours and not same_crs(info["crs"], facts.crs):

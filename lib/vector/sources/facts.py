@@ -105,6 +105,7 @@ class LayerFacts:
         metadata: what the layer says of itself, by key.
         has_ids: features have numbers that are no field, in a text.
         is_crs_assumed: the CRS is the job's word, not the file's.
+        may_be_multi: a step makes multi types of some polygons or lines.
     """
 
     source: str
@@ -124,11 +125,18 @@ class LayerFacts:
     metadata: Mapping[str, str] = field(default_factory=dict)
     has_ids: bool = False
     is_crs_assumed: bool = False
+    may_be_multi: bool = False
 
     @property
     def is_multi_unsure(self) -> bool:
-        """A Shapefile does not tell polygons from multipolygons, nor lines from multilines."""
-        return self.driver == "ESRI Shapefile" and (self.geometry_type or "").startswith(("Polygon", "LineString"))
+        """Of single or multi is either: a Shapefile does not tell polygons from multipolygons, nor lines from multilines."""
+        is_either = self.driver == "ESRI Shapefile" or self.may_be_multi
+        return is_either and (self.geometry_type or "").startswith(("Polygon", "LineString"))
+
+    @property
+    def written_type(self) -> str | None:
+        """The geometries' type as it is written: multi where of both there may be some."""
+        return f"Multi{self.geometry_type}" if self.is_multi_unsure else self.geometry_type
 
     def at_most(self, rows: int) -> int:
         """So many rows, or all where there are fewer: OGR makes room in every column for as many as it is asked for."""

@@ -21,14 +21,13 @@ from lib.vector.names import field_names, geometry_column, raw_names
 from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
 from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes, Wish
 from lib.vector.sources.pushing import Pushed, asked_for
-from lib.vector.wkb import SURFACES
+from lib.vector.wkb import LINEAR_HINT, SURFACES
 
 _CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECASE)
 _DECLARED_CURVES = frozenset(
     ("CURVE", "CURVEPOLYGON", "CIRCULARSTRING", "COMPOUNDCURVE", "MULTICURVE", "MULTISURFACE", "SURFACE")
 )
 _SHOWN = 20  # of names, in one line
-_LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
 # What OGR's interleaved or unordered readers do not give through one layer's Arrow stream.
 _NOT_STREAMED = ("OSM",)
 _PACKED = {b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip"}
@@ -71,6 +70,7 @@ class OgrSource:
         path: the file that the layer is in.
         encoding: of text that the file does not declare; None where nobody says.
         checks_text: whether text has to be UTF-8 in the end.
+        renames: whether some columns have other names here than in the file, which depend on all that there are.
         pushed: what the driver is asked for: `batches` has no others.
     """
 
@@ -78,6 +78,7 @@ class OgrSource:
     path: Path
     encoding: str | None = None
     checks_text: bool = True
+    renames: bool = False
     pushed: Pushed = field(default_factory=Pushed)
 
     @classmethod
@@ -102,7 +103,7 @@ class OgrSource:
         _check_curves(path, info, label)
         sizes = _sizes(path, info, label, rows)
         facts = _facts(source, label, info, notes, path, sizes)
-        return cls(with_crs(facts, given.crs), path, given.encoding, given.checks_text)
+        return cls(with_crs(facts, given.crs), path, given.encoding, given.checks_text, _renames(info))
 
     def count(self) -> int | None:
         """Features by another way than OGR's Arrow stream, which ends early without an error on a corrupt page.
@@ -155,7 +156,11 @@ class OgrSource:
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
     ) -> Iterator[Any]:
-        """The layer as a reader of batches of at most so many rows; of a GeoPackage OGR holds them to the bytes, too."""
+        """The layer as a reader of batches of at most so many rows; of a GeoPackage OGR holds them to the bytes, too.
+
+        Of these columns at least.
+        """
+        columns = None if self.renames else columns
         with self._opened(rows, batch_bytes, fids=fids, columns=columns, **self.pushed.options) as reader:
             yield reader
 
@@ -232,6 +237,11 @@ def with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
             hint="leave --assume-crs out; where the file's own is wrong, correct it: ogr2ogr -a_srs",
         )
     return facts
+
+
+def _renames(info: dict[str, Any]) -> bool:
+    """Whether fields, or the geometries because of a field of that name, have other names here."""
+    return raw_names(info) != field_names(info) or geometry_column(info) != (info["geometry_name"] or "wkb_geometry")
 
 
 def _renamed(info: dict[str, Any], label: str) -> list[str]:
@@ -313,7 +323,7 @@ def _check_curves(path: Path, info: dict[str, Any], label: str) -> None:
         _CURVES.search(kind)
         or (info["driver"] == "GPKG" and sqlite.declared_type(path, info["layer_name"]) in _DECLARED_CURVES)
     ):
-        raise SourceError(f"{label}: layer {info['layer_name']} has curve geometries", hint=_LINEAR_HINT)
+        raise SourceError(f"{label}: layer {info['layer_name']} has curve geometries", hint=LINEAR_HINT)
 
 
 def _check_files(path: Path, label: str) -> None:

@@ -14,7 +14,19 @@ from lib.jobs import VectorJob
 from lib.vector.sources import LayerFacts, VectorSource
 from lib.vector.wkb import NOT_READ
 
-__all__ = ["STEPS", "Row", "Step", "Tally", "UndecidedError", "keep", "outcome", "pushed", "result_of", "steps_of"]
+__all__ = [
+    "STEPS",
+    "Row",
+    "Step",
+    "Tally",
+    "UndecidedError",
+    "columns_of",
+    "keep",
+    "outcome",
+    "pushed",
+    "result_of",
+    "steps_of",
+]
 
 # By name, in the order in which they are done: whether a job asks for it.
 STEPS: dict[str, Callable[[VectorJob], bool]] = {
@@ -23,7 +35,13 @@ STEPS: dict[str, Callable[[VectorJob], bool]] = {
     "intersects": lambda job: job.intersects is not None,
     "area": lambda job: job.min_area_sqm is not None or job.max_area_sqm is not None,
     "length": lambda job: job.min_length_m is not None or job.max_length_m is not None,
+    "repair": lambda job: job.repair,
     "custom": lambda job: job.function is not None,
+    "select": lambda job: job.select is not None,
+    "add_area": lambda job: job.add_area is not None,
+    "simplify": lambda job: job.simplify is not None,
+    "centroid": lambda job: job.centroid,
+    "to_crs": lambda job: job.to_crs is not None,
 }
 # A result has these whatever steps there are.
 _RESULT = {"features_null_area": 0, "area_mode": None, "arbitrated": 0}
@@ -83,6 +101,16 @@ class Step(ABC):
     is_decided: ClassVar[bool] = True
     needs_values: ClassVar[bool] = False
 
+    @property
+    def looks_at(self) -> frozenset[str] | None:
+        """The fields that it looks at; None: perhaps all."""
+        return None if self.needs_values or not self.is_decided else frozenset()
+
+    @property
+    def only(self) -> tuple[str, ...] | None:
+        """The fields that are left of the layer behind it; None: all."""
+        return None
+
     def layer(self, layer: LayerFacts) -> LayerFacts:
         """What the layer is behind it: fields, types, geometry type, CRS."""
         return layer
@@ -135,6 +163,18 @@ def steps_of(job: VectorJob, layer: LayerFacts) -> tuple[list[Step], LayerFacts]
         steps.append(importlib.import_module(f"{__name__}.{name}").prepare(job, layer))
         layer = steps[-1].layer(layer)
     return steps, layer
+
+
+def columns_of(steps: Sequence[Step]) -> tuple[str, ...] | None:
+    """The fields that have to be read, where others are left out before any step looks at them; None: all."""
+    looked_at: set[str] = set()
+    for step in steps:
+        if step.only is not None:
+            return tuple(dict.fromkeys((*step.only, *sorted(looked_at))))
+        if step.looks_at is None:
+            return None
+        looked_at |= step.looks_at
+    return None
 
 
 def pushed(source: VectorSource, steps: Sequence[Step]) -> tuple[VectorSource, dict[str, str]]:

@@ -13,12 +13,12 @@ from lib.vector.exact import NotReadError
 from lib.vector.method import AreaMethod, Bounds, area_method
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Row, Step, Tally, UndecidedError, keep
-from lib.vector.wkb import NOT_LINEAR, SURFACES, Column, column_of, is_any_of
+from lib.vector.steps.rows import row_words
+from lib.vector.wkb import LINEAR_HINT, NOT_LINEAR, SURFACES, Column, column_of, is_any_of
 
 # Temporaries of `_VERTICES_AT_ONCE` vertices; offsets, types, rings and sums of each row.
 _BLOCK_BYTES = 4 * MIB
 _ROW_BYTES = 400
-LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE"
 _SURFACE_HINT = "make polygons of it: ogr2ogr -nlt MULTIPOLYGON polygons.gpkg SOURCE"
 
 
@@ -28,12 +28,26 @@ def prepare(job: VectorJob, facts: LayerFacts) -> "AreaStep":
     Raises:
         SourceError: there are no geometries, or no CRS in which an area means anything.
     """
+    column, method = method_of(job, facts)
+    return AreaStep(facts.label, column, method, Bounds(job.min_area_sqm, job.max_area_sqm))
+
+
+def method_of(job: VectorJob, facts: LayerFacts) -> tuple[str, AreaMethod]:
+    """The geometry column, and how areas are measured.
+
+    Raises:
+        SourceError: there are no geometries, or no CRS in which an area means anything.
+    """
     if facts.geometry_name is None:
         raise SourceError(
             f"{facts.label}: layer {facts.layer} has no geometries, so no areas", hint="leave the area out"
         )
-    method = area_method(facts.crs, job.area, facts.label)
-    return AreaStep(facts.label, facts.geometry_name, method, Bounds(job.min_area_sqm, job.max_area_sqm))
+    return facts.geometry_name, area_method(facts.crs, job.area, facts.label)
+
+
+def damaged(label: str, number: int, tally: Tally) -> DataError:
+    """What is said of geometries that end before their rings do."""
+    return DataError(f"{label}: {number} geometries of batch {tally.batches} end before their rings do")
 
 
 @contextmanager
@@ -56,9 +70,8 @@ def measurable(column: Column, label: str, tally: Tally, what: str) -> Iterator[
 def _refused(kind: str, at: int, label: str, tally: Tally, what: str) -> DataError:
     """What is not measured here: its type, and its row where that is known."""
     row = None if tally.row is None else tally.row + at + 1
-    place = "one of its features" if row is None else f"row {row}"
     hint = LINEAR_HINT if kind in NOT_LINEAR.values() or what == "length" else _SURFACE_HINT
-    return DataError(f"{label}: {place} is a {kind}, whose {what} is not measured", hint=hint, row=row)
+    return DataError(f"{label}: {row_words(tally, at)} is a {kind}, whose {what} is not measured", hint=hint, row=row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +106,7 @@ class AreaStep(Step):
         with measurable(column, self.label, tally, "area"):
             decision = decide(column, self.method, self.bounds)
         if decision.damaged:
-            raise DataError(
-                f"{self.label}: {decision.damaged} geometries of batch {tally.batches} end before their rings do"
-            )
+            raise damaged(self.label, decision.damaged, tally)
         tally.counts.update(
             features_null_area=decision.without_area,
             arbitrated=decision.arbitrated,

@@ -1,4 +1,4 @@
-"""Keep features by a user's function, which is given each batch and returns a mask or rows of it."""
+"""Keep features by a user's function, which is given each batch and returns a mask or rows of it; of frames see `frames.py`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +16,19 @@ from lib.vector.sources import LayerFacts
 from lib.vector.steps import Row, Step, Tally, UndecidedError, keep
 
 
-def prepare(job: VectorJob, facts: LayerFacts) -> "CustomStep":
-    """The step.
+def prepare(job: VectorJob, facts: LayerFacts) -> Step:
+    """The step, of batches or of frames as the function asks.
 
     Raises:
-        UsageError: the function cannot be imported.
+        UsageError: the function cannot be imported, or declares what cannot be.
     """
-    del facts
     assert job.function is not None  # noqa: S101 - for mypy: it was asked for
-    return CustomStep(load_function(job.function), job.function)
+    function = load_function(job.function)
+    if getattr(function, "frame", False):
+        from lib.vector.steps.frames import frame_step  # pandas and geopandas: 65 MiB
+
+        return frame_step(function, job.function, facts)
+    return CustomStep(function, job.function)
 
 
 @dataclass(frozen=True, slots=True)

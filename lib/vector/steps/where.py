@@ -7,7 +7,7 @@ from lib.jobs import VectorJob
 from lib.vector.predicates import columns
 from lib.vector.predicates.bind import condition_of
 from lib.vector.predicates.rows import UnlikeError, holds
-from lib.vector.predicates.tree import Condition
+from lib.vector.predicates.tree import Condition, fields_of
 from lib.vector.sources import LayerFacts, VectorSource, Wish
 from lib.vector.steps import Row, Step, Tally, UndecidedError, keep
 
@@ -41,6 +41,11 @@ class WhereStep(Step):
 
     name: ClassVar[str] = "where"
     needs_values: ClassVar[bool] = True
+
+    @property
+    def looks_at(self) -> frozenset[str] | None:
+        """The fields of the condition."""
+        return frozenset(field.name for field in fields_of(self.condition))
 
     def push(self, source: VectorSource) -> tuple[VectorSource, str]:
         """Asks for what the source's driver can tell of it."""
