@@ -421,8 +421,8 @@ class VectorJob(_Work):
         min_length=1,
     )
     no_index: bool = knob(
-        "write no spatial index: of a GeoPackage and a FlatGeobuf, which then keeps the source's order, and no boxes of features "
-        "in a GeoParquet; others have none",
+        "write no spatial index: of a GeoPackage, a Shapefile (.qix) and a FlatGeobuf, which then keeps the source's order, and "
+        "no boxes of features in a GeoParquet; others have none",
         False,
     )
     append: bool = knob(

@@ -56,6 +56,8 @@ class Texts:
         return found
 
     def _checked(self, column: Any, name: str) -> Any:
+        if isinstance(column, pa.ExtensionArray):  # JSON
+            return column.type.wrap_array(self._checked(column.storage, name))
         kind = column.type
         is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         is_list = pa.types.is_list(kind) and pa.types.is_string(kind.value_type)

@@ -340,7 +340,9 @@ class VerifyWork(LayerWork):
 
         name, rows = source.facts.geometry_name, batch.slice(0, _SOURCE_ROWS)
         in_digest = None if members.by_geometry else name
-        is_multi = source.facts.is_multi_unsure
+        work = self._job.work
+        sink = SINKS.get(work.driver) if isinstance(work, VectorJob) else None
+        is_multi = sink.promotes_of(source.facts) if sink else source.facts.is_multi_unsure
         digests = row_digests(rows, in_digest, fields, promotes=is_multi, steps=self._steps)
         members.add(digests, rows_of(rows, name), self._steps)
 

@@ -87,7 +87,13 @@ def read_info(path: Path, label: str) -> dict[str, Any]:
 
 @contextmanager
 def open_batches(
-    path: Path, label: str, rows: int, columns: Sequence[str] | None = None, *, skips: bool = False
+    path: Path,
+    label: str,
+    rows: int,
+    columns: Sequence[str] | None = None,
+    *,
+    encoding: str | None = None,
+    skips: bool = False,
 ) -> Iterator[Any]:
     """The file as a reader of Arrow record batches of at most so many rows, of these fields; geometries beside them.
 
@@ -96,11 +102,12 @@ def open_batches(
         label: its base name, for messages.
         rows: of a batch, at most.
         columns: fields by name; None for all.
+        encoding: of text that is no UTF-8.
         skips: whether bad rows are left out.
     """
     with _opened(path, label) as file:
         info = _info(file, path, label)
-        texts = Texts(label, DRIVER, None, skips=skips)
+        texts = Texts(label, DRIVER, encoding, skips=skips)
         yield _Reader(file, info, rows, columns, RowChecks(texts, info["geometry_name"], skips))
 
 
@@ -111,11 +118,13 @@ class ParquetSource:
     Attributes:
         facts: of the layer.
         path: the file.
+        encoding: of text that is no UTF-8.
         skips: whether bad rows are left out.
     """
 
     facts: LayerFacts
     path: Path
+    encoding: str | None = None
     skips: bool = False
 
     @classmethod
@@ -152,7 +161,7 @@ class ParquetSource:
             notes=tuple(info["notes"]),
             metadata=info["layer_metadata"],
         )
-        return cls(with_crs(facts, given.crs), path, given.skips_bad)
+        return cls(with_crs(facts, given.crs), path, given.encoding, given.skips_bad)
 
     def count(self) -> int | None:
         """Rows by the footer."""
@@ -186,7 +195,9 @@ class ParquetSource:
     ) -> Iterator[Any]:
         """The layer as a reader of batches of at most so many rows."""
         del fids, batch_bytes
-        with open_batches(self.path, self.facts.label, self.facts.at_most(rows), columns, skips=self.skips) as reader:
+        with open_batches(
+            self.path, self.facts.label, self.facts.at_most(rows), columns, encoding=self.encoding, skips=self.skips
+        ) as reader:
             yield reader
 
     @contextmanager
