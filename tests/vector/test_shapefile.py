@@ -80,6 +80,8 @@ def test_what_fields_become_is_said_beforehand(run_job: Callable[..., Any], tmp_
         flag=pa.array([True, None]), share=pa.array([0.1, float("inf")]),
         text=pa.array(["", "ä "]),
     )  # fmt: skip
+    beforehand = prepared(make_job(source, tmp_path / "out.shp")).first().facts["field_changes"]
+    assert "seen (DateTime to String)" in beforehand
     done = run_job(source, "out.shp")
     said = " | ".join(done.outcome.warnings)
     assert "'population_total' is 'population', 'population_town' is 'populati_1'" in said
