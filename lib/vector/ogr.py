@@ -33,7 +33,7 @@ _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.w
 _NO_CRS = "'crs' was not provided"
 # OGR's words of a GeoPackage's column whose declared type is none of SQLite's or its own: it takes it for a geometry.
 _NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
-_OF_2GB = re.compile("2GB file size limit|maximum file size of")
+_OF_2GB = re.compile("2GB file size limit|maximum file size of|to .shp file: Success")
 _OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 
 

@@ -68,6 +68,7 @@ class RowChecks:
         skips: whether bad rows are left out.
         hidden: of rows whose geometry came as null, for which the file has one; None where that is not known.
         wants_fids: whether feature ids are a row's name in the file, and are to be read for these checks.
+        lines: of rows from a number on, so many, places of those whose lines are bad, with what is wrong; None: not looked at.
         fid: the column of feature ids, where it was read.
         found: what was found in the latest batch.
     """
@@ -77,6 +78,7 @@ class RowChecks:
     skips: bool = False
     hidden: Hidden | None = None
     wants_fids: bool = False
+    lines: Callable[[int, int], dict[int, str]] | None = None
     fid: str | None = None
     found: Found = field(default_factory=lambda: Found(0))
 
@@ -90,6 +92,8 @@ class RowChecks:
         columns = self.texts.checked(columns, names)
         rows = len(columns[0]) if columns else 0
         bad, linearised = dict(self.texts.bad), 0
+        if self.lines is not None and first is not None:
+            bad = self.lines(first, rows) | bad
         if self.geometry in names:
             at = names.index(self.geometry)
             columns[at], linearised = self._geometries(columns[at], first, dict(zip(names, columns, strict=True)), bad)

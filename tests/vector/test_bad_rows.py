@@ -17,6 +17,7 @@ from conftest_vector import make_job, verified_again
 from lib.errors import DataError, SwathError
 from lib.run import run_published
 from lib.vector.bad_rows import LISTED, BadRow, BadRows
+from lib.vector.sources import csv_lines
 
 _FEATURE = '{"type":"Feature","properties":{"n":%d},"geometry":%s}'
 _SHAPE = '{"type":"Polygon","coordinates":[[[10,50],[10.01,50],[10.01,50.01],[10,50]]]}'
@@ -230,3 +231,35 @@ def test_only_the_first_are_kept() -> None:
     assert found.notes == ["s: 1000 bad rows were skipped: row 0: is bad, and 999 more"]
     with pytest.raises(SwathError, match="s: row 3: is bad"):
         BadRows("s").add([BadRow(3, None, "is bad")])
+
+
+@pytest.mark.parametrize(
+    ("text", "bad", "kept"),
+    [
+        ("n,b\n1,2\n3,4,5\n6,7\n", (2, "more values"), ["1", "6"]),
+        ("n;b\r\n1;2\r\n\r\n3;4;5\r\n6;7\r\n", (2, "more values"), ["1", "6"]),
+        ('n,b\n1,"x\n,y"\n3,"4,5",6\n6,7', (2, "more values"), ["1", "6"]),
+        ('n,b\n1,2\n\n3,4\n"5,6\n7,8\n', (3, "quotes are not closed"), ["1", "3"]),
+        ("n,b\n1,2,\n3\n\n4,5,,\n", None, ["1", "3", "4"]),
+        ('n\tb\n1\t"a""b"\n"2"\t"x,y;z"\n', None, ["1", "2"]),
+        ("1,2\n3,4\n5,6,7\n", (3, "more values"), ["1", "3"]),
+    ],
+)
+@pytest.mark.parametrize("block_bytes", [16, 2**18])
+def test_lines_of_a_csv(
+    text: str, bad: tuple[int, str] | None, kept: list[str], block_bytes: int, run_job: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Values beyond the fields, and all behind a quote that is not closed, OGR drops; fewer values, or empty ones, are none."""
+    monkeypatch.setattr(csv_lines, "_BLOCK_BYTES", block_bytes)
+    source = tmp_path / "s.csv"
+    source.write_text(text, newline="")
+    if bad is None:
+        result = run_job(source).outcome.result
+        assert (result["features_bad"], result["features_kept"]) == (0, len(kept))
+        return
+    with pytest.raises(DataError, match=f"s.csv: row {bad[0]}: it.* {bad[1]}"):
+        run_job(source)
+    done = run_job(source, "other.gpkg", skip_bad=True)
+    assert [each["row"] for each in done.outcome.result["bad_rows"]] == [bad[0]]
+    assert geopandas.read_file(done.output).iloc[:, 0].tolist() == kept

@@ -20,7 +20,7 @@ from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
 from lib.vector.encoding import Texts
 from lib.vector.names import field_names, geometry_column, raw_names
 from lib.vector.row_checks import RowChecks
-from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
+from lib.vector.sources import csv_lines, flatgeobuf, shapefile, sqlite, texts
 from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes, Wish
 from lib.vector.sources.hidden import BY_FID, hidden_in
 from lib.vector.sources.pushing import Pushed, asked_for
@@ -114,6 +114,9 @@ class OgrSource:
         facts = self.facts
         if facts.sizes.count >= 0 and facts.driver != "ESRI Shapefile":  # whose index has the deleted ones, too
             return facts.sizes.count
+        if (lines := self._lines) is not None:
+            lines.read()
+            return lines.count
         if facts.driver in _COUNTED_BESIDE and (form := _format(facts.driver, self.path)):
             return form.count(self.path, facts.layer, facts.label)
         return facts.features if facts.features >= 0 else None
@@ -153,7 +156,12 @@ class OgrSource:
         return pushed.least or 0, facts.features if pushed.most is None else pushed.most
 
     def left_out(self) -> Iterator[BadRow]:
-        """Lines of a GeoJSON text sequence that are no features, which OGR leaves out without a word."""
+        """Lines that OGR leaves out without a word: those of a text sequence that are no features, a CSV's last one."""
+        if (lines := self._lines) is not None:
+            lines.read()
+            if lines.is_unclosed:
+                yield BadRow(lines.count, None, csv_lines.UNCLOSED)
+            return
         if self.facts.driver != "GeoJSONSeq" or not self.path.is_file():
             return
         for number, line in enumerate(texts.lines(self.path), 1):
@@ -205,7 +213,14 @@ class OgrSource:
         is_numbered = self.is_whole and not is_again
         looked_at = Texts(facts.label, facts.driver, self.encoding, skipped, is_numbered=is_numbered, skips=skips)
         hidden, by_fid = hidden_in(facts, self.path), facts.driver in BY_FID and facts.geometry_name is not None
-        return RowChecks(looked_at, facts.geometry_name, skips, hidden, by_fid)
+        lines = self._lines.too_long if self._lines else None
+        return RowChecks(looked_at, facts.geometry_name, skips, hidden, by_fid, lines)
+
+    @property
+    def _lines(self) -> csv_lines.Lines | None:
+        """What is known of a CSV's lines; None of other formats."""
+        is_csv = self.facts.driver == "CSV" and self.path.is_file()
+        return csv_lines.Lines(self.path, has_header=self.facts.fields[:1] != ("field_1",)) if is_csv else None
 
 
 def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path: Path, sizes: Sizes) -> LayerFacts:
