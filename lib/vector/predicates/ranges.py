@@ -5,7 +5,7 @@ makes of NULL and NaN holds here, too.
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import takewhile
@@ -71,9 +71,9 @@ def _outcomes(condition: Condition, known: Known) -> _Outcomes:
     """True, false and unknown, as far as each is possible."""
     match condition:
         case And(children):
-            return reduce(_both, (_outcomes(child, known) for child in children))
+            return reduce(_both, [_outcomes(child, known) for child in children])
         case Or(children):
-            return _contrary(reduce(_both, (_contrary(_outcomes(child, known)) for child in children)))
+            return _contrary(reduce(_both, [_contrary(_outcomes(child, known)) for child in children]))
         case Not(child):
             return _contrary(_outcomes(child, known))
         case IsNull(value):
@@ -81,7 +81,7 @@ def _outcomes(condition: Condition, known: Known) -> _Outcomes:
             return frozenset([True] * of.has_null + [False] * of.has_value)
         case Truth(value):
             of = _range(value, known)
-            return _of_values(_matches("=", of, _point(True)), of)  # noqa: FBT003 - a value
+            return _of_values(_matches("=", of, _point(True)), of)
         case Comparison(operator, left, right):
             one, other = _alike(_range(left, known), _range(right, known))
             return _of_values(_matches(operator, one, other), one, other)
@@ -102,7 +102,7 @@ def _both(one: _Outcomes, other: _Outcomes) -> _Outcomes:
     )
 
 
-def _contrary(found: Iterable[bool | None]) -> _Outcomes:
+def _contrary(found: _Outcomes) -> _Outcomes:
     return frozenset(None if each is None else not each for each in found)
 
 
