@@ -126,7 +126,7 @@ def _rings(source: np.random.Generator, rows: int, corners: int) -> tuple[Any, A
     centres = np.column_stack([source.uniform(-10, 30, rows), source.uniform(35, 60, rows)])
     areas = MEDIAN_SQM * np.exp(SIGMA * source.standard_normal(rows))
     turns = 2 * np.pi * np.arange(corners) / corners + np.zeros((rows, 1))
-    if corners > 4:  # noqa: PLR2004 - rectangles are regular
+    if corners > 4:
         turns += 2 * np.pi * source.uniform(-0.15, 0.15, (rows, corners)) / corners
     turned = source.uniform(0, 2 * np.pi, (rows, 1))
     stretch = source.uniform(0.6, 1.6, (rows, 1))
@@ -165,11 +165,11 @@ def parcels(path: Path, rows: int, driver: str, crs: str = "EPSG:4326") -> None:
         "number": (numbers, None),
         "owner": (
             np.array([f"{NAMES[n % 8]} {n:05d}, Field Lane {n % 240}" for n in lots.tolist()], dtype=object),
-            source.random(rows) < 0.05,  # noqa: PLR2004 - a twentieth has none
+            source.random(rows) < 0.05,
         ),
         "zone": (np.array(ZONES, dtype=object)[source.integers(0, len(ZONES), rows)], None),
-        "value": (np.round(source.uniform(1, 90_000, rows), 2), source.random(rows) < 0.1),  # noqa: PLR2004
-        "note": (np.array([f"geprüft {n % 97}" for n in lots.tolist()], dtype=object), source.random(rows) < 0.7),  # noqa: PLR2004
+        "value": (np.round(source.uniform(1, 90_000, rows), 2), source.random(rows) < 0.1),
+        "note": (np.array([f"geprüft {n % 97}" for n in lots.tolist()], dtype=object), source.random(rows) < 0.7),
         "year": (source.integers(1950, 2026, rows).astype("int32"), None),
         "share": (source.uniform(0, 1, rows), None),
     }
