@@ -18,6 +18,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from flows import terminal
+from flows.batches import batch_app
 from flows.flags import DEMO_FOLDER, DRY_RUN, FLOW, FOLDER, HISTORY, OLDER_THAN, Display, flags
 from flows.server import choose_server
 from lib import __version__, request
@@ -39,6 +40,7 @@ app = App(
 )
 plan_app = App(name="plan", help="Show what a job would do and cost; nothing is written.")
 app.command(plan_app)
+app.command(batch_app)
 
 # What is told of a driver: of this build, and of swath.
 _DOES = ("reads", "creates", "swath_writes")

@@ -5,7 +5,7 @@ What a knob's own validator reads comes as text, so that a unit where MiB is exp
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from cyclopts import Parameter
@@ -55,13 +55,14 @@ class Display(NamedTuple):
 
 
 def flags(
-    kind: AnyKind | None = None, *more: Knob, **defaults: Any
+    kind: AnyKind | None = None, *more: Knob, without: Sequence[str] = (), **defaults: Any
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Give a command the knobs of a kind of job (None: those of every job), `more`, and those of its display.
 
-    It gets them all as keywords, None where one was left out. `defaults` are of what another command must be told.
+    It gets them all as keywords, None where one was left out. `defaults` are of what another command must be told, `without`
+    are names of knobs that it has not.
     """
-    knobs = [*job_knobs(kind), *more, *_DISPLAY]
+    knobs = [*(each for each in job_knobs(kind) if each.name not in without), *more, *_DISPLAY]
 
     def decorate(work: Callable[..., int]) -> Callable[..., int]:
         @functools.wraps(work)

@@ -78,6 +78,13 @@ def say(line: Line) -> None:
         _write(shown(line.message))
 
 
+def say_of_file(line: Line, *, is_well: bool) -> None:
+    """A line of one file of many: for people only where it is not done."""
+    _note(line)
+    if not _log.is_json and not is_well:
+        _write(shown(line.message))
+
+
 def _note(line: Line) -> None:
     """A line where machines read it: as JSON on stderr, if that is wanted, and in the log file."""
     if not _log.is_json and _log.path is None:

@@ -1,18 +1,31 @@
 """Job → staged → verified → published → Report, without Prefect: the terminal's way. Flows make the same steps as tasks."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lib.errors import DestinationBusy, DestinationError, JobFailed, OutputError
 from lib.jobs import RasterJob, VectorJob, VerifyJob
-from lib.memory.process import run_job
+from lib.memory.process import Runner, run_job
 from lib.memory.watch import OnEvent
 from lib.publish import Staging, sidecars, staging
 from lib.reports import Output, Report, Verification
 
 
-def run_published(job: RasterJob | VectorJob, on_event: OnEvent | None = None) -> Report:
+def run_published(
+    job: RasterJob | VectorJob,
+    on_event: OnEvent | None = None,
+    *,
+    runner: Runner | None = None,
+    before: Callable[[Staging], None] | None = None,
+) -> Report:
     """Run a job and publish what it wrote, if all is well; the report says what came of it.
+
+    Args:
+        job: what to do.
+        on_event: hears the child.
+        runner: whose child does it; None: one of its own.
+        before: called with what is staged before it is published.
 
     Raises:
         DestinationBusy: another job writes this destination.
@@ -23,11 +36,14 @@ def run_published(job: RasterJob | VectorJob, on_event: OnEvent | None = None) -
         swept = staged.unfinished
         if swept and on_event:
             on_event({"event": "interrupted", "words": swept.words, **swept.to_record()})
-        report = run_job(job, staged=staged.path, on_event=on_event)
+        run = runner.run if runner else run_job
+        report = run(job, staged=staged.path, on_event=on_event)
         report.warnings[:0] = [swept.words] if swept else []
         if report.ok and job.verify == "full":
-            found = run_job(verification_of(job, report, staged.path), on_event=on_event)
+            found = run(verification_of(job, report, staged.path), on_event=on_event)
             report = with_verification(report, found)
+        if report.ok and before:
+            before(staged)
         if report.ok:
             report = published(report, staged)
     report.seconds.total = round(time.monotonic() - began, 3)

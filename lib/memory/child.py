@@ -58,15 +58,15 @@ def main(kind: str, descriptor: int) -> None:
             with one_at_a_time:
                 pipe.write(line)
 
-        engine = load_engine(kind)
+        load_engine(kind)
         gc.collect()
         gc.freeze()  # what imports made lives for ever: later collections need not walk it
         send({"event": "ready", "resident_bytes": process_memory().resident_bytes})
         for line in jobs:
-            _take(json.loads(line), engine, send, leaf)
+            _take(json.loads(line), send, leaf)
 
 
-def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None) -> None:
+def _take(request: dict[str, Any], send: Send, leaf: Path | None) -> None:
     """One job, to its `done` or `error` event."""
     os.environ |= request["environment"]
     if tempfile := sys.modules.get("tempfile"):
@@ -89,7 +89,7 @@ def _take(request: dict[str, Any], engine: Engine, send: Send, leaf: Path | None
     )
     try:
         with heard(meter.warnings, lambda text: send({"event": "warning", "text": text})):
-            last = _Sitting(request, job, meter, send, leaf).work(engine)
+            last = _Sitting(request, job, meter, send, leaf).work(load_engine(job.kind))
     except BaseException as error:  # noqa: BLE001 - the job's boundary
         cap.lift_address_space_cap()
         last = _error_event(error, job.label, meter)
@@ -121,8 +121,11 @@ class _Sitting:
         )
         with closing(engine.prepare(self.job, room)) as work:
             try:
-                self._cap(self._tell(work.first(), room, final=False))
-                return self._look(work, room) if self.request["plan_only"] else self._run(work, room)
+                first = self._tell(work.first(), room, final=False)
+                if self.request["plan"] == "header":
+                    return {"event": "done", "outcome": None, "memory": self.meter.record()}
+                self._cap(first)
+                return self._look(work, room) if self.request["plan"] else self._run(work, room)
             except MemoryRefused as refused:
                 raise refusal.hinted(refused, work, self.job, room) from refused
 

@@ -17,7 +17,7 @@ from typing import IO
 from lib.errors import HostLimitError, SettingsError
 from lib.units import format_bytes
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,27 @@ class Entry:
     label: str
 
 
+@dataclass(slots=True)
+class Place:
+    """A place in the ledger that is held until it is left.
+
+    Attributes:
+        folder: the ledger's.
+        ticket: the file, locked.
+    """
+
+    folder: Path
+    ticket: IO[str]
+
+    def leave(self) -> None:
+        """Give it up."""
+        if self.ticket.closed:
+            return
+        with _locked(self.folder):  # or it would be gone between another's two looks at it
+            Path(self.ticket.name).unlink(missing_ok=True)
+        self.ticket.close()
+
+
 @contextlib.contextmanager
 def admission(
     folder: Path,
@@ -39,7 +60,25 @@ def admission(
     label: str,
     on_wait: Callable[[list[Entry]], None] | None = None,
 ) -> Iterator[None]:
-    """Hold `size_bytes` of the budget; waits until all who came before are admitted and there is room.
+    """Hold `size_bytes` of the budget meanwhile; see `admitted`."""
+    place = admitted(folder, size_bytes, budget, label, on_wait)
+    try:
+        yield
+    finally:
+        place.leave()
+
+
+def admitted(
+    folder: Path,
+    size_bytes: int,
+    budget: int | Callable[[Sequence[Entry]], int],
+    label: str,
+    on_wait: Callable[[list[Entry]], None] | None = None,
+    *,
+    instead_of: Place | None = None,
+    patience: Callable[[], None] | None = None,
+) -> Place:
+    """A place for `size_bytes` of the budget; waits until all who came before are admitted and there is room.
 
     Where no other job is admitted there is nobody to wait for: the job was granted what the host left.
 
@@ -49,6 +88,9 @@ def admission(
         budget: the host's budget in bytes, which all jobs share, or what measures it from all tickets, ours among them.
         label: what an operator reads in the ledger.
         on_wait: called once with those who stand before us, where we have to wait.
+        instead_of: a place of ours that is left for this one: at once where there is room, else when `on_wait` has been called,
+            which lets go of what it was for.
+        patience: called before each further look; what it raises ends the waiting.
 
     Raises:
         HostLimitError: `size_bytes` is more than the whole budget: it would wait for ever.
@@ -62,25 +104,31 @@ def admission(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        ticket = _draw(folder, size_bytes, label)
+        place = Place(folder, _draw(folder, size_bytes, label))
     except OSError as error:
         raise SettingsError(
             f"ledger_path {folder} cannot be used: {error.strerror}",
             hint="name a folder that this user can write, or set host_budget_mb to off: jobs then do not wait for each other",
             key="ledger_path",
         ) from error
-    with ticket:
-        try:
-            told = False
-            while not _admit(folder, ticket, size_bytes, budget, label):
-                if on_wait and not told:
-                    told = True
-                    on_wait([entry for entry in entries(folder) if entry.number < _number(Path(ticket.name))])
-                time.sleep(_LOOK_SECONDS)
-            yield
-        finally:
-            with _locked(folder):  # or it would be gone between another's two looks at it
-                Path(ticket.name).unlink(missing_ok=True)
+    try:
+        ticket, left = place.ticket, instead_of
+        while not _admit(folder, ticket, size_bytes, budget, label, left):
+            if on_wait:
+                on_wait([entry for entry in entries(folder) if entry.number < _number(Path(ticket.name))])
+                on_wait = None
+            if left:
+                left.leave()
+                left = None
+            time.sleep(_LOOK_SECONDS)
+            if patience:
+                patience()
+        if left:
+            left.leave()
+    except BaseException:
+        place.leave()
+        raise
+    return place
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -102,16 +150,23 @@ def _draw(folder: Path, size_bytes: int, label: str) -> IO[str]:
 
 
 def _admit(
-    folder: Path, ticket: IO[str], size_bytes: int, budget: int | Callable[[Sequence[Entry]], int], label: str
+    folder: Path,
+    ticket: IO[str],
+    size_bytes: int,
+    budget: int | Callable[[Sequence[Entry]], int],
+    label: str,
+    left: Place | None,
 ) -> bool:
+    """Whether there is room, and nobody before us waits; `left` is a place of ours that is none of the others'."""
     with _locked(folder):
         mine = _number(Path(ticket.name))
-        others = [_readable(path) for path in _tickets(folder) if _number(path) != mine and _is_held(path)]
+        ours = {mine} if left is None else {mine, _number(Path(left.ticket.name))}
+        others = [_readable(path) for path in _tickets(folder) if _number(path) not in ours and _is_held(path)]
         if any(not entry.admitted and entry.number < mine for entry in others):
             return False
         if taken := sum(entry.bytes for entry in others if entry.admitted):
-            ours = Entry(mine, size_bytes, admitted=False, pid=os.getpid(), label=label)
-            if taken + size_bytes > (budget if isinstance(budget, int) else budget([*others, ours])):
+            asked = Entry(mine, size_bytes, admitted=False, pid=os.getpid(), label=label)
+            if taken + size_bytes > (budget if isinstance(budget, int) else budget([*others, asked])):
                 return False
         _write(ticket, size_bytes, admitted=True, label=label)
         return True

@@ -8,16 +8,16 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from lib.errors import MemoryExceeded, MemoryRefused, SettingsError
-from lib.jobs import Job, Resources
+from lib.jobs import Job, Resources, VerifyJob
 from lib.memory import history
 from lib.memory.budget import host_memory
 from lib.memory.launch import Child, job_environment, take_early
-from lib.memory.ledger import Entry, admission
+from lib.memory.ledger import Entry, Place, admitted
 from lib.memory.record import Record
 from lib.memory.watch import OnEvent, Watch
 from lib.reports import Attempt, Report, chunk_words
@@ -39,9 +39,17 @@ def run_job(
 
 
 class Runner:
-    """Runs jobs one after another; the child is kept for the next job of the same kind while it is as good as new."""
+    """Runs jobs one after another; the child is kept for the next job of the same kind while it is as good as new.
 
-    def __init__(self) -> None:
+    Args:
+        keeps: under a shared budget, too: with its last job's place in the ledger, which is left for the next one's. Where that
+            has to wait, the child ends. Else nothing is held between jobs there.
+        patience: called while a job waits for its place; what it raises ends the waiting.
+    """
+
+    def __init__(self, *, keeps: bool = False, patience: Callable[[], None] | None = None) -> None:
+        self._keeps, self._patience = keeps, patience
+        self._place: Place | None = None
         self._child: Child | None = None
         self._leaf: Path | None = None
         self._taken = 0
@@ -53,8 +61,25 @@ class Runner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int | None:
+        """Of the child that there is."""
+        child = self._child
+        return None if child is None else child.pid
+
+    def kill(self) -> None:
+        """From another thread: kill the child; the job that it does is at its end."""
+        if (child := self._child) is not None:
+            child.kill()
+
     def close(self) -> None:
-        """End the child that is kept, if there is one."""
+        """End the child that is kept, if there is one, and leave its place."""
+        self._end()
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
+
+    def _end(self) -> None:
         if self._child is not None:
             self._child.close()
             self._child = None
@@ -62,6 +87,16 @@ class Runner:
             with contextlib.suppress(OSError):
                 self._leaf.rmdir()
             self._leaf = None
+
+    def foresee(self, job: Job) -> Report:
+        """What a job would take by its header and own terms alone: the child reads no pixel and no row; status "planned"."""
+        request = _request(job, None, plan="header", fraction=1.0)
+        child = self._child if self._child is not None and self._taken < _JOBS_PER_CHILD else self._renew(job)
+        self._deadline = None
+        watch = self._watch(child, job, request, lambda _: None)
+        if watch.died:
+            self._end()
+        return watch.record.report(plan_only=True)
 
     def run(
         self, job: Job, *, staged: Path | None = None, plan_only: bool = False, on_event: OnEvent | None = None
@@ -110,21 +145,47 @@ class Runner:
         resources = job.resources.model_copy(update={"limit_bytes": rung.limit_bytes})
         tried = job.model_copy(update={"resources": resources})
         asked = time.monotonic()
-        with contextlib.nullcontext() if plan_only else _admission(tried, hear):
+        with contextlib.nullcontext() if plan_only else self._admission(tried, hear):
             if self._deadline is not None:  # waiting is not the job's time
                 self._deadline += time.monotonic() - asked
             return self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
 
+    @contextlib.contextmanager
+    def _admission(self, job: Job, hear: OnEvent) -> Iterator[None]:
+        """A place in the host's ledger, where jobs share a budget."""
+        resources = job.resources
+        if resources.ledger_path is None:
+            yield
+            return
+
+        def wait(before: list[Entry]) -> None:
+            take_early("", "")  # what was launched for us holds none of the others' budget meanwhile
+            self.close()
+            hear({"event": "waiting", "behind": len(before)})
+
+        label, size = f"{job.kind} {job.label}", resources.limit_bytes
+        place = admitted(
+            resources.ledger_path,
+            size,
+            budget_of(resources),
+            label,
+            wait,
+            instead_of=self._place,
+            patience=self._patience,
+        )
+        self._place = None
+        try:
+            yield
+        finally:
+            if self._keeps and self._child is not None:
+                self._place = place
+            else:
+                place.leave()
+
     def _attempt(self, job: Job, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Record:
-        request = {
-            "job": job.model_dump(mode="json"),
-            "staged": str(staged) if staged else None,
-            "environment": job_environment(job.resources, staged.parent if staged else None),
-            "plan_only": plan_only,
-            "budget_fraction": fraction,
-        }
+        request = _request(job, staged, plan="look" if plan_only else None, fraction=fraction)
         kept = self._child if self._taken < _JOBS_PER_CHILD else None
-        child = kept if kept is not None and kept.kind == job.kind else self._renew(job)
+        child = kept if kept is not None and kept.kind == self._kind(job) else self._renew(job)
         watch = self._watch(child, job, request, hear)
         if child is kept and isinstance(watch.record.error, MemoryRefused):
             # A used child is larger than a fresh one: the refusal must not depend on what ran before.
@@ -132,17 +193,22 @@ class Runner:
         record = watch.record
         residue = record.memory.residual_bytes or 0
         worn = residue > job.resources.residual_tolerance_bytes or record.ended_processes
-        if watch.died or worn or job.resources.host_budget_bytes:
-            self.close()  # under a shared budget nothing is held between jobs either
+        if watch.died or worn or (job.resources.host_budget_bytes and not self._keeps):
+            self._end()
         return record
 
     def _renew(self, job: Job) -> Child:
-        self.close()
+        kind = self._kind(job)
+        self._end()
         self._leaf = _make_leaf(job.resources.cgroup_parent)
-        early = None if self._leaf else take_early(job.kind, job.label)
-        self._child = early or Child(job.kind, job.label, self._leaf)
+        early = None if self._leaf else take_early(kind, job.label)
+        self._child = early or Child(kind, job.label, self._leaf)
         self._taken = 0
         return self._child
+
+    def _kind(self, job: Job) -> str:
+        """Of the child that takes it; one that is kept verifies what it has written, too."""
+        return job.work.kind if self._keeps and isinstance(job, VerifyJob) and job.work else job.kind
 
     def _watch(self, child: Child, job: Job, request: dict[str, Any], hear: OnEvent) -> Watch:
         self._taken += 1
@@ -158,6 +224,17 @@ class Runner:
         return watch
 
 
+def _request(job: Job, staged: Path | None, *, plan: str | None, fraction: float) -> dict[str, Any]:
+    """A job as its child is sent it; with `plan` nothing is done: "header" by the first plan, "look" by the final one."""
+    return {
+        "job": job.model_dump(mode="json"),
+        "staged": str(staged) if staged else None,
+        "environment": job_environment(job.resources, staged.parent if staged else None),
+        "plan": plan,
+        "budget_fraction": fraction,
+    }
+
+
 def _both(notes: Notes | None, on_event: OnEvent | None) -> OnEvent:
     """Hears an event for both, or for the one that there is."""
 
@@ -170,29 +247,20 @@ def _both(notes: Notes | None, on_event: OnEvent | None) -> OnEvent:
     return hear
 
 
+def budget_of(resources: Resources) -> int | Callable[[Sequence[Entry]], int]:
+    """What all jobs of this host share, bytes: a number, or what measures it."""
+
+    def measured(sharing: Sequence[Entry]) -> int:
+        return host_memory().budget_bytes(resources.host_reserve_fraction, sharing)
+
+    return resources.host_budget_bytes or measured
+
+
 class _Rung(NamedTuple):
     """One attempt: the limit in bytes, and the fraction of it that may be planned with."""
 
     limit_bytes: int
     fraction: float
-
-
-def _admission(job: Job, hear: OnEvent) -> contextlib.AbstractContextManager[None]:
-    """A place in the host's ledger, where jobs share a budget."""
-    resources = job.resources
-    if resources.ledger_path is None:
-        return contextlib.nullcontext()
-
-    def measured(sharing: Sequence[Entry]) -> int:
-        return host_memory().budget_bytes(resources.host_reserve_fraction, sharing)
-
-    def wait(before: list[Entry]) -> None:
-        take_early("", "")  # what was launched for us holds none of the others' budget meanwhile
-        hear({"event": "waiting", "behind": len(before)})
-
-    label = f"{job.kind} {job.label}"
-    budget = resources.host_budget_bytes or measured
-    return admission(resources.ledger_path, resources.limit_bytes, budget, label, wait)
 
 
 def _warn_of_overrun(report: Report, resources: Resources) -> None:

@@ -1,0 +1,196 @@
+"""`swath batch raster|vector INPUT… --into DIR`: many files under one budget, in the terminal."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from cyclopts import App, Parameter
+
+from flows import terminal
+from flows.flags import Display, flags
+from lib.batch import BATCH_KNOBS, WITHOUT
+from lib.jobs import RasterJob, VectorJob
+from lib.knobs import Knob
+from lib.log import Line
+from lib.units import format_bytes, format_seconds, mib
+
+batch_app = App(
+    name="batch",
+    help="Do many files under one memory budget; a rerun does only what is missing.",
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+)
+PLAN = Knob(
+    name="plan",
+    type=bool,
+    sentence="show what each file would take, and what is refused; nothing is written",
+    default=False,
+)
+_PLANS_SHOWN = 30
+_PACE_SECONDS = 10.0
+
+
+@batch_app.command(name="raster")
+@flags(RasterJob, *BATCH_KNOBS, PLAN, without=WITHOUT)
+def batch_raster(*, display: Display, plan: bool, **given: Any) -> int:
+    """Transform many rasters."""
+    return _planned("raster", given, display) if plan else _done("raster", given, display)
+
+
+@batch_app.command(name="vector")
+@flags(VectorJob, *BATCH_KNOBS, PLAN, without=WITHOUT)
+def batch_vector(*, display: Display, plan: bool, **given: Any) -> int:
+    """Filter many vector layers."""
+    return _planned("vector", given, display) if plan else _done("vector", given, display)
+
+
+def _done(wing: Any, given: dict[str, Any], display: Display) -> int:
+    from lib.batch.request import batch_of
+    from lib.batch.run import run_batch
+
+    fail_fast = given.pop("fail_fast")
+    batch = batch_of(wing, **given)
+    with _progress(len(batch.items), quiet=display.json) as hear:
+        summary = run_batch(batch, fail_fast=fail_fast, on_event=hear)
+    record = summary.to_record()
+    if display.json:
+        terminal.write_json(record)
+    else:
+        _show(record)
+    return summary.exit_code
+
+
+def _planned(wing: Any, given: dict[str, Any], display: Display) -> int:
+    from lib.batch.planning import foresee_all
+    from lib.batch.request import batch_of
+    from lib.batch.run import workers_of
+
+    given.pop("fail_fast")
+    batch = batch_of(wing, **given, makes_folders=False)
+    rows: list[dict[str, Any]] = []
+    counts = {"planned": 0, "reused": 0, "refused": 0, "failed": 0}
+    for each in foresee_all(batch):
+        status = "reused" if each.is_done else each.report.status if each.report else "planned"
+        counts[status] += 1
+        rows.append(
+            {
+                "source": batch.items[each.at].source,
+                "output": str(batch.outputs[each.at]),
+                "status": status,
+                "projected_bytes": each.limit_bytes or None,
+                "disk_bytes": each.disk_bytes or None,
+                "message": each.report.error.message if each.report and each.report.error else None,
+            }
+        )
+    limits = [row["projected_bytes"] for row in rows if row["projected_bytes"]]
+    at_once = workers_of(batch)
+    exit_code = 0 if not counts["refused"] + counts["failed"] else 1
+    record: dict[str, Any] = {
+        "status": "planned" if exit_code == 0 else "failed",
+        "exit_code": exit_code,
+        "error": None,
+        "at_once": at_once,
+        "memory": {"limit_bytes": batch.base.resources.limit_bytes, "largest_bytes": max(limits, default=0)},
+        "disk_bytes": sum(row["disk_bytes"] or 0 for row in rows),
+        "reports": counts | {"files": len(rows)},
+        "plans": rows,
+    }
+    if exit_code:
+        first = next(row for row in rows if row["message"])
+        record["error"] = {
+            "type": "BatchFailed",
+            "message": f"{counts['refused'] + counts['failed']} of {len(rows)} files cannot be done: {first['message']}",
+            "hint": "leave them out, or raise --memory-limit-mb where memory is what is short",
+        }
+    if display.json:
+        terminal.write_json(record)
+    else:
+        _show_plans(record)
+    return exit_code
+
+
+def _show_plans(record: Mapping[str, Any]) -> None:
+    rows = record["plans"]
+    shown = sorted(rows, key=lambda row: (row["message"] is None, -(row["projected_bytes"] or 0)))[:_PLANS_SHOWN]
+    more = f", the {len(shown)} largest of {len(rows)}" if len(rows) > len(shown) else ""
+    terminal.show_table(
+        f"plans{more}",
+        ["source", "memory", "disk, at most", ""],
+        [
+            [
+                row["source"],
+                f"{mib(row['projected_bytes'])} MiB" if row["projected_bytes"] else "-",
+                format_bytes(row["disk_bytes"]),
+                row["message"] or row["status"],
+            ]
+            for row in shown
+        ],
+    )
+    counts, memory = record["reports"], record["memory"]
+    terminal.show(
+        f"{counts['planned']} to do, {counts['reused']} done before, {counts['refused']} refused, {counts['failed']} unusable; "
+        f"{record['at_once']} at once, as memory allows; at most {format_bytes(record['disk_bytes'])} on disk; "
+        f"each may climb to {format_bytes(memory['limit_bytes'])}"
+    )
+
+
+def _show(record: Mapping[str, Any]) -> None:
+    counts, seconds = record["reports"], record["seconds"]
+    ended = ", ".join(f"{counts[name]} {name}" for name in counts if name not in {"files", "jsonl", "csv"})
+    for name, words in (
+        ("files", f"{counts['files']}: {ended}"),
+        ("time", f"{format_seconds(seconds['total'])} (planning {format_seconds(seconds['planning'])})"),
+        ("reports", f"{counts['jsonl']}, {counts['csv']}"),
+    ):
+        terminal.show(f"{name:<10}{words}")
+    for title, rows, key, shown in (
+        ("slowest", record["slowest"], "seconds", format_seconds),
+        ("heaviest", record["heaviest"], "peak_bytes", format_bytes),
+    ):
+        if rows:
+            said: Callable[[Any], str] = shown
+            named = ", ".join(f"{row['source']} {said(row[key])}" for row in rows[:3])
+            terminal.show(f"{title:<10}{named}")
+    if record["error"]:
+        terminal.tell(f"swath: {record['error']['message']} ({record['error']['hint']})", "ERROR")
+
+
+@contextlib.contextmanager
+def _progress(files: int, *, quiet: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar on a terminal; elsewhere a line for each file that is not done, and where lines are JSON for each that is."""
+    counts = {"planned": 0, "ended": 0}
+    if quiet or not sys.stderr.isatty():
+        yield lambda event: _hear(event, counts, files)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f} of {task.total:.0f}"),
+        TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        planning, doing = bar.add_task("planned", total=files), bar.add_task("done", total=files)
+
+        def hear(event: dict[str, Any]) -> None:
+            bar.advance(planning if event["event"] == "planned" else doing)
+            if event["event"] == "file" and event["exit_code"]:
+                console.print(f"{event['source']}: {event['message']}", markup=False)
+
+        yield hear
+
+
+def _hear(event: dict[str, Any], counts: dict[str, int], files: int) -> None:
+    if event["event"] != "file":
+        counts["planned"] += 1
+        return
+    counts["ended"] += 1
+    done = f"{counts['ended']} of {files}"
+    is_well = event["exit_code"] == 0
+    words = f"{done}: {event['source']}: {event['status'] if is_well else event['message']}"
+    fields = {key: value for key, value in event.items() if key != "event"}
+    terminal.say_of_file(
+        Line("INFO" if is_well else "ERROR", f"file.{event['status']}", words, fields), is_well=is_well
+    )

@@ -1,0 +1,153 @@
+"""What is done already: a note of each output, made of what it was made of, by which choices, and how its files are.
+
+The notes are lines of a file in the batch's folder, added before an output is published: one whose publication never came is
+none, as its files are not there. A file with the size and time of its note is taken for what it was; else its bytes are read.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib import __version__
+from lib.jobs import RasterJob, VectorJob, user_function
+from lib.operations import Clip, Expression
+from lib.paths import is_local
+from lib.publish import sidecars
+
+NOTES = ".swath-finished.jsonl"
+_PIECE = 1 << 20
+
+
+def key_of(job: RasterJob | VectorJob) -> str | None:
+    """What an output is made of, in one number: source, choices, version; None where a source's state cannot be known.
+
+    A source is known by path, size and time of its files; a function by its module's text.
+    """
+    work = job.model_dump(mode="json", exclude={"resources", "overwrite", "destination"})
+    states = []
+    for each in _read_by(job):
+        if not is_local(each) or (state := _state(Path(each))) is None:
+            return None
+        states.append(state)
+    made_of = {"version": __version__, "work": work, "sources": states, "function": _function(job)}
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+
+def _read_by(job: RasterJob | VectorJob) -> Iterator[str]:
+    """All that a job reads."""
+    yield job.source
+    if isinstance(job, VectorJob):
+        yield from filter(None, [job.intersects])
+        return
+    yield from job.sources
+    match job.operation:
+        case Expression(sources=sources):
+            yield from (each.split("=", 1)[1] for each in sources)
+        case Clip(mask=str(mask)):
+            yield mask
+
+
+def _state(path: Path) -> list[Any] | None:
+    """Path, size and time of a source's files; None where there is none, or its parts are elsewhere."""
+    if path.suffix.lower() == ".vrt":  # its files are named in it
+        return None
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path, *sidecars(path)]
+    try:
+        return [str(path), *([each.name, *_marks(each)] for each in files)]
+    except OSError:
+        return None
+
+
+def _function(job: RasterJob | VectorJob) -> str | None:
+    name = user_function(job)
+    if name is None:
+        return None
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        here = Path.cwd() / (name.partition(":")[0].replace(".", "/") + ".py")
+        spec = None if here.is_file() else importlib.util.find_spec(name.partition(":")[0])
+        origin = here if here.is_file() else Path((spec.origin if spec else None) or "")
+        return hashlib.sha256(origin.read_bytes()).hexdigest()
+    return os.urandom(8).hex()  # not to be known: done again
+
+
+def _marks(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def checksum(path: Path) -> str:
+    """BLAKE2b of a file, 128 bits."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@dataclass(slots=True)
+class Finished:
+    """The notes of a folder.
+
+    Attributes:
+        folder: where outputs go.
+        notes: key and files by output, as a path below the folder.
+    """
+
+    folder: Path
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Finished":
+        """Those that are there; a line that a kill has cut is none."""
+        found = cls(folder)
+        with contextlib.suppress(FileNotFoundError), (folder / NOTES).open(encoding="utf-8") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    note = json.loads(line)
+                    found.notes[note["output"]] = {"key": note["key"], "files": dict(note["files"])}
+        return found
+
+    def is_ours(self, output: Path) -> bool:
+        """Whether a batch into this folder has made an output of that name."""
+        return self._name(output) in self.notes
+
+    def is_done(self, output: Path, key: str | None) -> bool:
+        """Whether the output is there, whole, and made of just that."""
+        note = self.notes.get(self._name(output))
+        if key is None or note is None or note["key"] != key:
+            return False
+        return all(_is_as_noted(output.with_name(name), said) for name, said in note["files"].items())
+
+    def note(self, output: Path, key: str | None, staged: Path) -> None:
+        """Note an output that is about to be published, by its staged file, for this batch and for the next."""
+        files = {each.name: [*_marks(each), checksum(each)] for each in [staged, *sidecars(staged)]}
+        name = self._name(output)
+        record = {"output": name, "key": key, "files": files}
+        self.notes[name] = {"key": key, "files": files}
+        with (self.folder / NOTES).open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                cut = file.read(1) != b"\n"
+            line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+            file.write(b"\n" + line if size and cut else line)
+
+    def _name(self, output: Path) -> str:
+        return str(output.relative_to(self.folder))
+
+
+def _is_as_noted(path: Path, said: list[Any]) -> bool:
+    size, time_ns, digest = said
+    try:
+        found = _marks(path)
+        return bool(found[0] == size and (found[1] == time_ns or checksum(path) == digest))
+    except OSError:
+        return False

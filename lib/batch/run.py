@@ -1,0 +1,99 @@
+"""A batch from its plans to its summary, in threads; the terminal's way. Flows do the same file by file as tasks."""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lib.batch.planning import Foreseen, check_disk, foresee_all
+from lib.batch.pool import Pool
+from lib.batch.request import Batch
+from lib.batch.summary import Summary, reports_in, row_of
+from lib.memory.ledger import entries
+from lib.memory.proc import tree_memory
+from lib.memory.process import budget_of
+from lib.reports import Report
+
+OnEvent = Callable[[dict[str, Any]], None]
+_SAMPLE_SECONDS = 0.25
+_MOST_SAMPLES = 480
+
+
+def workers_of(batch: Batch) -> int:
+    """How many files are worked on at once: as many as the cores have room for threads of theirs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (batch.base.resources.threads or 1))
+
+
+def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None = None) -> Summary:
+    """Plan all, then do what is missing; one file's failure does not stop the others.
+
+    Args:
+        batch: what there is to do.
+        fail_fast: whether it does.
+        on_event: hears `{"event": "planned", …}` and `{"event": "file", …}` of each file.
+
+    Raises:
+        DiskRefused: the disk cannot hold what is to be written.
+    """
+    hear = on_event or (lambda _: None)
+    began = time.monotonic()
+    summary = Summary(batch.into, len(batch.items), budget_bytes=_budget(batch))
+    with reports_in(batch.into) as reports:
+
+        def end(at: int, report: Report | None) -> None:
+            row = row_of(batch, at, report)
+            reports.add(row, report)
+            summary.add(row)
+            hear({"event": "file", **row})
+
+        todo: list[Foreseen] = []
+        for each in foresee_all(batch, lambda found: hear({"event": "planned", "at": found.at})):
+            if each.is_done or each.report:
+                end(each.at, each.report)
+            else:
+                todo.append(each)
+        summary.planning_seconds = time.monotonic() - began
+        check_disk(batch, todo)
+        pool = Pool(batch, workers_of(batch))
+        with contextlib.closing(pool.run(todo)) as ends, _sampled(summary, pool, batch, began):
+            for ended in ends:
+                end(ended.at, ended.report)
+                if fail_fast and not ended.report.ok:
+                    break
+    summary.counts["not started"] = summary.files - summary.counts.total()
+    summary.counts = +summary.counts
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+def _budget(batch: Batch) -> int | None:
+    budget = budget_of(batch.base.resources)
+    return budget if isinstance(budget, int) else budget([])
+
+
+@contextlib.contextmanager
+def _sampled(summary: Summary, pool: Pool, batch: Batch, began: float) -> Iterator[None]:
+    """Meanwhile a thread notes what is admitted and what is resident; of a long batch every second look is let go, and so on."""
+    over, path = threading.Event(), batch.base.resources.ledger_path
+    pause = _SAMPLE_SECONDS
+
+    def look() -> None:
+        nonlocal pause
+        while not over.wait(pause):
+            resident = sum(tree_memory(pid).held_bytes for each in pool.runners if (pid := each.pid))
+            admitted = sum(each.bytes for each in entries(path) if each.admitted) if path else 0
+            summary.samples.append((round(time.monotonic() - began, 2), admitted, resident))
+            if len(summary.samples) >= _MOST_SAMPLES:
+                del summary.samples[::2]
+                pause *= 2
+
+    thread = threading.Thread(target=look, name="swath-batch-samples", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

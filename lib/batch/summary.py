@@ -1,0 +1,136 @@
+"""What came of a batch: counts, the slowest and heaviest, what failed, use of the budget; and all reports, in two files."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from heapq import nlargest
+from pathlib import Path
+from typing import Any
+
+from lib.batch.request import Batch
+from lib.reports import Report
+
+REPORTS, TABLE = "swath-reports.jsonl", "swath-reports.csv"
+_LISTED = 5
+_FAILED_LISTED = 20
+_COLUMNS = (
+    "number", "source", "output", "status", "exit_code", "message", "seconds", "limit_bytes", "projected_bytes", "peak_bytes",
+    "output_bytes",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Summary:
+    """What came of a batch.
+
+    Attributes:
+        folder: where the reports are.
+        files: how many there were.
+        counts: how many ended how; "reused" were done before.
+        rows: of those that were done or tried, what is told of each.
+        samples: `[seconds, bytes admitted, bytes resident]` over time.
+        budget_bytes: what all could hold together.
+        seconds: in all.
+    """
+
+    folder: Path
+    files: int
+    counts: Counter[str] = field(default_factory=Counter)
+    slowest: list[dict[str, Any]] = field(default_factory=list)
+    heaviest: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[tuple[float, int, int]] = field(default_factory=list)
+    budget_bytes: int | None = None
+    planning_seconds: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all are done or were; else 1."""
+        return 0 if self.counts["completed"] + self.counts["reused"] == self.files else 1
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Take a file's row in."""
+        status = row["status"]
+        self.counts[status] += 1
+        if status == "completed":
+            self.slowest = nlargest(_LISTED, [*self.slowest, row], key=lambda each: each["seconds"])
+            self.heaviest = nlargest(_LISTED, [*self.heaviest, row], key=lambda each: each["peak_bytes"] or 0)
+        elif status != "reused" and len(self.failed) < _FAILED_LISTED:
+            self.failed.append(row)
+
+    def to_record(self) -> dict[str, Any]:
+        """The batch as one JSON object."""
+        not_done = self.files - self.counts["completed"] - self.counts["reused"]
+        error = None
+        if not_done:
+            first = f": {self.failed[0]['source']}: {self.failed[0]['message']}" if self.failed else ""
+            error = {"type": "BatchFailed", "message": f"{not_done} of {self.files} files are not done{first}",
+                     "hint": f"{self.folder / REPORTS} has all reports; a rerun does only what is missing"}  # fmt: skip
+        return {
+            "status": "failed" if not_done else "completed",
+            "exit_code": self.exit_code,
+            "error": error,
+            "reports": {
+                "files": self.files,
+                **self.counts,
+                "jsonl": str(self.folder / REPORTS),
+                "csv": str(self.folder / TABLE),
+            },
+            "slowest": self.slowest,
+            "heaviest": self.heaviest,
+            "failed": self.failed,
+            "memory": {"budget_bytes": self.budget_bytes, "samples": self.samples},
+            "seconds": {"total": round(self.seconds, 3), "planning": round(self.planning_seconds, 3)},
+        }
+
+
+def row_of(batch: Batch, at: int, report: Report | None) -> dict[str, Any]:
+    """What the table says of a file; without a report it was done before."""
+    row: dict[str, Any] = dict.fromkeys(_COLUMNS)
+    row |= {"number": at + 1, "source": batch.items[at].source, "output": str(batch.outputs[at]), "status": "reused"}
+    if report is None:
+        return row | {"exit_code": 0}
+    plan, memory = report.plan or {}, report.memory
+    return row | {
+        "status": report.status,
+        "exit_code": report.exit_code,
+        "message": report.error.message if report.error else None,
+        "seconds": report.seconds.total,
+        "limit_bytes": memory.cap.bytes if memory.cap else None,
+        "projected_bytes": plan.get("projected_bytes"),
+        "peak_bytes": memory.peak_bytes,
+        "output_bytes": report.output.bytes if report.output else None,
+    }
+
+
+class Reports:
+    """The two files, written as ends come."""
+
+    def __init__(self, lines: Any, table: Any) -> None:
+        self._lines, self._table = lines, csv.DictWriter(table, _COLUMNS)
+        self._table.writeheader()
+
+    def add(self, row: dict[str, Any], report: Report | None) -> None:
+        """One file's row and report."""
+        self._table.writerow(row)
+        record = {"number": row["number"], "source": row["source"], "output_path": row["output"]}
+        if report is None:
+            record |= {"status": "reused", "exit_code": 0, "error": None}
+        else:
+            record |= report.to_record()
+        self._lines.write(json.dumps(record, default=str) + "\n")
+        self._lines.flush()
+
+
+@contextmanager
+def reports_in(folder: Path) -> Iterator[Reports]:
+    """The files of all reports of this run, anew."""
+    with (
+        (folder / REPORTS).open("w", encoding="utf-8", errors="surrogateescape") as lines,
+        (folder / TABLE).open("w", encoding="utf-8", newline="", errors="surrogateescape") as table,
+    ):
+        yield Reports(lines, table)
