@@ -22,7 +22,8 @@
     │   ├── VerificationFailed                 the output is not what the plan expected
     │   ├── ChildDied                          a signal or an exit code without evidence of memory
     │   ├── ChildStalled                       no progress before the stall deadline
-    │   └── TimedOut                           the user's own --timeout
+    │   ├── TimedOut                           the user's own --timeout
+    │   └── BatchFailed                        some files of a batch are not done
     └── Cancelled
         ├── Interrupted              exit 130  SIGINT
         └── Terminated               exit 143  SIGTERM, or a cancelled flow run
@@ -222,6 +223,12 @@ class TimedOut(JobFailed):
     """The user's own time limit passed."""
 
     default_hint = "raise --timeout"
+
+
+class BatchFailed(JobFailed):
+    """Some files of a batch are not done; the others are."""
+
+    default_hint = "its reports say why of each; a rerun does only what is missing"
 
 
 class Cancelled(SwathError):

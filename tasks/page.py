@@ -55,15 +55,15 @@ def page_markdown(chapters: Chapters) -> str:
         *_facts(report, chapters.compared),
         *_warnings(report.warnings),
         _picture(report),
-        *_titled("Memory", ("Quantity", "Size", "Meaning"), _memory_rows(report)),
+        *titled("Memory", ("Quantity", "Size", "Meaning"), _memory_rows(report)),
         *_holders(report.memory),
-        *_titled("Last runs", ("When", "Ended", "Time", "Peak", "Limit", "Output", "Run"), _past_rows(chapters.past)),
-        *_titled("Bands", ("Band", "Lowest", "Highest", "Mean", "Deviation", "Valid"), _band_rows(report)),
-        *_titled("Steps", ("Step", "Ended", "Time", "Peak"), _step_rows(chapters.steps)),
-        *_titled("Checks", ("Check", "Passed", "Compared"), _check_rows(report)),
-        *_titled("Attempts", ("#", "Outcome", "Limit", "Chunk", "Threads", "Peak"), _attempt_rows(report)),
-        *_titled("Plan", ("Term", "Projected"), _plan_rows(report.plan)),
-        *_titled("Time", ("Part", "Duration"), _time_rows(report)),
+        *titled("Last runs", ("When", "Ended", "Time", "Peak", "Limit", "Output", "Run"), _past_rows(chapters.past)),
+        *titled("Bands", ("Band", "Lowest", "Highest", "Mean", "Deviation", "Valid"), _band_rows(report)),
+        *titled("Steps", ("Step", "Ended", "Time", "Peak"), _step_rows(chapters.steps)),
+        *titled("Checks", ("Check", "Passed", "Compared"), _check_rows(report)),
+        *titled("Attempts", ("#", "Outcome", "Limit", "Chunk", "Threads", "Peak"), _attempt_rows(report)),
+        *titled("Plan", ("Term", "Projected"), _plan_rows(report.plan)),
+        *titled("Time", ("Part", "Duration"), _time_rows(report)),
     ]
     return redacted("\n\n".join(part for part in parts if part)) + "\n"
 
@@ -82,10 +82,10 @@ def verdict(report: Report, job: dict[str, Any] | None = None) -> str:
         )
         if report.error.type != "VerificationFailed" and job.get("output"):
             fate = "is not verified"
-        return f"{report.status.capitalize()}: {_cell(name)} {fate} ({report.error.type}, exit {report.exit_code})"
+        return f"{report.status.capitalize()}: {cell(name)} {fate} ({report.error.type}, exit {report.exit_code})"
     kind = str(job.get("kind", "job"))
     done = (
-        f"{_cell(Path(report.output.path).name)} is published" if report.output else f"{_STEPS.get(kind, kind)} is done"
+        f"{cell(Path(report.output.path).name)} is published" if report.output else f"{_STEPS.get(kind, kind)} is done"
     )
     return f"{report.status.capitalize()}: {done}"
 
@@ -137,12 +137,12 @@ def _past_rows(past: Sequence[Past]) -> list[tuple[str, ...]]:
     return [
         (
             each.when,
-            _cell(each.status),
+            cell(each.status),
             format_seconds(each.seconds) if each.seconds else "-",
             format_bytes(each.peak_bytes),
             format_bytes(each.limit_bytes),
             format_bytes(each.output_bytes),
-            _cell(each.run or "-"),
+            cell(each.run or "-"),
         )
         for each in past
     ]
@@ -166,16 +166,16 @@ def _subject(job: dict[str, Any]) -> str:
     names = [name for name in (job.get("source"), job.get("output") or job.get("destination")) if name]
     if job.get("kind") == "drivers" and job.get("names"):
         names = [", ".join(job["names"])]
-    return " → ".join(f"`{_cell(redacted(str(name))).replace('`', '')}`" for name in names)
+    return " → ".join(f"`{cell(redacted(str(name))).replace('`', '')}`" for name in names)
 
 
 def _error(report: Report) -> str:
     """What is wrong and what to do, before all else."""
     if report.error is None:
         return ""
-    lines = [f"> **What is wrong:** {_cell(as_a_flow_says(report.error.message))}"]
+    lines = [f"> **What is wrong:** {cell(as_a_flow_says(report.error.message))}"]
     if told := what_next(report):
-        lines += [">", f"> **What to do:** {_cell(told)}"]
+        lines += [">", f"> **What to do:** {cell(told)}"]
     if smallest := report.error.smallest_limit_mb:
         lines += [">", f"> **Smallest limit for this job:** `memory_limit_mb` {smallest} (MiB)"]
     return "\n".join(lines)
@@ -238,7 +238,7 @@ def _slope_rows(memory: MemoryRecord) -> list[tuple[str, str, str]]:
         meaning = f"passes the drift threshold at chunk {leak['crosses_at_chunk']}; " + (
             f"grows at {lines}" if lines else "no line of Python or NumPy is known to grow"
         )
-        rows.append(("**Leak**", f"{format_bytes(round(leak['bytes_per_chunk']))} per chunk", _cell(meaning)))
+        rows.append(("**Leak**", f"{format_bytes(round(leak['bytes_per_chunk']))} per chunk", cell(meaning)))
     return rows
 
 
@@ -246,7 +246,7 @@ def _holders(memory: MemoryRecord) -> list[str]:
     """Attribution near the peak and at the end, side by side, each with the size that it is of."""
     peak, end = memory.attribution, memory.attribution_end
     rows = [
-        (_cell(name.removesuffix("_bytes").replace("_", " ")), _share(name, peak), _share(name, end))
+        (cell(name.removesuffix("_bytes").replace("_", " ")), _share(name, peak), _share(name, end))
         for name in peak or end
         if any(abs(each.get(name, 0)) >= KIB for each in (peak, end)) or _is_untraced(name, peak)
     ]
@@ -254,7 +254,7 @@ def _holders(memory: MemoryRecord) -> list[str]:
         return []
     of_peak = f" of the {format_bytes(memory.peak_bytes)} peak" if memory.peak_bytes else " of the peak"
     seen = f", seen at {format_bytes(peak['resident_bytes'])}" if "resident_bytes" in peak else ""
-    return _titled("Memory by holder", ("Holder", f"Size{of_peak}{seen}", "Size at the end"), rows)
+    return titled("Memory by holder", ("Holder", f"Size{of_peak}{seen}", "Size at the end"), rows)
 
 
 def _share(name: str, attribution: dict[str, int]) -> str:
@@ -276,7 +276,7 @@ def _plan_rows(plan: dict[str, Any] | None) -> list[tuple[str, str]]:
     """Terms that are not 0, and what else a plan says."""
     if not plan:
         return []
-    terms = {f"memory: {_cell(name.replace('_', ' '))}": size for name, size in plan.get("terms", {}).items()}
+    terms = {f"memory: {cell(name.replace('_', ' '))}": size for name, size in plan.get("terms", {}).items()}
     disk = {
         "disk, at most, with temporary files": plan.get("disk_bytes"),
         "free on that disk": plan.get("disk_free_bytes"),
@@ -292,14 +292,14 @@ def _plan_rows(plan: dict[str, Any] | None) -> list[tuple[str, str]]:
         *((name, format_bytes(size)) for name, size in terms.items() if size),
         ("**memory: projected peak**", f"**{format_bytes(plan['projected_bytes'])}**"),
         *((name, format_bytes(size)) for name, size in disk.items() if size),
-        *((name, _cell(str(said))) for name, said in others.items() if said),
+        *((name, cell(str(said))) for name, said in others.items() if said),
     ]
 
 
 def _check_rows(report: Report) -> list[tuple[str, str, str]]:
     checks = report.verification.checks if report.verification else []
     checks = sorted(checks, key=lambda check: check.passed)[:_SHOWN_CHECKS]
-    return [(_cell(check.name), "yes" if check.passed else "**no**", _cell(check.detail)) for check in checks]
+    return [(cell(check.name), "yes" if check.passed else "**no**", cell(check.detail)) for check in checks]
 
 
 def _attempt_rows(report: Report) -> list[tuple[str, ...]]:
@@ -308,9 +308,9 @@ def _attempt_rows(report: Report) -> list[tuple[str, ...]]:
     return [
         (
             str(number),
-            _cell(attempt.outcome),
+            cell(attempt.outcome),
             format_bytes(attempt.limit_bytes),
-            _cell(attempt.chunk or "-"),
+            cell(attempt.chunk or "-"),
             str(attempt.threads or "-"),
             format_bytes(attempt.peak_bytes),
         )
@@ -344,10 +344,11 @@ def _number(value: float | None) -> str:
 def _warnings(warnings: Sequence[str]) -> list[str]:
     more = [f"and {len(warnings) - _SHOWN_WARNINGS} more"] if len(warnings) > _SHOWN_WARNINGS else []
     lines = [*warnings[:_SHOWN_WARNINGS], *more]
-    return ["## Warnings", "\n".join(f"- {_cell(as_a_flow_says(line))}" for line in lines)] if lines else []
+    return ["## Warnings", "\n".join(f"- {cell(as_a_flow_says(line))}" for line in lines)] if lines else []
 
 
-def _titled(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def titled(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table with a title; nothing where it has no rows."""
     return [f"## {title}", _table(header, rows)] if rows else []
 
 
@@ -356,6 +357,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that came from outside, as one table cell: no markup of its own, no line breaks, no bars."""
     return html.escape(" ".join(str(text).split()), quote=False).replace("|", "\\|")

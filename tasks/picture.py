@@ -7,8 +7,8 @@ from lib.reports import MemoryRecord
 from lib.units import MIB
 
 # Transparent ground and middle tones: each has a contrast of at least 3.2:1 on white and on the UI's near-black.
-_INK, _LIMIT, _PROJECTED, _BASELINE, _RESIDENT = "#747c8c", "#e5484d", "#d17a00", "#2b9a66", "#3b82f6"
-_STYLE: dict[Any, Any] = {
+_INK, LIMIT, PROJECTED, _BASELINE, RESIDENT = "#747c8c", "#e5484d", "#d17a00", "#2b9a66", "#3b82f6"
+STYLE: dict[Any, Any] = {
     "font.size": 11,
     "svg.fonttype": "path",
     "svg.hashsalt": "swath",
@@ -34,23 +34,23 @@ def memory_svg(memory: MemoryRecord, *, limit_bytes: int | None, projected_bytes
     lines = [
         (size / MIB, name, colour, style)
         for size, name, colour, style in (
-            (limit_bytes, "limit", _LIMIT, "-"),
-            (projected_bytes, "projected", _PROJECTED, "--"),
+            (limit_bytes, "limit", LIMIT, "-"),
+            (projected_bytes, "projected", PROJECTED, "--"),
             (memory.baseline_bytes, "baseline", _BASELINE, ":"),
         )
         if size
     ]
     top = max([*resident, *(line[0] for line in lines), (memory.peak_bytes or 0) / MIB]) * 1.1
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        axes.fill_between(seconds, resident, color=_RESIDENT, alpha=0.18, linewidth=0)
-        axes.plot(seconds, resident, color=_RESIDENT, linewidth=2, marker="o" if len(seconds) < 3 else None)  # noqa: PLR2004 - a line needs two points
+        axes.fill_between(seconds, resident, color=RESIDENT, alpha=0.18, linewidth=0)
+        axes.plot(seconds, resident, color=RESIDENT, linewidth=2, marker="o" if len(seconds) < 3 else None)  # noqa: PLR2004 - a line needs two points
         for level, _, colour, style in lines:
             axes.axhline(level, color=colour, linewidth=1.6, linestyle=style)
         labels = [(level, f"{name} {level:.0f} MiB", colour) for level, name, colour, _ in lines]
         if memory.peak_bytes:
-            labels.append((memory.peak_bytes / MIB, f"peak {memory.peak_bytes / MIB:.0f} MiB", _RESIDENT))
+            labels.append((memory.peak_bytes / MIB, f"peak {memory.peak_bytes / MIB:.0f} MiB", RESIDENT))
         for place, level, text, colour in _apart(labels, least=top * 0.085):
             axes.annotate(
                 text,

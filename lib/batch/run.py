@@ -12,7 +12,7 @@ from lib.batch.pool import Pool
 from lib.batch.request import Batch
 from lib.batch.summary import Summary, reports_in, row_of
 from lib.memory.ledger import entries
-from lib.memory.proc import tree_memory
+from lib.memory.proc import process_memory, tree
 from lib.memory.process import budget_of
 from lib.reports import Report
 
@@ -40,7 +40,7 @@ def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None
     """
     hear = on_event or (lambda _: None)
     began = time.monotonic()
-    summary = Summary(batch.into, len(batch.items), budget_bytes=_budget(batch))
+    summary = Summary(batch.into, len(batch.items), budget_bytes=budget_in(batch))
     with reports_in(batch.into) as reports:
 
         def end(at: int, report: Report | None) -> None:
@@ -58,24 +58,23 @@ def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None
         summary.planning_seconds = time.monotonic() - began
         check_disk(batch, todo)
         pool = Pool(batch, workers_of(batch))
-        with contextlib.closing(pool.run(todo)) as ends, _sampled(summary, pool, batch, began):
+        with contextlib.closing(pool.run(todo)) as ends, sampled(summary, batch, began):
             for ended in ends:
                 end(ended.at, ended.report)
                 if fail_fast and not ended.report.ok:
                     break
-    summary.counts["not started"] = summary.files - summary.counts.total()
-    summary.counts = +summary.counts
-    summary.seconds = time.monotonic() - began
+    summary.conclude(time.monotonic() - began)
     return summary
 
 
-def _budget(batch: Batch) -> int | None:
+def budget_in(batch: Batch) -> int | None:
+    """What all jobs of this host may hold together now, bytes."""
     budget = budget_of(batch.base.resources)
     return budget if isinstance(budget, int) else budget([])
 
 
 @contextlib.contextmanager
-def _sampled(summary: Summary, pool: Pool, batch: Batch, began: float) -> Iterator[None]:
+def sampled(summary: Summary, batch: Batch, began: float) -> Iterator[None]:
     """Meanwhile a thread notes what is admitted and what is resident; of a long batch every second look is let go, and so on."""
     over, path = threading.Event(), batch.base.resources.ledger_path
     pause = _SAMPLE_SECONDS
@@ -83,8 +82,11 @@ def _sampled(summary: Summary, pool: Pool, batch: Batch, began: float) -> Iterat
     def look() -> None:
         nonlocal pause
         while not over.wait(pause):
-            resident = sum(tree_memory(pid).held_bytes for each in pool.runners if (pid := each.pid))
-            admitted = sum(each.bytes for each in entries(path) if each.admitted) if path else 0
+            if path is None:
+                return
+            held = entries(path)
+            children = [child for pid in {each.pid for each in held} for child in tree(pid)[1:]]
+            admitted, resident = sum(each.bytes for each in held if each.admitted), sum(map(_held, children))
             summary.samples.append((round(time.monotonic() - began, 2), admitted, resident))
             if len(summary.samples) >= _MOST_SAMPLES:
                 del summary.samples[::2]
@@ -97,3 +99,7 @@ def _sampled(summary: Summary, pool: Pool, batch: Batch, began: float) -> Iterat
     finally:
         over.set()
         thread.join()
+
+
+def _held(pid: int) -> int:
+    return process_memory(pid).resident_bytes

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.batch.request import Batch
+from lib.errors import BatchFailed
 from lib.reports import Report
 
 REPORTS, TABLE = "swath-reports.jsonl", "swath-reports.csv"
@@ -47,6 +48,12 @@ class Summary:
     planning_seconds: float = 0.0
     seconds: float = 0.0
 
+    def conclude(self, seconds: float) -> None:
+        """All are at their end, or will not be begun."""
+        self.counts["not started"] = self.files - self.counts.total()
+        self.counts = +self.counts
+        self.seconds = seconds
+
     @property
     def exit_code(self) -> int:
         """0 where all are done or were; else 1."""
@@ -62,18 +69,25 @@ class Summary:
         elif status != "reused" and len(self.failed) < _FAILED_LISTED:
             self.failed.append(row)
 
+    @property
+    def error(self) -> BatchFailed | None:
+        """What is wrong, where not all are done."""
+        not_done = self.files - self.counts["completed"] - self.counts["reused"]
+        if not not_done:
+            return None
+        first = f"; {self.failed[0]['source']}: {self.failed[0]['message']}" if self.failed else ""
+        return BatchFailed(
+            f"{not_done} of {self.files} files are not done{first}",
+            hint=f"{self.folder / REPORTS} has all reports; a rerun does only what is missing",
+        )
+
     def to_record(self) -> dict[str, Any]:
         """The batch as one JSON object."""
-        not_done = self.files - self.counts["completed"] - self.counts["reused"]
-        error = None
-        if not_done:
-            first = f": {self.failed[0]['source']}: {self.failed[0]['message']}" if self.failed else ""
-            error = {"type": "BatchFailed", "message": f"{not_done} of {self.files} files are not done{first}",
-                     "hint": f"{self.folder / REPORTS} has all reports; a rerun does only what is missing"}  # fmt: skip
+        error = self.error
         return {
-            "status": "failed" if not_done else "completed",
+            "status": "failed" if error else "completed",
             "exit_code": self.exit_code,
-            "error": error,
+            "error": {"type": "BatchFailed", "message": error.message, "hint": error.hint} if error else None,
             "reports": {
                 "files": self.files,
                 **self.counts,
