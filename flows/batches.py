@@ -8,8 +8,11 @@ from typing import Any
 from cyclopts import App, Parameter
 
 from flows import terminal
-from flows.flags import Display, flags
-from lib.batch import BATCH_KNOBS, WITHOUT
+from flows.flags import FLOW, Display, flags
+from flows.server import choose_server
+from lib import request
+from lib.batch import BATCH_KNOBS, DASK_ADDRESS, ENGINE, WITHOUT
+from lib.errors import BatchFailed, UsageError
 from lib.jobs import RasterJob, VectorJob
 from lib.knobs import Knob
 from lib.log import Line
@@ -27,19 +30,20 @@ PLAN = Knob(
     sentence="show what each file would take, and what is refused; nothing is written",
     default=False,
 )
+_MORE = (ENGINE, DASK_ADDRESS, PLAN, FLOW)
 _PLANS_SHOWN = 30
 _PACE_SECONDS = 10.0
 
 
 @batch_app.command(name="raster")
-@flags(RasterJob, *BATCH_KNOBS, PLAN, without=WITHOUT)
+@flags(RasterJob, *BATCH_KNOBS, *_MORE, without=WITHOUT)
 def batch_raster(*, display: Display, plan: bool, **given: Any) -> int:
     """Transform many rasters."""
     return _planned("raster", given, display) if plan else _done("raster", given, display)
 
 
 @batch_app.command(name="vector")
-@flags(VectorJob, *BATCH_KNOBS, PLAN, without=WITHOUT)
+@flags(VectorJob, *BATCH_KNOBS, *_MORE, without=WITHOUT)
 def batch_vector(*, display: Display, plan: bool, **given: Any) -> int:
     """Filter many vector layers."""
     return _planned("vector", given, display) if plan else _done("vector", given, display)
@@ -49,6 +53,11 @@ def _done(wing: Any, given: dict[str, Any], display: Display) -> int:
     from lib.batch.request import batch_of
     from lib.batch.run import run_batch
 
+    engine, address, flow = (given.pop(name) for name in ("engine", "dask_address", "flow"))
+    if address and engine != "dask":
+        raise UsageError("--dask-address is of --engine dask", hint="write --engine dask, or leave --dask-address out")
+    if flow or engine == "dask":
+        return _flow(wing, given | {"engine": engine or "threads", "dask_address": address}, display)
     fail_fast = given.pop("fail_fast")
     batch = batch_of(wing, **given)
     with _progress(len(batch.items), quiet=display.json) as hear:
@@ -61,12 +70,35 @@ def _done(wing: Any, given: dict[str, Any], display: Display) -> int:
     return summary.exit_code
 
 
+def _flow(wing: str, given: Mapping[str, Any], display: Display) -> int:
+    """As a flow run; the choices of files' jobs are its `options`."""
+    choose_server()
+    from flows.run_batch import KNOBS, run_batch
+    from tasks.states import settled
+
+    terminal.leave_to_flow()
+    own = {each.name for each in KNOBS}
+    options = {name: value for name, value in given.items() if name not in own and value not in (None, False)}
+    parameters = {name: value for name, value in given.items() if name in own and value is not None}
+    try:
+        with request.at_terminal():
+            record = settled(run_batch(kind=wing, options=options, return_state=True, **parameters))
+    except BatchFailed as error:
+        record = error.facts["record"]
+    if display.json:
+        terminal.write_json(record)
+    else:
+        _show(record)
+    return int(record["exit_code"])
+
+
 def _planned(wing: Any, given: dict[str, Any], display: Display) -> int:
     from lib.batch.planning import foresee_all
     from lib.batch.request import batch_of
     from lib.batch.run import workers_of
 
-    given.pop("fail_fast")
+    for name in ("fail_fast", "engine", "dask_address", "flow"):
+        given.pop(name)
     batch = batch_of(wing, **given, makes_folders=False)
     rows: list[dict[str, Any]] = []
     counts = {"planned": 0, "reused": 0, "refused": 0, "failed": 0}

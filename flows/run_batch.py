@@ -13,14 +13,14 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
 
 from flows.forms import job_flow
-from lib.batch import BATCH_KNOBS
+from lib.batch import BATCH_KNOBS, DASK_ADDRESS, ENGINE
 from lib.batch.inputs import KINDS
 from lib.batch.order import Order, order_of
 from lib.batch.planning import Foreseen, check_disk
 from lib.batch.request import Batch, batch_of
 from lib.batch.run import budget_in, sampled, workers_of
 from lib.batch.summary import Reports, Summary, reports_in, row_of
-from lib.errors import MemoryRefused, SwathError, UsageError
+from lib.errors import BatchFailed, MemoryRefused, SwathError, UsageError
 from lib.knobs import Knob
 from lib.reports import Report
 from lib.request import job_knobs
@@ -36,18 +36,6 @@ OPTIONS = Knob(
     sentence="choices for all files, by the names of parameters of transform-raster or filter-vector, such as "
     '{"operation": "normalise", "scale": 10000}',
     common=True,
-)
-ENGINE = Knob(
-    name="engine",
-    type=Literal["threads", "dask"],
-    sentence="where files are done: in threads of the flow's process, each with its capped child, or by workers of Dask",
-    default="threads",
-)
-DASK_ADDRESS = Knob(
-    name="dask_address",
-    type=str | None,
-    sentence="the address of a Dask scheduler whose workers see the same storage, such as tcp://host:8786",
-    unset="a cluster on this host for the run",
 )
 _SETTINGS = settings_knobs(["memory_limit_mb", "threads"])
 KNOBS = (KIND, *BATCH_KNOBS, OPTIONS, ENGINE, DASK_ADDRESS, *_SETTINGS)
@@ -84,13 +72,21 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
                     break
     summary.conclude(time.monotonic() - began)
     show_batch(summary, batch)
+    record = summary.to_record()
     if summary.error:
-        raise summary.error
-    return summary.to_record()
+        error = BatchFailed(summary.error.message, hint=summary.error.hint, record=record)
+        error.report = Report.of_error(error, {"kind": "batch", "source": str(batch.into)})  # its page is shown
+        raise error
+    return record
 
 
 def _batch(
-    *, kind: Literal["raster", "vector"], inputs: Sequence[str], into: str, options: Mapping[str, Any] | None, **given: Any
+    *,
+    kind: Literal["raster", "vector"],
+    inputs: Sequence[str],
+    into: str,
+    options: Mapping[str, Any] | None,
+    **given: Any,
 ) -> Batch:
     known = {each.name for each in job_knobs(KINDS[kind])} - {"source", "destination", "append", "config"}
     for name in options or {}:

@@ -1,5 +1,7 @@
 """Many files under one memory budget: what there is to do, what each will take, and which of it is done already."""
 
+from typing import Literal
+
 from lib.knobs import Knob
 from lib.settings import settings_knobs
 
@@ -23,5 +25,17 @@ BATCH_KNOBS = (
     Knob(name="fail_fast", type=bool, default=False, sentence="stop at the first file that fails"),
     *settings_knobs(["host_budget_mb"]),
 )  # fmt: skip
+ENGINE = Knob(
+    name="engine",
+    type=Literal["threads", "dask"],
+    sentence="where files are done: in threads of the flow's process, each with its capped child, or by workers of Dask",
+    default="threads",
+)
+DASK_ADDRESS = Knob(
+    name="dask_address",
+    type=str | None,
+    sentence="the address of a Dask scheduler whose workers see the same storage, such as tcp://host:8786",
+    unset="a cluster on this host for the run",
+)
 # What a batch's files have each of their own.
 WITHOUT = ("source", "destination", "append")
