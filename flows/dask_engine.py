@@ -36,7 +36,7 @@ def dask_runner(address: str | None, workers: int, limit_bytes: int) -> Iterator
     if address is None:
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # in its workers' processes, too
         declared = {"n_workers": workers, "threads_per_worker": 1, "resources": {_MEMORY: limit_bytes}}
-        quiet = {"dashboard_address": None, "memory_limit": None, "silence_logs": 40}
+        quiet = {"dashboard_address": "127.0.0.1:0", "memory_limit": None, "silence_logs": 40}
         runner = DaskTaskRunner(cluster_kwargs=declared | quiet)
     else:
         _check_answers(distributed, address)

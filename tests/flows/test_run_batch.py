@@ -1,0 +1,232 @@
+"""Batches as flow runs: a task a file, threads and Dask, pages, reports, and what is said of bad parameters."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from flows import run_batch as module
+from flows.dask_engine import dask_runner
+from flows.run_batch import run_batch
+from lib.batch.summary import REPORTS, TABLE
+from lib.errors import BatchFailed, UsageError
+from lib.publish import find_leftovers
+from lib.units import MIB
+
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_api")]
+
+_FILES = 6
+_OPTIONS = {"operation": "normalise", "scale": 200, "verify": "basic"}
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """A folder of six rasters, each of its own pixels."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    for number in range(_FILES):
+        with rasterio.open(
+            folder / f"s{number}.tif", "w", driver="GTiff", width=300, height=260, count=1, dtype="uint8", nodata=0,
+            crs="EPSG:32633", transform=from_origin(500000, 5000000, 10, 10),
+        ) as dataset:  # fmt: skip
+            dataset.write(_pixels(number), 1)
+    return folder
+
+
+def _pixels(number: int) -> Any:
+    return np.random.default_rng(number).integers(1, 200, (260, 300), dtype="uint8")
+
+
+def _is_right(path: Path, number: int) -> None:
+    with rasterio.open(path) as dataset:
+        np.testing.assert_allclose(dataset.read(1), _pixels(number) / np.float32(200), rtol=1e-6)
+
+
+def _run(scenes: Path, into: Path, **more: Any) -> Any:
+    return run_batch(inputs=[str(scenes)], into=str(into), options=_OPTIONS, return_state=True, **more)
+
+
+def test_a_task_a_file_and_a_page(
+    scenes: Path, tmp_path: Path, task_runs: Callable[..., dict[str, str]], artifacts: Callable[..., dict[str, str]]
+) -> None:
+    """All are done and right; the page counts them; a second run does none again, a third with force all."""
+    into = tmp_path / "out"
+    state = _run(scenes, into)
+    assert state.is_completed(), state.message
+    record = state.result()
+    assert record["reports"]["completed"] == _FILES
+    for number in range(_FILES):
+        _is_right(into / f"s{number}.tif", number)
+    names = task_runs(state)
+    assert {name for name in names if name.startswith("Do ")} == {f"Do s{number}.tif" for number in range(_FILES)}
+    page = next(iter(artifacts(state).values()))
+    assert page.startswith(f"# Completed: {_FILES} of {_FILES} files")
+    before = {path.name: path.stat().st_mtime_ns for path in into.glob("*.tif")}
+    assert _run(scenes, into).result()["reports"]["reused"] == _FILES
+    assert {path.name: path.stat().st_mtime_ns for path in into.glob("*.tif")} == before
+    assert _run(scenes, into, force=True).result()["reports"]["completed"] == _FILES
+
+
+def test_one_that_fails_stops_no_other(scenes: Path, tmp_path: Path, artifacts: Callable[..., dict[str, str]]) -> None:
+    """The run ends as BatchFailed, its page names the file, the reports have all, and a rerun does only the one."""
+    broken = scenes / "s3.tif"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    into = tmp_path / "out"
+    state = _run(scenes, into)
+    assert (state.name, state.is_failed()) == ("BatchFailed", True)
+    assert "s3.tif" in state.message
+    assert "s3.tif" in next(iter(artifacts(state).values()))
+    lines = [json.loads(line) for line in (into / REPORTS).read_text().splitlines()]
+    assert sorted(line["number"] for line in lines) == list(range(1, _FILES + 1))
+    assert [Path(line["source"]).name for line in lines if line["exit_code"]] == ["s3.tif"]
+    assert len((into / TABLE).read_text().splitlines()) == _FILES + 1
+    assert find_leftovers(into) == []
+    broken.write_bytes(whole)
+    record = _run(scenes, into).result()
+    assert (record["reports"]["completed"], record["reports"]["reused"]) == (1, _FILES - 1)
+
+
+def test_very_many_are_done_in_groups(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task_runs: Callable[..., dict[str, str]]
+) -> None:
+    """More files than tasks: groups of them, each file's result kept."""
+    monkeypatch.setattr(module, "_MOST_TASKS", 2)
+    state = _run(scenes, tmp_path / "out")
+    assert state.result()["reports"]["completed"] == _FILES
+    assert sorted(name for name in task_runs(state) if name.startswith("Do ")) == [
+        "Do s0.tif and 2 more",
+        "Do s3.tif and 2 more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"options": {"operaton": "copy"}}, "unknown choice 'operaton'.*did you mean operation"),
+        ({"options": {"operation": "custom", "function": "os:system"}}, "may call"),
+        ({"inputs": ["nothing-*.tif"]}, "no file matches nothing-"),
+        ({"dask_address": "tcp://127.0.0.1:1"}, "dask_address is of engine dask"),
+    ],
+)
+def test_bad_parameters_are_said(more: dict[str, Any], words: str, scenes: Path, tmp_path: Path) -> None:
+    """The run ends as UsageError before anything is done."""
+    given = {"inputs": [str(scenes)], "into": str(tmp_path / "out"), "options": _OPTIONS} | more
+    state = run_batch(**given, return_state=True)
+    assert state.name == "UsageError"
+    with pytest.raises(UsageError, match=words.partition(".*")[0]) as caught:
+        state.result()
+    assert words.rpartition(".*")[2] in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.slow
+def test_on_dask_the_same(scenes: Path, tmp_path: Path) -> None:
+    """A cluster on this host: the same pixels, the same reports."""
+    into = tmp_path / "out"
+    state = _run(scenes, into, engine="dask")
+    assert state.is_completed(), state.message
+    for number in range(_FILES):
+        _is_right(into / f"s{number}.tif", number)
+    assert _run(scenes, into, engine="dask").result()["reports"]["reused"] == _FILES
+
+
+@pytest.mark.slow
+def test_a_scheduler_of_somebody_s_own(scenes: Path, tmp_path: Path) -> None:
+    """By its address; what no worker has room for is an error and no endless wait; an address that is silent is one, too."""
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None, resources={"MEMORY": 64 * MIB}, memory_limit=None
+    ) as cluster:
+        state = _run(scenes, tmp_path / "small", engine="dask", dask_address=cluster.scheduler_address)
+        with pytest.raises(BatchFailed) as caught:
+            state.result()
+        assert caught.value.facts["record"]["reports"]["refused"] == _FILES
+        assert "no worker of Dask has more than 64.0 MiB" in caught.value.message
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=None
+    ) as cluster:
+        state = _run(scenes, tmp_path / "large", engine="dask", dask_address=cluster.scheduler_address)
+        assert state.is_completed(), state.message
+    silent = _run(scenes, tmp_path / "none", engine="dask", dask_address="tcp://127.0.0.1:1")
+    assert silent.name == "UsageError"
+    assert "does not answer" in silent.message
+
+
+@pytest.fixture
+def killing() -> Iterator[Callable[[Callable[[], list[int]], random.Random], None]]:
+    """Starts a thread that kills one of the processes that are listed, after a random while."""
+    threads: list[threading.Thread] = []
+
+    def begin(listed: Callable[[], list[int]], chance: random.Random) -> None:
+        def work() -> None:
+            deadline = time.monotonic() + 60
+            while not (found := listed()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 1.5))
+            with contextlib.suppress(ProcessLookupError):
+                os.kill((listed() or found)[0], signal.SIGKILL)
+
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+
+    yield begin
+    for thread in threads:
+        thread.join()
+
+
+def _workers() -> list[int]:
+    """Dask's workers that have a child at work."""
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any("lib.memory.child" in " ".join(child.cmdline()) for child in each.children()):
+                found.append(each.pid)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_worker_of_dask_that_is_killed(seed: int, scenes: Path, tmp_path: Path, killing: Callable[..., None]) -> None:
+    """Whatever became of the run, after a rerun the outputs are complete and right, and no finished file was done twice."""
+    into = tmp_path / "out"
+    killing(_workers, random.Random(seed))
+    _run(scenes, into, engine="dask")
+    finished = {path: path.stat().st_mtime_ns for path in into.glob("*.tif")}
+    for path in finished:
+        _is_right(path, int(path.stem[1:]))
+    state = _run(scenes, into)
+    assert state.is_completed(), state.message
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    for number in range(_FILES):
+        _is_right(into / f"s{number}.tif", number)
+    assert find_leftovers(into) == []
+
+
+def test_the_engine_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without prefect-dask: the extra to install."""
+    import builtins
+
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **named: Any) -> Any:
+        if name.startswith("prefect_dask"):
+            raise ImportError("No module named 'prefect_dask'")
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UsageError, match="engine dask needs prefect-dask") as caught, dask_runner(None, 1, MIB):
+        pass
+    assert "swath[dask]" in caught.value.hint
