@@ -29,7 +29,7 @@ def dask_runner(address: str | None, workers: int, limit_bytes: int) -> Iterator
     except ImportError as error:
         raise UsageError(
             f"engine dask needs prefect-dask: {error}",
-            hint="install swath with the extra dask: pip install 'swath[dask]'",
+            hint="install the checkout with the extra dask: pip install -e '.[dask]'",
         ) from error
     for name in ("distributed", "distributed.worker", "distributed.scheduler", "distributed.nanny", "distributed.core"):
         logging.getLogger(name).setLevel(logging.WARNING)  # two dozen lines of comings and goings

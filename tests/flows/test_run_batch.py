@@ -229,4 +229,4 @@ def test_the_engine_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError, match="engine dask needs prefect-dask") as caught, dask_runner(None, 1, MIB):
         pass
-    assert "swath[dask]" in caught.value.hint
+    assert ".[dask]" in caught.value.hint
