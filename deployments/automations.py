@@ -30,7 +30,7 @@ BLOCK = "swath-alerts"
 _PREFIX = "swath: "
 _EACH_RUN = {"prefect.resource.id"}
 # Other people's runs on the same server have heartbeats of their own pace, and alerts of their own.
-FLOWS = ("transform-raster", "filter-vector", "verify-output", "profile-memory", "clean-leftovers", "demo")
+FLOWS = ("transform-raster", "filter-vector", "run-batch", "verify-output", "profile-memory", "clean-leftovers", "demo")
 _RUNS: Any = {"prefect.resource.id": "prefect.flow-run.*"}
 _OURS: Any = {"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)}
 # Prefect takes no frequency below 30 s. Not 90 s of silence: a server that was away for a minute, and 27 s to start, called a
