@@ -13,6 +13,7 @@ from lib.batch import BATCH_KNOBS, WITHOUT
 from lib.jobs import RasterJob, VectorJob
 from lib.knobs import Knob
 from lib.log import Line
+from lib.redact import redacted
 from lib.units import format_bytes, format_seconds, mib
 
 batch_app = App(
@@ -75,7 +76,7 @@ def _planned(wing: Any, given: dict[str, Any], display: Display) -> int:
         counts[status] += 1
         rows.append(
             {
-                "source": batch.items[each.at].source,
+                "source": redacted(batch.items[each.at].source),
                 "output": str(batch.outputs[each.at]),
                 "status": status,
                 "projected_bytes": each.limit_bytes or None,
@@ -190,7 +191,7 @@ def _hear(event: dict[str, Any], counts: dict[str, int], files: int) -> None:
     done = f"{counts['ended']} of {files}"
     is_well = event["exit_code"] == 0
     words = f"{done}: {event['source']}: {event['status'] if is_well else event['message']}"
-    fields = {key: value for key, value in event.items() if key != "event"}
+    fields = {key: value for key, value in event.items() if key != "event" and value is not None}
     terminal.say_of_file(
         Line("INFO" if is_well else "ERROR", f"file.{event['status']}", words, fields), is_well=is_well
     )

@@ -1,5 +1,6 @@
 """From flat choices to a batch: its files, its outputs, and each one's job. Opens no dataset."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from lib.jobs import RasterJob, VectorJob
 from lib.paths import absolute
 from lib.publish import check_destination
 
+_FREE = os.urandom(8).hex()
 _MAKE: dict[str, Callable[..., RasterJob | VectorJob]] = {"raster": request.raster_job, "vector": request.vector_job}
 
 
@@ -84,32 +86,35 @@ def batch_of(
         raise DestinationError(f"--into {into} is no folder", hint="name a folder; it is made where it is missing")
     found: Inputs = gather(inputs, wing)
     outputs = destinations(found, folder, template or TEMPLATES[wing])
+    first = found.items[0]
+    common = {key: value for key, value in given.items() if key != "overwrite"}
+    base = _MAKE[wing](first.source, str(_where_there_is(outputs[0])), word=word, **common, overwrite=True)
+    base = base.model_copy(update={"resources": _in_batch(base)})
     try:
         for each in {folder, *folders_of(outputs)} if makes_folders else ():
             each.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DestinationError(f"folder {into} cannot be made: {error.strerror}", hint="choose another") from error
-    first = found.items[0]
-    common = {key: value for key, value in given.items() if key != "overwrite"}
-    base = _MAKE[wing](first.source, str(_where_there_is(outputs[0])), word=word, **common, overwrite=True)
-    base = base.model_copy(update={"resources": _in_batch(base)})
     return Batch(wing, folder, found.items, outputs, base, given, word, Finished.read(folder), force)
 
 
 def _where_there_is(output: Path) -> Path:
-    """The output, or where its folder is not there, as when it is only planned, one of its name in the nearest that is."""
-    return output if output.parent.is_dir() else next(each for each in output.parents if each.is_dir()) / output.name
+    """The output, or where its folder is missing, as when it is only planned, one in the nearest that is, of a free name."""
+    if output.parent.is_dir():
+        return output
+    return next(each for each in output.parents if each.is_dir()) / f".{_FREE}-{output.name}"
 
 
 def _in_batch(job: RasterJob | VectorJob) -> Any:
     """Its limit is what the ladder may climb to; one thread where nobody says how many: files run beside each other."""
     resources = job.resources
-    most = min(resources.limit_bytes, resources.host_budget_bytes or resources.limit_bytes)
+    most = max(resources.limit_bytes, resources.limit_max_bytes or 0)
+    most = min(most, resources.host_budget_bytes or most)
     threads = resources.threads or 1
     return resources.model_copy(
         update={
             "limit_bytes": most,
-            "limit_max_bytes": max(most, resources.limit_max_bytes or 0),
+            "limit_max_bytes": most,
             "threads": threads,
             "threads_max": threads,
         }
