@@ -14,8 +14,10 @@ from lib.errors import DestinationError, UsageError
 from lib.jobs import RasterJob, VectorJob
 from lib.paths import absolute
 from lib.publish import check_destination
+from lib.settings import Settings, settings_knobs
 
 _FREE = os.urandom(8).hex()
+_SETTINGS = frozenset({"config", *(each.name for each in settings_knobs(Settings.model_fields))})
 _MAKE: dict[str, Callable[..., RasterJob | VectorJob]] = {"raster": request.raster_job, "vector": request.vector_job}
 
 
@@ -56,6 +58,10 @@ class Batch:
         output = _where_there_is(output)
         if item.options or output.suffix != Path(self.base.destination).suffix:
             given = {**self.given, **item.options, "overwrite": replaces}
+            if _SETTINGS.isdisjoint(item.options):  # else they are merged anew, with this host's memory looked at
+                return _MAKE[self.wing](
+                    item.source, str(output), word=self.word, **given, resources=self.base.resources
+                )
             made = _MAKE[self.wing](item.source, str(output), word=self.word, **given)
             return made.model_copy(update={"resources": _in_batch(made)})
         check_destination(str(output), item.source, overwrite=replaces)
