@@ -8,10 +8,9 @@ from typing import Any
 from cyclopts import App, Parameter
 
 from flows import terminal
-from flows.flags import Display, flags
+from flows.flags import PLAN, Display, flags
 from lib.batch import BATCH_KNOBS, WITHOUT
 from lib.jobs import RasterJob, VectorJob
-from lib.knobs import Knob
 from lib.log import Line
 from lib.redact import redacted
 from lib.units import format_bytes, format_seconds, mib
@@ -21,12 +20,6 @@ batch_app = App(
     help="Do many files under one memory budget; a rerun does only what is missing.",
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
-)
-PLAN = Knob(
-    name="plan",
-    type=bool,
-    sentence="show what each file would take, and what is refused; nothing is written",
-    default=False,
 )
 _PLANS_SHOWN = 30
 _PACE_SECONDS = 10.0

@@ -9,6 +9,7 @@ import pytest
 
 from flows import cli, terminal
 from lib.errors import DestinationError, SwathError
+from lib.batch import BATCH_KNOBS
 from lib.jobs import ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import as_parameters
 from lib.operations import Custom
@@ -116,6 +117,7 @@ _NOT_TOLD = {"samples.py", "knobs.py"}
 def test_every_flag_in_a_message_is_a_parameter_of_a_flow() -> None:
     """What is said with a flag can be said with a parameter: it exists, and nothing else of the terminal is left."""
     parameters = {each.name for kind in (RasterJob, VectorJob, VerifyJob, ProfileJob) for each in job_knobs(kind)}
+    parameters |= {each.name for each in BATCH_KNOBS}
     found = list(_texts())
     assert len(found) > 10
     for name, text in found:

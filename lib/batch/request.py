@@ -34,6 +34,7 @@ class Batch:
         given: those choices.
         word: what choices are called in errors.
         finished: what is done already.
+        folders: of the outputs', each with itself, or where it is missing, as when it is only planned, the nearest that is there.
         force: whether that is done again.
     """
 
@@ -45,6 +46,7 @@ class Batch:
     given: Mapping[str, Any]
     word: str
     finished: Finished
+    folders: Mapping[Path, Path]
     force: bool = False
 
     def job(self, at: int) -> RasterJob | VectorJob:
@@ -55,7 +57,7 @@ class Batch:
         """
         item, output = self.items[at], self.outputs[at]
         replaces = bool(self.given.get("overwrite")) or self.finished.is_ours(output)
-        output = _where_there_is(output)
+        output = _in(self.folders[output.parent], output)
         if item.options or output.suffix != Path(self.base.destination).suffix:
             given = {**self.given, **item.options, "overwrite": replaces}
             if _SETTINGS.isdisjoint(item.options):  # else they are merged anew, with this host's memory looked at
@@ -94,21 +96,25 @@ def batch_of(
     outputs = destinations(found, folder, template or TEMPLATES[wing])
     first = found.items[0]
     common = {key: value for key, value in given.items() if key != "overwrite"}
-    base = _MAKE[wing](first.source, str(_where_there_is(outputs[0])), word=word, **common, overwrite=True)
+    place = _in(_there(outputs[0].parent), outputs[0])
+    base = _MAKE[wing](first.source, str(place), word=word, **common, overwrite=True)
     base = base.model_copy(update={"resources": _in_batch(base)})
     try:
         for each in {folder, *folders_of(outputs)} if makes_folders else ():
             each.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DestinationError(f"folder {into} cannot be made: {error.strerror}", hint="choose another") from error
-    return Batch(wing, folder, found.items, outputs, base, given, word, Finished.read(folder), force)
+    folders = {each: _there(each) for each in folders_of(outputs)}
+    return Batch(wing, folder, found.items, outputs, base, given, word, Finished.read(folder), folders, force)
 
 
-def _where_there_is(output: Path) -> Path:
-    """The output, or where its folder is missing, as when it is only planned, one in the nearest that is, of a free name."""
-    if output.parent.is_dir():
-        return output
-    return next(each for each in output.parents if each.is_dir()) / f".{_FREE}-{output.name}"
+def _there(folder: Path) -> Path:
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
+
+
+def _in(folder: Path, output: Path) -> Path:
+    """The output; or, where its folder is missing, one of a name that is free."""
+    return output if folder == output.parent else folder / f".{_FREE}-{output.name}"
 
 
 def _in_batch(job: RasterJob | VectorJob) -> Any:

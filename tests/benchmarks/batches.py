@@ -1,7 +1,7 @@
-"""Batches: budget in use, against fixed-size pools, small files, reruns, planning. Run `python -m tests.benchmarks.batches [ENTRY …]`.
+"""Batches: the budget in use, fixed-size pools, small files, reruns, planning. Run `python -m tests.benchmarks.batches [ENTRY ...]`.
 
-Entries are `mixed`, `pools`, `small`, `rerun`, `rows`; without any all are run. `--files` and `--rows` make them smaller. Each whole
-process is timed from outside; children are looked at every 20 ms. Results are written down in README.md beside this file.
+Entries are `mixed`, `pools` (which runs `mixed`, too), `small` with its rerun, `rows`; without any all are run. `--files`, `--rows` and
+`--budget` make them smaller. Whole processes are timed from outside, children are looked at every 20 ms. Results: README.md beside this.
 """
 
 import argparse
@@ -22,7 +22,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 2**20
-BUDGET_MB = 1024
 LOOK_SECONDS = 0.02
 OPERATION = ("--operation", "normalise")
 
@@ -89,7 +88,7 @@ def _high_water(pid: int) -> int:
 
 
 def mixed_rasters(folder: Path, files: int) -> list[Path]:
-    """Rasters of 0.2 to 40 MPx, log-uniform; dtypes, codecs, strips and tiles in turn. The same each time."""
+    """Rasters of 0.2 to 40 MPx of all bands, log-uniform; dtypes, codecs, strips and tiles in turn. The same each time."""
     import numpy as np
     import rasterio
     from rasterio.transform import from_origin
@@ -97,14 +96,14 @@ def mixed_rasters(folder: Path, files: int) -> list[Path]:
     source, made = np.random.default_rng(20), []
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(files):
-        pixels = 0.2e6 * 200 ** source.random()
+        bands = (1, 1, 3, 1, 1, 4)[number % 6]
+        pixels = 0.2e6 * 200 ** source.random() / bands
         width = int((pixels * source.uniform(0.6, 1.6)) ** 0.5)
         height = int(pixels / width)
         dtype = ("uint8", "uint16", "int16", "float32")[number % 4]
         compress = ("none", "lzw", "deflate", "zstd", "packbits")[number % 5]
         edge = (256, 512, 0, 1024, 1, 256, 64)[number % 7]
         layout = {"tiled": True, "blockxsize": edge, "blockysize": edge} if edge > 1 else {"blockysize": max(edge, 1)}
-        bands = (1, 1, 3, 1, 4)[number % 5]
         path = folder / f"m{number:03}.tif"
         made.append(path)
         if path.exists():
@@ -155,13 +154,13 @@ def emptied(folder: Path) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def mixed(folder: Path, files: int) -> Seen:
+def mixed(folder: Path, files: int, budget_mb: int) -> Seen:
     """The batch of mixed rasters under its budget."""
     mixed_rasters(folder / "mixed", files)
     with emptied(folder / "out"):
-        words = ("batch", "raster", "mixed", "--into", "out", *OPERATION, *_limits(BUDGET_MB))
+        words = ("batch", "raster", "mixed", "--into", "out", *OPERATION, *_limits(budget_mb, budget_mb))
         seen = command(words, folder, looks=True)
-    budget = BUDGET_MB * MIB
+    budget = budget_mb * MIB
     print(f"mixed: {files} rasters in {seen.seconds:.1f} s, {seen.cpu_seconds:.1f} s of processor time")
     print(
         f"mixed: children hold at most {max(seen.held) / budget:.0%} of the budget, {_mean(seen.held) / budget:.0%} in the mean"
@@ -172,24 +171,24 @@ def mixed(folder: Path, files: int) -> Seen:
     return seen
 
 
-def _limits(limit_mb: int) -> tuple[str, ...]:
-    return ("--memory-limit-mb", str(limit_mb), "--host-budget-mb", str(BUDGET_MB))
+def _limits(limit_mb: int, budget_mb: int = 1024) -> tuple[str, ...]:
+    return ("--memory-limit-mb", str(limit_mb), "--host-budget-mb", str(budget_mb))
 
 
 def _mean(values: list[int]) -> float:
     return statistics.fmean(values) if values else 0.0
 
 
-def pools(folder: Path, files: int, rounds: int = 1) -> None:
+def pools(folder: Path, files: int, budget_mb: int) -> None:
     """The batch against pools of one to six threads, each with its share of the budget as every job's limit."""
     sources = mixed_rasters(folder / "mixed", files)
-    batch = min(mixed(folder, files).seconds for _ in range(rounds))
+    batch = mixed(folder, files, budget_mb).seconds
     walls: dict[int, float] = {}
     for size in range(1, 7):
         with emptied(folder / "out") as out:
-            seconds, failed, cpu = _pool(folder, sources, out, size)
+            seconds, failed, cpu = _pool(folder, sources, out, size, budget_mb // size)
         print(
-            f"pools: {size} at once, {BUDGET_MB // size} MiB each: {seconds:.1f} s, cpu {cpu:.1f} s, {failed} not done"
+            f"pools: {size} at once, {budget_mb // size} MiB each: {seconds:.1f} s, cpu {cpu:.1f} s, {failed} not done"
         )
         if not failed:
             walls[size] = seconds
@@ -197,7 +196,7 @@ def pools(folder: Path, files: int, rounds: int = 1) -> None:
     print(f"pools: the batch takes {batch / walls[best]:.2f} of the best, that of {best}")
 
 
-def _pool(folder: Path, sources: list[Path], out: Path, size: int) -> tuple[float, int, float]:
+def _pool(folder: Path, sources: list[Path], out: Path, size: int, limit_mb: int) -> tuple[float, int, float]:
     """Wall seconds, how many were not done, and processor seconds of a process with so many threads, each a Runner's."""
     words = [
         sys.executable,
@@ -218,14 +217,14 @@ def _pool(folder: Path, sources: list[Path], out: Path, size: int) -> tuple[floa
     return seconds, int(ended.stdout), cpu
 
 
-def as_pool(folder: Path, sources: list[str], size: int) -> int:
+def as_pool(folder: Path, sources: list[str], size: int, limit_mb: int) -> int:
     """How many of them a pool of that size does not do."""
     from lib.memory.process import Runner
     from lib.request import raster_job
     from lib.run import run_published
 
     free = [Runner() for _ in range(size)]
-    given: dict[str, Any] = {"operation": "normalise", "memory_limit_mb": BUDGET_MB // size, "host_budget_mb": "off"}
+    given: dict[str, Any] = {"operation": "normalise", "memory_limit_mb": limit_mb, "host_budget_mb": "off"}
 
     def one(source: str) -> bool:
         runner = free.pop()
@@ -274,7 +273,7 @@ def bare(folder: Path) -> dict[str, float]:
     gc.freeze()
     began, cpu = 0.0, 0.0
     for number, source in enumerate(sources):
-        if number == 20:  # warm  # noqa: PLR2004
+        if number == 20:  # warm
             began, cpu = time.monotonic(), time.process_time()
         job = raster_job(str(source), str(out), operation="normalise", memory_limit_mb=512, threads="1", overwrite=True)
         room = Room(limit_bytes=512 * MIB, budget_bytes=512 * MIB, baseline_bytes=100 * MIB)
@@ -296,7 +295,8 @@ def rows(folder: Path, count: int) -> None:
     words = ("batch", "raster", "rows.csv", "--into", "out", *OPERATION, *_limits(512), "--plan")
     seen = command(words, folder)
     print(
-        f"rows: {count} planned in {seen.seconds:.1f} s, cpu {seen.cpu_seconds:.1f} s, parent's peak {seen.parent_peak / MIB:.0f} MiB"
+        f"rows: {count} planned in {seen.seconds:.1f} s, cpu {seen.cpu_seconds:.1f} s, "
+        f"parent's peak {seen.parent_peak / MIB:.0f} MiB"
     )
 
 
@@ -307,20 +307,21 @@ def main() -> None:
     parser.add_argument("--folder", default=str(ROOT / "build" / "bench" / "batches"))
     parser.add_argument("--files", type=int)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--pool", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--budget", type=int, default=1024)
+    parser.add_argument("--pool", type=int, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     folder = Path(given.folder)
     if given.pool:
-        print(as_pool(folder, given.entries, given.pool))
+        print(as_pool(folder, given.entries, *given.pool))
         return
     if given.bare:
         print(json.dumps(bare(folder)))
         return
     folder.mkdir(parents=True, exist_ok=True)
     asked: dict[str, Callable[[], object]] = {
-        "mixed": lambda: mixed(folder, given.files or 64),
-        "pools": lambda: pools(folder, given.files or 64),
+        "mixed": lambda: mixed(folder, given.files or 64, given.budget),
+        "pools": lambda: pools(folder, given.files or 64, given.budget),
         "small": lambda: small(folder, given.files or 1000),
         "rows": lambda: rows(folder, given.rows),
     }
