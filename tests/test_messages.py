@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows import cli, terminal
-from lib.errors import DestinationError, SwathError
 from lib.batch import BATCH_KNOBS
+from lib.errors import DestinationError, SwathError
 from lib.jobs import ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import as_parameters
 from lib.operations import Custom

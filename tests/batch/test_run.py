@@ -295,3 +295,27 @@ def test_credentials_of_a_url_are_in_no_table(batch: Made, tmp_path: Path) -> No
     assert summary.exit_code == 1
     texts = [(tmp_path / "out" / name).read_text(encoding="utf-8") for name in (REPORTS, TABLE)]
     assert "hunter2" not in "".join([*texts, json.dumps(heard), json.dumps(summary.to_record())])
+
+
+def test_a_file_that_needs_more_than_foreseen_climbs(
+    batch: Made, tiles: Tiles, tmp_path: Path, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its header does not say what a user's function holds: it ends, waits for a larger share, and is done in the budget."""
+    tiles(3)
+    large = write_tile(tmp_path / "in" / "t01.tif", height=300, width=300)
+    monkeypatch.setattr("lib.batch.run._SAMPLE_SECONDS", 0.02)
+    summary = run_batch(
+        batch(
+            tmp_path / "in", operation="custom", function="tests.batch.functions:hungry_where_large",
+            memory_limit_mb=340, host_budget_mb=360,
+        )
+    )  # fmt: skip
+    assert summary.counts == {"completed": 3}
+    attempts = {each["source"]: each["attempts"] for each in _reports(tmp_path / "out")}
+    limits = [each["limit_bytes"] for each in attempts[str(large)]]
+    assert limits[0] < 200 * MIB < 240 * MIB < limits[-1] <= 340 * MIB
+    assert all(len(each) == 1 for source, each in attempts.items() if source != str(large))
+    held = [admitted for _, admitted, _ in summary.samples]
+    assert max(held) <= 360 * MIB
+    assert max(resident for _, _, resident in summary.samples) <= 360 * MIB
+    assert entries(ledger) == []

@@ -1,7 +1,8 @@
-"""Batches: the budget in use, fixed-size pools, small files, reruns, planning. Run `python -m tests.benchmarks.batches [ENTRY ...]`.
+"""Batches: the budget in use, fixed-size pools, small files, reruns, planning.
 
-Entries are `mixed`, `pools` (which runs `mixed`, too), `small` with its rerun, `rows`; without any all are run. `--files`, `--rows` and
-`--budget` make them smaller. Whole processes are timed from outside, children are looked at every 20 ms. Results: README.md beside this.
+Run `python -m tests.benchmarks.batches [ENTRY ...]`. Entries are `mixed`, `pools` (with `mixed` in it), `small` with its rerun,
+`rows`; without any all are run. `--files`, `--rows` and `--budget` make them smaller. Whole processes are timed from outside,
+children are looked at every 20 ms. Results are written down in README.md beside this file.
 """
 
 import argparse
