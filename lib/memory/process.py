@@ -104,7 +104,7 @@ class Runner:
             child = self._renew(job)
         taken = self._taken
         self._deadline = None
-        watch = self._watch(child, job, request, lambda _: None)
+        watch = self._watch(child, job, request, None)
         self._taken = taken
         if watch.died:
             self._end()
@@ -222,13 +222,13 @@ class Runner:
         """Of the child that takes it; one that is kept verifies what it has written, too."""
         return job.work.kind if self._keeps and isinstance(job, VerifyJob) and job.work else job.kind
 
-    def _watch(self, child: Child, job: Job, request: dict[str, Any], hear: OnEvent) -> Watch:
+    def _watch(self, child: Child, job: Job, request: dict[str, Any], hear: OnEvent | None) -> Watch:
         self._taken += 1
         child.forget_words()
         watch = Watch(child, Record(job), self._leaf, self._deadline)
         child.send(request)
         try:
-            watch.until_done(hear)
+            watch.until_done(hear) if hear else watch.until_planned()
         except BaseException:
             child.stop()
             self.close()
