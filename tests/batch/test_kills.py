@@ -37,6 +37,7 @@ def sources(tmp_path: Path) -> list[Path]:
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts `swath batch raster in --into OUT`, in a ledger of the test's own; ends what is left of it."""
     begun: list[subprocess.Popen[str]] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # of a test run in the background it is ignored
 
     def started(*words: str, into: str = "out", source: str = "in") -> subprocess.Popen[str]:
         command = ["batch", "raster", source, "--into", into, "--operation", "normalise", "--memory-limit-mb", "200"]
@@ -49,6 +50,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         return process
 
     yield started
+    signal.signal(signal.SIGINT, before)
     for process in begun:
         process.kill()
         if process.stdout is not None and not process.stdout.closed:
