@@ -8,14 +8,14 @@ from typing import Any
 from cyclopts import App, Parameter
 
 from flows import terminal
-from flows.flags import FLOW, Display, flags
+from flows.flags import FLOW, PLAN, Display, flags
 from flows.server import choose_server
 from lib import request
 from lib.batch import BATCH_KNOBS, DASK_ADDRESS, ENGINE, WITHOUT
 from lib.errors import BatchFailed, UsageError
 from lib.jobs import RasterJob, VectorJob
-from lib.knobs import Knob
 from lib.log import Line
+from lib.redact import redacted
 from lib.units import format_bytes, format_seconds, mib
 
 batch_app = App(
@@ -23,12 +23,6 @@ batch_app = App(
     help="Do many files under one memory budget; a rerun does only what is missing.",
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
-)
-PLAN = Knob(
-    name="plan",
-    type=bool,
-    sentence="show what each file would take, and what is refused; nothing is written",
-    default=False,
 )
 _MORE = (ENGINE, DASK_ADDRESS, PLAN, FLOW)
 _PLANS_SHOWN = 30
@@ -107,7 +101,7 @@ def _planned(wing: Any, given: dict[str, Any], display: Display) -> int:
         counts[status] += 1
         rows.append(
             {
-                "source": batch.items[each.at].source,
+                "source": redacted(batch.items[each.at].source),
                 "output": str(batch.outputs[each.at]),
                 "status": status,
                 "projected_bytes": each.limit_bytes or None,
@@ -222,7 +216,7 @@ def _hear(event: dict[str, Any], counts: dict[str, int], files: int) -> None:
     done = f"{counts['ended']} of {files}"
     is_well = event["exit_code"] == 0
     words = f"{done}: {event['source']}: {event['status'] if is_well else event['message']}"
-    fields = {key: value for key, value in event.items() if key != "event"}
+    fields = {key: value for key, value in event.items() if key != "event" and value is not None}
     terminal.say_of_file(
         Line("INFO" if is_well else "ERROR", f"file.{event['status']}", words, fields), is_well=is_well
     )

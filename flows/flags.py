@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from flows import terminal
 from flows.signatures import with_signature
+from lib.batch import BATCH_KNOBS
 from lib.jobs import ProfileJob, RasterJob, VectorJob, VerifyJob
 from lib.knobs import Knob
 from lib.request import AnyKind, job_knobs, settings_of
@@ -39,6 +40,12 @@ OLDER_THAN = Knob(
     unset="they are left alone",
 )
 DRY_RUN = Knob(name="dry_run", type=bool, sentence="list only", default=False)
+PLAN = Knob(
+    name="plan",
+    type=bool,
+    sentence="show what each file would take, and what is refused; nothing is written",
+    default=False,
+)
 DEMO_FOLDER = Knob(name="folder", type=str, sentence="where the sample data and the outputs go", default=".demo")
 _DISPLAY = (
     Knob(name="json", type=bool, sentence="print exactly one JSON object on stdout, errors included", default=False),
@@ -78,10 +85,11 @@ def flags(
 
 
 def flag_table() -> str:
-    """Every flag of a job with its commands, unit, bounds and default, as the README has it."""
+    """Every flag of a job or of batches with its commands, unit, bounds and default, as the README has it."""
     rows: dict[str, list[str]] = {}
-    for command, kind in _COMMANDS.items():
-        for each in job_knobs(kind):
+    knobs = {command: job_knobs(kind) for command, kind in _COMMANDS.items()} | {"batch": [*BATCH_KNOBS, PLAN]}
+    for command, of_command in knobs.items():
+        for each in of_command:
             if not each.positional:
                 choices = "\\|".join(get_args(each.bare_type) if get_origin(each.bare_type) is Literal else ())
                 flag = f"`{each.as_flag} {choices}`".replace(" `", "`")

@@ -104,15 +104,20 @@ def knob(sentence: str, default: Any = ..., **facts: Any) -> Any:
 
 def knobs_of(model: type[BaseModel], names: Iterable[str] | None = None) -> list[Knob]:
     """A model's knobs in its order, or those fields that are named; a union of models is its choice and their knobs, flat."""
+    return list(_knobs(model, tuple(model.model_fields if names is None else names)))
+
+
+@functools.cache  # asked for thousands of times where each file of a batch has choices of its own
+def _knobs(model: type[BaseModel], names: tuple[str, ...]) -> tuple[Knob, ...]:
     found: dict[str, Knob] = {}
-    for key in model.model_fields if names is None else names:
+    for key in names:
         info = model.model_fields[key]
         extra = info.json_schema_extra
         if isinstance(extra, dict) and _MARK in extra:
             for each in _choice(key, info) if info.discriminator else [_knob(key, info)]:
                 same = found.get(each.name)
                 found[each.name] = replace(same, operations=same.operations + each.operations) if same else each
-    return list(found.values())
+    return tuple(found.values())
 
 
 # What the terminal's door says otherwise than a flow: there a run's log, its form and its parameters are at hand.

@@ -102,7 +102,7 @@ def flow_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
 def raster_job(
     source: str, destination: str, *, operation: str | None = None, word: str = "flag", **given: Any
 ) -> RasterJob:
-    """A raster job of flat choices, by the names of its knobs; None: the default."""
+    """A raster job of flat choices, by the names of its knobs; None: the default. `resources` may be among them."""
     path = check_destination(destination, source, overwrite=bool(given.get("overwrite")))
     named, over = _further(given)
     _check_apart(path, [source, *over, *(each.split("=", 1)[1] for each in named)])
@@ -342,7 +342,7 @@ def _rest(given: Mapping[str, Any], word: str) -> dict[str, Any]:
     """A job's other fields: resources of the settings among the choices, then the choices that are not None."""
     apart = {"config", *(each.name for each in _settings_in(given))}
     fields = {key: value for key, value in given.items() if key not in apart and value is not None}
-    return fields | {"resources": resources_of(settings_of(given, word=word))}
+    return fields if "resources" in fields else fields | {"resources": resources_of(settings_of(given, word=word))}
 
 
 def _settings_in(given: Mapping[str, Any]) -> list[Knob]:

@@ -5,6 +5,7 @@ origins, are why the layers are merged here and not by pydantic-settings, which 
 """
 
 import difflib
+import functools
 import os
 import re
 import tempfile
@@ -176,7 +177,12 @@ class Settings(BaseModel):
 
 def settings_knobs(keys: Iterable[str]) -> list[Knob]:
     """Those settings as the knobs of a job, in that order."""
-    return [replace(each, is_setting=True) for each in knobs_of(Settings, keys)]
+    return list(_settings_knobs(tuple(keys)))
+
+
+@functools.cache
+def _settings_knobs(keys: tuple[str, ...]) -> tuple[Knob, ...]:
+    return tuple(replace(each, is_setting=True) for each in knobs_of(Settings, keys))
 
 
 class Origin(NamedTuple):

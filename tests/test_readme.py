@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,10 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "compact.py").write_text(function)
     squares = [box(n * 500, 0, n * 500 + 40 * (n + 1), 100) for n in range(10)]
     gpd.GeoDataFrame({"n": range(10)}, geometry=squares, crs="EPSG:32633").to_file(tmp_path / "parcels.gpkg")
+    (tmp_path / "scenes" / "north").mkdir(parents=True)
+    for name in ("a.tif", "north/b.tif"):
+        shutil.copyfile(tmp_path / "scene.tif", tmp_path / "scenes" / name)
+    (tmp_path / "layers.csv").write_text("source,min_area_sqm\nparcels.gpkg,\n", encoding="utf-8")
     return tmp_path
 
 

@@ -23,6 +23,9 @@ from lib.publish import sidecars
 
 NOTES = ".swath-finished.jsonl"
 _PIECE = 1 << 20
+# What drivers read beside a source, further to what an output may have: world files, headers, projections; a database's log.
+_BESIDE = (".tfw", ".tifw", ".wld", ".hdr", ".prj")
+_LIVE = ("-wal", "-journal")
 
 
 def key_of(job: RasterJob | VectorJob) -> str | None:
@@ -58,8 +61,13 @@ def _state(path: Path) -> list[Any] | None:
     """Path, size and time of a source's files; None where there is none, or its parts are elsewhere."""
     if path.suffix.lower() == ".vrt":  # its files are named in it
         return None
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path, *sidecars(path)]
     try:
+        if path.is_dir():
+            files = sorted(each for each in path.rglob("*") if each.is_file())
+        else:
+            beside = (path.with_name(path.stem + suffix) for suffix in _BESIDE)
+            live = (path.with_name(path.name + suffix) for suffix in _LIVE)
+            files = [path, *sidecars(path), *(each for each in (*beside, *live) if each.is_file())]
         return [str(path), *([each.name, *_marks(each)] for each in files)]
     except OSError:
         return None
@@ -107,7 +115,7 @@ class Finished:
     def read(cls, folder: Path) -> "Finished":
         """Those that are there; a line that a kill has cut is none."""
         found = cls(folder)
-        with contextlib.suppress(FileNotFoundError), (folder / NOTES).open(encoding="utf-8") as lines:
+        with contextlib.suppress(FileNotFoundError), (folder / NOTES).open("rb") as lines:
             for line in lines:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     note = json.loads(line)
@@ -123,7 +131,9 @@ class Finished:
         note = self.notes.get(self._name(output))
         if key is None or note is None or note["key"] != key:
             return False
-        return all(_is_as_noted(output.with_name(name), said) for name, said in note["files"].items())
+        return bool(note["files"]) and all(
+            _is_as_noted(output.with_name(name), said) for name, said in note["files"].items()
+        )
 
     def note(self, output: Path, key: str | None, staged: Path) -> None:
         """Note an output that is about to be published, by its staged file, for this batch and for the next."""
@@ -145,9 +155,9 @@ class Finished:
 
 
 def _is_as_noted(path: Path, said: list[Any]) -> bool:
-    size, time_ns, digest = said
     try:
+        size, time_ns, digest = said
         found = _marks(path)
         return bool(found[0] == size and (found[1] == time_ns or checksum(path) == digest))
-    except OSError:
+    except (OSError, ValueError, TypeError):  # it is not there; or nobody's note
         return False

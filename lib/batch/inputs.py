@@ -146,10 +146,13 @@ def manifest(path: str, wing: Wing) -> list[Item] | None:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = _csv_rows(lines, file.name) if file.suffix.lower() == ".csv" else _json_rows(lines, file.name)
             first = next(rows, None)
-            if first is None or _SOURCE not in first[1]:
+            if wing == "vector" and (first is None or _SOURCE not in first[1]):  # a layer in a CSV, features in lines
                 return None
-            return [_item(each, first, file, _choices(wing)) for each in _chained(first, rows)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            if first is None:
+                raise UsageError(f"manifest {file.name} has no row", hint="give it a row for each source")
+            choices = _choices(wing)
+            return [_item(each, first, file, choices) for each in _chained(first, rows)]
+    except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
             f"manifest {path} cannot be read: {error}", hint="it is a CSV or JSON lines, in UTF-8"
         ) from error
@@ -162,13 +165,22 @@ def _chained(first: tuple[int, dict[str, Any]], rest: Iterator[tuple[int, dict[s
 
 def _csv_rows(lines: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(lines, strict=True)
-    for row in reader:
-        if None in row or None in row.values():
-            raise UsageError(
-                f"manifest {name}, line {reader.line_num}: {'more' if None in row else 'fewer'} values than columns",
-                hint="quote values that have commas",
-            )
-        yield reader.line_num, {key.strip(): value for key, value in row.items() if value != ""}
+    try:
+        columns = [each.strip() for each in reader.fieldnames or []]
+        if twice := next((each for each in columns if columns.count(each) > 1), None):
+            raise UsageError(f"manifest {name}: column {twice!r} is there twice", hint="name each column once")
+        reader.fieldnames = columns
+        for row in reader:
+            if None in row or None in row.values():
+                raise UsageError(
+                    f"manifest {name}, line {reader.line_num}: {'more' if None in row else 'fewer'} values than columns",
+                    hint="quote values that have commas",
+                )
+            yield reader.line_num, {key: value for key, value in row.items() if value != ""}
+    except csv.Error as error:
+        raise UsageError(
+            f"manifest {name}, line {reader.line_num + 1}: {error}", hint="is a quote left open?"
+        ) from error
 
 
 def _json_rows(lines: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -178,8 +190,6 @@ def _json_rows(lines: Any, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            if number == 1:
-                return
             raise UsageError(f"manifest {name}, line {number}: no JSON: {error}", hint="one object a line") from error
         if not isinstance(row, dict):
             raise UsageError(f"manifest {name}, line {number}: no JSON object", hint="one object a line")
@@ -207,8 +217,16 @@ def _item(numbered: tuple[int, dict[str, Any]], first: Any, file: Path, choices:
         source = str(file.parent / source)
     if is_local(source) and not Path(source).exists():
         raise UsageError(f"{where}: source {source} does not exist", hint="check the path")
+    destination = row.get(_DESTINATION)
+    if not isinstance(destination, str | None):
+        raise UsageError(f"{where}: destination {destination!r} is no path", hint="name it as text")
     options = {name: _value(row[name], choices[name], where) for name in row if name in choices}
-    return Item(source, row.get(_DESTINATION), options, where)
+    return Item(source, destination, options, where)
+
+
+@functools.cache
+def _adapter(_name: str, type_: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(type_)
 
 
 def _value(given: Any, knob: Knob, where: str) -> Any:
@@ -222,7 +240,7 @@ def _value(given: Any, knob: Knob, where: str) -> Any:
             value = given
     for each in (value, value.split() if is_list and isinstance(value, str) else value):
         try:
-            TypeAdapter(knob.type).validate_python(each)
+            _adapter(knob.name, knob.type).validate_python(each)
         except ValidationError as error:
             problem = error.errors()[0]["msg"].removeprefix("Value error, ")
         else:

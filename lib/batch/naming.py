@@ -31,7 +31,7 @@ def destinations(inputs: Inputs, into: Path, template: str) -> list[Path]:
     for number, item in enumerate(inputs.items, 1):
         name = item.destination or _filled(template, item.source, number)
         path = Path(os.path.normpath(into / name))
-        if PurePath(name).is_absolute() or into not in path.parents:
+        if PurePath(name).is_absolute() or into not in path.parents or "\0" in name:
             raise DestinationError(
                 f"{_of(item)}: output {name} lies outside {into}", hint="name it below the folder of --into"
             )
@@ -76,7 +76,7 @@ def _filled(template: str, source: str, number: int) -> str:
     fields = {"stem": path.stem, "name": name, "suffix": path.suffix.lstrip("."), "folder": folder, "number": number}
     try:
         return template.format(**fields)
-    except ValueError as error:
+    except (ValueError, LookupError) as error:  # a format that the field has not, or a field in a format
         raise UsageError(f"template {template!r}: {error}", hint=_hint()) from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lib.batch.finished import Finished
 from lib.batch.planning import Foreseen
 from lib.batch.request import Batch
-from lib.errors import SwathError
+from lib.errors import OutputError, SwathError
 from lib.jobs import RasterJob, VectorJob
 from lib.memory.process import Runner
 from lib.memory.watch import OnEvent
@@ -44,9 +44,8 @@ def order_of(batch: Batch, foreseen: Foreseen) -> Order:
         SwathError: its job cannot be.
     """
     job = batch.job(foreseen.at)
-    most = job.resources.limit_bytes
-    limits = {"limit_bytes": min(foreseen.limit_bytes, most), "limit_max_bytes": most}
-    job = job.model_copy(update={"resources": job.resources.model_copy(update=limits)})
+    limit = min(foreseen.limit_bytes, job.resources.limit_bytes)
+    job = job.model_copy(update={"resources": job.resources.model_copy(update={"limit_bytes": limit})})
     return Order(foreseen.at, job, foreseen.key, batch.into)
 
 
@@ -60,6 +59,9 @@ def fulfil(order: Order, runner: Runner, on_event: OnEvent | None = None) -> Rep
         )
     except SwathError as error:
         return Report.of_error(error, order.job.model_dump(mode="json"))
+    except OSError as error:  # of one file's folder or note; it stops no other
+        said = OutputError(f"{output} cannot be written: {error}", hint="check the rights and the free space there")
+        return Report.of_error(said, order.job.model_dump(mode="json"))
 
 
 class _Seat(threading.local):

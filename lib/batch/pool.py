@@ -2,19 +2,18 @@
 
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from lib.batch.planning import Foreseen
+from lib.batch.order import fulfil, order_of
+from lib.batch.planning import Foreseen, job_record
 from lib.batch.request import Batch
 from lib.errors import SwathError
-from lib.jobs import RasterJob, VectorJob
 from lib.memory.process import Runner
 from lib.memory.watch import OnEvent
-from lib.publish import Staging
 from lib.reports import Report
-from lib.run import run_published
 
 
 class _Stopped(BaseException):
@@ -35,40 +34,41 @@ class Ended:
 
 
 def do(batch: Batch, foreseen: Foreseen, runner: Runner, on_event: OnEvent | None = None) -> Report:
-    """One file, as it was planned: its limit is what was foreseen, and may climb to the batch's."""
+    """One file, as it was planned."""
     try:
-        job = admitted_job(batch, foreseen)
-        note: Callable[[Staging], None] = lambda staged: batch.finished.note(  # noqa: E731 - one call, typed
-            batch.outputs[foreseen.at], foreseen.key, staged.path
-        )
-        return run_published(job, on_event, runner=runner, before=note)
+        order = order_of(batch, foreseen)
     except SwathError as error:
-        record = {"source": batch.items[foreseen.at].source, "destination": str(batch.outputs[foreseen.at])}
-        return Report.of_error(error, record | {"kind": batch.wing})
-
-
-def admitted_job(batch: Batch, foreseen: Foreseen) -> RasterJob | VectorJob:
-    """The job with what it is admitted with as its limit."""
-    job = batch.job(foreseen.at)
-    limit = min(foreseen.limit_bytes, job.resources.limit_bytes)
-    resources = job.resources.model_copy(update={"limit_bytes": limit, "limit_max_bytes": job.resources.limit_bytes})
-    return job.model_copy(update={"resources": resources})
+        return Report.of_error(error, job_record(batch, foreseen.at))
+    return fulfil(order, runner, on_event)
 
 
 @dataclass(slots=True)
 class Pool:
-    """The workers.
+    """The workers; first some of them plan.
 
     Attributes:
         batch: what there is to do.
         workers: how many.
-        runners: theirs.
+        runners: theirs, whose children come when they are needed.
+        threads: theirs; a child dies with the thread that started it.
     """
 
     batch: Batch
     workers: int
-    runners: list[Runner] = field(default_factory=list)
+    runners: list[Runner] = field(init=False)
+    threads: ThreadPoolExecutor = field(init=False)
     _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        """Nothing is started yet."""
+        self.runners = [Runner(keeps=True, patience=self._patience) for _ in range(self.workers)]
+        self.threads = ThreadPoolExecutor(self.workers, "swath-batch")
+
+    def close(self) -> None:
+        """End the children that are there, then their threads."""
+        for runner in self.runners:
+            runner.close()
+        self.threads.shutdown()
 
     def run(
         self, todo: list[Foreseen], on_event: Callable[[int, dict[str, Any]], None] | None = None
@@ -78,15 +78,12 @@ class Pool:
         for each in todo:
             waiting.put(each)
         ended: SimpleQueue[Ended | BaseException | None] = SimpleQueue()
-        threads = [
-            threading.Thread(target=self._work, args=(waiting, ended, on_event), name=f"swath-batch-{number}")
-            for number in range(min(self.workers, len(todo)))
-        ]
-        self.runners = [Runner(keeps=True, patience=self._patience) for _ in threads]
-        for thread in threads:
-            thread.start()
+        busy = min(self.workers, len(todo))
+        for idle in self.runners[busy:]:
+            idle.close()
+        tasks = [self.threads.submit(self._work, each, waiting, ended, on_event) for each in self.runners[:busy]]
+        left = busy
         try:
-            left = len(threads)
             while left:
                 found = ended.get()
                 if found is None:
@@ -97,11 +94,10 @@ class Pool:
                     yield found
         finally:
             self._stop.set()
-            while any(thread.is_alive() for thread in threads):
+            while not all(each.done() for each in tasks):
                 if left:
                     self._kill()
-                for thread in threads:
-                    thread.join(0.1)
+                wait(tasks, 0.1)
 
     def _kill(self) -> None:
         for runner in self.runners:
@@ -111,8 +107,7 @@ class Pool:
         if self._stop.is_set():
             raise _Stopped
 
-    def _work(self, waiting: "SimpleQueue[Foreseen]", ended: "SimpleQueue[Any]", on_event: Any) -> None:
-        runner = self.runners[int(threading.current_thread().name.rpartition("-")[2])]
+    def _work(self, runner: Runner, waiting: "SimpleQueue[Foreseen]", ended: "SimpleQueue[Any]", on_event: Any) -> None:
         try:
             with runner:
                 while not self._stop.is_set():

@@ -1,5 +1,6 @@
 """From flat choices to a batch: its files, its outputs, and each one's job. Opens no dataset."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,10 @@ from lib.errors import DestinationError, UsageError
 from lib.jobs import RasterJob, VectorJob
 from lib.paths import absolute
 from lib.publish import check_destination
+from lib.settings import Settings, settings_knobs
 
+_FREE = os.urandom(8).hex()
+_SETTINGS = frozenset({"config", *(each.name for each in settings_knobs(Settings.model_fields))})
 _MAKE: dict[str, Callable[..., RasterJob | VectorJob]] = {"raster": request.raster_job, "vector": request.vector_job}
 
 
@@ -30,6 +34,7 @@ class Batch:
         given: those choices.
         word: what choices are called in errors.
         finished: what is done already.
+        folders: of the outputs', each with itself, or where it is missing, as when it is only planned, the nearest that is there.
         force: whether that is done again.
     """
 
@@ -41,6 +46,7 @@ class Batch:
     given: Mapping[str, Any]
     word: str
     finished: Finished
+    folders: Mapping[Path, Path]
     force: bool = False
 
     def job(self, at: int) -> RasterJob | VectorJob:
@@ -51,9 +57,13 @@ class Batch:
         """
         item, output = self.items[at], self.outputs[at]
         replaces = bool(self.given.get("overwrite")) or self.finished.is_ours(output)
-        output = _where_there_is(output)
+        output = _in(self.folders[output.parent], output)
         if item.options or output.suffix != Path(self.base.destination).suffix:
             given = {**self.given, **item.options, "overwrite": replaces}
+            if _SETTINGS.isdisjoint(item.options):  # else they are merged anew, with this host's memory looked at
+                return _MAKE[self.wing](
+                    item.source, str(output), word=self.word, **given, resources=self.base.resources
+                )
             made = _MAKE[self.wing](item.source, str(output), word=self.word, **given)
             return made.model_copy(update={"resources": _in_batch(made)})
         check_destination(str(output), item.source, overwrite=replaces)
@@ -84,32 +94,39 @@ def batch_of(
         raise DestinationError(f"--into {into} is no folder", hint="name a folder; it is made where it is missing")
     found: Inputs = gather(inputs, wing)
     outputs = destinations(found, folder, template or TEMPLATES[wing])
+    first = found.items[0]
+    common = {key: value for key, value in given.items() if key != "overwrite"}
+    place = _in(_there(outputs[0].parent), outputs[0])
+    base = _MAKE[wing](first.source, str(place), word=word, **common, overwrite=True)
+    base = base.model_copy(update={"resources": _in_batch(base)})
     try:
         for each in {folder, *folders_of(outputs)} if makes_folders else ():
             each.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DestinationError(f"folder {into} cannot be made: {error.strerror}", hint="choose another") from error
-    first = found.items[0]
-    common = {key: value for key, value in given.items() if key != "overwrite"}
-    base = _MAKE[wing](first.source, str(_where_there_is(outputs[0])), word=word, **common, overwrite=True)
-    base = base.model_copy(update={"resources": _in_batch(base)})
-    return Batch(wing, folder, found.items, outputs, base, given, word, Finished.read(folder), force)
+    folders = {each: _there(each) for each in folders_of(outputs)}
+    return Batch(wing, folder, found.items, outputs, base, given, word, Finished.read(folder), folders, force)
 
 
-def _where_there_is(output: Path) -> Path:
-    """The output, or where its folder is not there, as when it is only planned, one of its name in the nearest that is."""
-    return output if output.parent.is_dir() else next(each for each in output.parents if each.is_dir()) / output.name
+def _there(folder: Path) -> Path:
+    return next(each for each in (folder, *folder.parents) if each.is_dir())
+
+
+def _in(folder: Path, output: Path) -> Path:
+    """The output; or, where its folder is missing, one of a name that is free."""
+    return output if folder == output.parent else folder / f".{_FREE}-{output.name}"
 
 
 def _in_batch(job: RasterJob | VectorJob) -> Any:
     """Its limit is what the ladder may climb to; one thread where nobody says how many: files run beside each other."""
     resources = job.resources
-    most = min(resources.limit_bytes, resources.host_budget_bytes or resources.limit_bytes)
+    most = max(resources.limit_bytes, resources.limit_max_bytes or 0)
+    most = min(most, resources.host_budget_bytes or most)
     threads = resources.threads or 1
     return resources.model_copy(
         update={
             "limit_bytes": most,
-            "limit_max_bytes": max(most, resources.limit_max_bytes or 0),
+            "limit_max_bytes": most,
             "threads": threads,
             "threads_max": threads,
         }

@@ -41,7 +41,8 @@ def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None
     hear = on_event or (lambda _: None)
     began = time.monotonic()
     summary = Summary(batch.into, len(batch.items), budget_bytes=budget_in(batch))
-    with reports_in(batch.into) as reports:
+    pool = Pool(batch, workers_of(batch))
+    with reports_in(batch.into) as reports, contextlib.closing(pool):
 
         def end(at: int, report: Report | None) -> None:
             row = row_of(batch, at, report)
@@ -50,14 +51,19 @@ def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None
             hear({"event": "file", **row})
 
         todo: list[Foreseen] = []
-        for each in foresee_all(batch, lambda found: hear({"event": "planned", "at": found.at})):
-            if each.is_done or each.report:
-                end(each.at, each.report)
-            else:
-                todo.append(each)
+        stops = False
+        told: Callable[[Foreseen], None] = lambda found: hear({"event": "planned", "at": found.at})  # noqa: E731 - typed
+        with contextlib.closing(foresee_all(batch, told, runners=pool.runners, threads=pool.threads)) as plans:
+            for each in plans:
+                if each.is_done or each.report:
+                    end(each.at, each.report)
+                else:
+                    todo.append(each)
+                if stops := fail_fast and each.report is not None:
+                    break
         summary.planning_seconds = time.monotonic() - began
+        todo = [] if stops else todo
         check_disk(batch, todo)
-        pool = Pool(batch, workers_of(batch))
         with contextlib.closing(pool.run(todo)) as ends, sampled(summary, batch, began):
             for ended in ends:
                 end(ended.at, ended.report)

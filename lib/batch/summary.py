@@ -1,6 +1,7 @@
 """What came of a batch: counts, the slowest and heaviest, what failed, use of the budget; and all reports, in two files."""
 
 import csv
+import fcntl
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.batch.request import Batch
-from lib.errors import BatchFailed
+from lib.errors import BatchFailed, DestinationBusy, DestinationError
+from lib.redact import redacted
 from lib.reports import Report
 
 REPORTS, TABLE = "swath-reports.jsonl", "swath-reports.csv"
@@ -105,7 +107,12 @@ class Summary:
 def row_of(batch: Batch, at: int, report: Report | None) -> dict[str, Any]:
     """What the table says of a file; without a report it was done before."""
     row: dict[str, Any] = dict.fromkeys(_COLUMNS)
-    row |= {"number": at + 1, "source": batch.items[at].source, "output": str(batch.outputs[at]), "status": "reused"}
+    row |= {
+        "number": at + 1,
+        "source": redacted(batch.items[at].source),
+        "output": str(batch.outputs[at]),
+        "status": "reused",
+    }
     if report is None:
         return row | {"exit_code": 0}
     plan, memory = report.plan or {}, report.memory
@@ -142,9 +149,24 @@ class Reports:
 
 @contextmanager
 def reports_in(folder: Path) -> Iterator[Reports]:
-    """The files of all reports of this run, anew."""
-    with (
-        (folder / REPORTS).open("w", encoding="utf-8", errors="surrogateescape") as lines,
-        (folder / TABLE).open("w", encoding="utf-8", newline="", errors="surrogateescape") as table,
-    ):
+    """The files of all reports of this run, anew.
+
+    Raises:
+        DestinationBusy: another batch writes them.
+        DestinationError: they cannot be made.
+    """
+    try:
+        lines = (folder / REPORTS).open("a", encoding="utf-8", errors="surrogateescape")
+        table = (folder / TABLE).open("a", encoding="utf-8", newline="", errors="surrogateescape")
+    except OSError as error:
+        raise DestinationError(f"folder {folder} cannot be written: {error.strerror}", hint="choose another") from error
+    with lines, table:
+        try:
+            fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DestinationBusy(
+                f"another batch writes to {folder}", hint="wait for it, or choose another folder"
+            ) from error
+        lines.truncate(0)
+        table.truncate(0)
         yield Reports(lines, table)

@@ -113,6 +113,7 @@ class _Sitting:
     def work(self, engine: Engine) -> dict[str, Any]:
         """Plan and do the job; the event that says that it is done."""
         limit_bytes = self.job.resources.limit_bytes
+        cap.trim()  # what a job before has freed is none of this one (MEASURED, "Children that are kept in a batch")
         room = Room(
             limit_bytes=limit_bytes,
             budget_bytes=int(limit_bytes * self.request["budget_fraction"]),

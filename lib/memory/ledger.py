@@ -38,10 +38,12 @@ class Place:
     Attributes:
         folder: the ledger's.
         ticket: the file, locked.
+        size_bytes: what it holds.
     """
 
     folder: Path
     ticket: IO[str]
+    size_bytes: int
 
     def leave(self) -> None:
         """Give it up."""
@@ -104,7 +106,7 @@ def admitted(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        place = Place(folder, _draw(folder, size_bytes, label))
+        place = Place(folder, _draw(folder, size_bytes, label), size_bytes)
     except OSError as error:
         raise SettingsError(
             f"ledger_path {folder} cannot be used: {error.strerror}",
@@ -131,6 +133,16 @@ def admitted(
     return place
 
 
+def divided(place: Place, sizes_bytes: Sequence[int]) -> list[Place]:
+    """Places of those sizes instead of one that holds as much or more; nobody is admitted between."""
+    with _locked(place.folder):
+        label = entry.label if (entry := _read(Path(place.ticket.name))) else ""
+        places = [Place(place.folder, _next(place.folder, size, label, admitted=True), size) for size in sizes_bytes]
+        Path(place.ticket.name).unlink(missing_ok=True)
+    place.ticket.close()
+    return places
+
+
 def entries(folder: Path) -> list[Entry]:
     """The tickets whose owners live, in their order."""
     return [entry for path in _tickets(folder) if _is_held(path) and (entry := _read(path))]
@@ -142,11 +154,15 @@ def _draw(folder: Path, size_bytes: int, label: str) -> IO[str]:
         for path in _tickets(folder):
             if not _is_held(path):
                 path.unlink(missing_ok=True)
-        number = max((_number(path) for path in _tickets(folder)), default=0) + 1
-        ticket = (folder / f"{number}.ticket").open("w+", encoding="utf-8")
-        fcntl.flock(ticket, fcntl.LOCK_EX)
-        _write(ticket, size_bytes, admitted=False, label=label)
-        return ticket
+        return _next(folder, size_bytes, label, admitted=False)
+
+
+def _next(folder: Path, size_bytes: int, label: str, *, admitted: bool) -> IO[str]:
+    number = max((_number(path) for path in _tickets(folder)), default=0) + 1
+    ticket = (folder / f"{number}.ticket").open("w+", encoding="utf-8")
+    fcntl.flock(ticket, fcntl.LOCK_EX)
+    _write(ticket, size_bytes, admitted=admitted, label=label)
+    return ticket
 
 
 def _admit(

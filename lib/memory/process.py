@@ -18,6 +18,7 @@ from lib.memory import history
 from lib.memory.budget import host_memory
 from lib.memory.launch import Child, job_environment, take_early
 from lib.memory.ledger import Entry, Place, admitted
+from lib.memory.proc import process_memory
 from lib.memory.record import Record
 from lib.memory.watch import OnEvent, Watch
 from lib.reports import Attempt, Report, chunk_words
@@ -88,12 +89,23 @@ class Runner:
                 self._leaf.rmdir()
             self._leaf = None
 
-    def foresee(self, job: Job) -> Report:
-        """What a job would take by its header and own terms alone: the child reads no pixel and no row; status "planned"."""
+    def take_place(self, place: Place) -> None:
+        """Where it keeps: hold a place in the ledger until the first job's, or until it is closed."""
+        self._place = place
+
+    def foresee(self, job: Job, most_bytes: int | None = None) -> Report:
+        """What a job would take by its header and own terms alone: the child reads no pixel and no row; status "planned".
+
+        A child that came to hold more than `most_bytes` is renewed first.
+        """
         request = _request(job, None, plan="header", fraction=1.0)
-        child = self._child if self._child is not None and self._taken < _JOBS_PER_CHILD else self._renew(job)
+        child = self._child
+        if child is None or (most_bytes and process_memory(child.pid).resident_bytes > most_bytes):
+            child = self._renew(job)
+        taken = self._taken
         self._deadline = None
-        watch = self._watch(child, job, request, lambda _: None)
+        watch = self._watch(child, job, request, None)
+        self._taken = taken
         if watch.died:
             self._end()
         return watch.record.report(plan_only=True)
@@ -210,13 +222,13 @@ class Runner:
         """Of the child that takes it; one that is kept verifies what it has written, too."""
         return job.work.kind if self._keeps and isinstance(job, VerifyJob) and job.work else job.kind
 
-    def _watch(self, child: Child, job: Job, request: dict[str, Any], hear: OnEvent) -> Watch:
+    def _watch(self, child: Child, job: Job, request: dict[str, Any], hear: OnEvent | None) -> Watch:
         self._taken += 1
         child.forget_words()
         watch = Watch(child, Record(job), self._leaf, self._deadline)
         child.send(request)
         try:
-            watch.until_done(hear)
+            watch.until_done(hear) if hear else watch.until_planned()
         except BaseException:
             child.stop()
             self.close()

@@ -64,10 +64,17 @@ class Watch:
             self._over.set()
             looking.join()
 
-    def _keep_hearing(self, hear: OnEvent) -> None:
-        told_at = time.monotonic()
+    def until_planned(self) -> None:
+        """The same of a look at a header, which takes milliseconds: no callback can block, so no thread is started."""
+        self._keep_hearing(lambda _: None, looks_every=self.record.job.resources.watch_interval_seconds)
+
+    def _keep_hearing(self, hear: OnEvent, looks_every: float | None = None) -> None:
+        told_at = looked_at = time.monotonic()
         while not self.record.done:
-            events, speaks = self.child.hear(_HEAR_SECONDS)
+            events, speaks = self.child.hear(looks_every or _HEAR_SECONDS)
+            if looks_every and time.monotonic() - looked_at > looks_every:
+                looked_at = time.monotonic()
+                self._look()
             if events:
                 told_at = time.monotonic()
             elif time.monotonic() - told_at > _ALIVE_SECONDS:  # in a long chunk the child says nothing

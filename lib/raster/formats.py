@@ -86,7 +86,8 @@ def open_dataset(path: str, overview: int | None = None) -> Any:
 
 def _opened(path: str, name: str, more: dict[str, Any]) -> Any:
     try:
-        with rasterio.Env(**elsewhere.opening_switches(path)):
+        switches = elsewhere.opening_switches(path)
+        with rasterio.Env(**switches) if switches else contextlib.nullcontext():
             dataset = rasterio.open(name, **more)
     except RASTERIO_ERRORS as error:
         if diagnose(error) == "memory":

@@ -104,3 +104,25 @@ def test_results_that_differ_do_not_count(tmp_path: Path) -> None:
     assert vectors(tmp_path / "all.gpkg", tmp_path / "turned.gpkg", 5000)[0]
     equal, detail = vectors(tmp_path / "all.gpkg", tmp_path / "less.gpkg", 5000)
     assert not equal, detail
+
+
+@pytest.mark.slow
+def test_batches_are_measured(tmp_path: Path) -> None:
+    """Each entry of `batches.py` says its numbers, of a few files."""
+    words = ["mixed", "small", "rows", "--files", "3", "--rows", "9", "--folder", tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.batches", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in (
+        "mixed: 3 rasters in",
+        "of the budget, ",
+        "ms beyond the work",
+        "rerun: 3 finished files",
+        "rows: 9 planned",
+    ):
+        assert said in done.stdout
