@@ -214,6 +214,7 @@ def _summary(report: Report) -> Iterator[tuple[str, str]]:
     facts = {key: value for key, value in report.result.items() if isinstance(value, (int, float, str, bool))}
     if facts:
         yield "result", ", ".join(_fact(name, value) for name, value in facts.items())
+    yield from _bad_rows(report.result)
     for band in report.result.get("statistics", ())[:_SHOWN_BANDS]:
         said = (f"{name} {band[name]:.6g}" for name in ("min", "max", "mean", "std") if band[name] is not None)
         yield f"band {band['band']}", ", ".join([*said, f"{band['valid_percent']:g} % valid"])
@@ -233,6 +234,18 @@ def _summary(report: Report) -> Iterator[tuple[str, str]]:
     parts = {"start-up": seconds.startup, "work": seconds.work, "full verification": seconds.verify}
     spent = ", ".join(f"{name} {format_seconds(part)}" for name, part in parts.items() if part)
     yield "time", f"{format_seconds(seconds.total)} ({spent})"
+
+
+def _bad_rows(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The rows that were skipped, as far as they are listed, and how many more there are."""
+    listed = result.get("bad_rows", ())
+    for each in listed:
+        row, fid = each["row"], each["fid"]
+        known = {"row": row, "feature id": fid}
+        which = ", ".join(f"{name} {number}" for name, number in known.items() if number is not None) or "a feature"
+        yield "skipped", f"{which}: {each['reason']}"
+    if (more := result.get("features_bad", 0) - len(listed)) > 0:
+        yield "skipped", f"{more} more"
 
 
 def show_plan(report: Report) -> None:
@@ -261,6 +274,8 @@ def show_plan(report: Report) -> None:
     show(table)
     cache = f", GDAL cache {format_bytes(plan['gdal_cache_bytes'])}" if plan["gdal_cache_bytes"] else ""
     show(f"{plan['chunks'] or 'unknown'} chunks of {chunk_words(plan)}, {plan['threads']} thread(s){cache}")
+    if changes := plan["facts"].get("field_changes"):
+        show(f"fields that change their type: {', '.join(changes)}")
     show(f"to lower the peak: {plan['lower_by'] or 'nothing that a setting could change'}")
 
 

@@ -62,6 +62,19 @@ def _names(value: Any) -> Any:
     return names
 
 
+def _casts(value: Any) -> Any:
+    """Pairs with commas between them; one with a comma of its own is quoted as in a CSV."""
+    pairs = next(csv.reader([value], skipinitialspace=True), []) if isinstance(value, str) else value or ()
+    fields = [str(pair).rpartition("=")[0] for pair in pairs]
+    for pair in map(str, pairs):
+        name, _, typed = pair.rpartition("=")
+        if not name or typed not in CASTS:
+            raise ValueError(f"{pair!r} is no FIELD=TYPE, such as n=integer64; types are {', '.join(CASTS)}")
+        if fields.count(name) > 1:
+            raise ValueError(f"field {name!r} is cast twice")
+    return tuple(pairs)
+
+
 def _nodata(value: Any) -> Any:
     """An integer of up to 64 bits stays one: a float would not hold all its digits."""
     if not isinstance(value, str):
@@ -128,6 +141,8 @@ VECTOR_DRIVERS = {
     ".ndjson": "GeoJSONSeq",
     ".shp": "ESRI Shapefile",
 }
+
+CASTS = ("boolean", "integer", "integer64", "real", "string", "json", "date", "time", "datetime", "binary")
 
 Verify = Literal["none", "basic", "full"]
 DType = Literal["auto", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -363,6 +378,11 @@ class VectorJob(_Work):
         None,
         unset="as declared, else UTF-8",
     )
+    skip_bad: bool = knob(
+        "leave bad rows out, which are an error otherwise, and count and list them: text in another encoding, a geometry or a "
+        "line that does not decode, a value that does not fit its cast",
+        False,
+    )
     function: Function | None = knob(
         "your own filter, or what changes features, as module:name, importable where the job runs", None
     )
@@ -372,6 +392,12 @@ class VectorJob(_Work):
     repair: bool = knob(
         "make invalid geometries valid: polygons stay polygons and lines lines, all as their multi types where either may come",
         False,
+    )
+    cast: Annotated[tuple[str, ...], BeforeValidator(_casts)] = knob(
+        "fields to make another type of, as FIELD=TYPE, such as n=integer64,seen=date: boolean, integer, integer64, real, "
+        "string, json, date, time, datetime or binary; a value that would not stay the same is a bad row",
+        (),
+        unset="none",
     )
     add_area: str | None = knob(
         "a field to add, by this name, of each feature's area, square metres, measured as area says, before geometries change",
@@ -395,8 +421,8 @@ class VectorJob(_Work):
         min_length=1,
     )
     no_index: bool = knob(
-        "write no spatial index: of a GeoPackage and a FlatGeobuf, which then keeps the source's order, and no boxes of features "
-        "in a GeoParquet; others have none",
+        "write no spatial index: of a GeoPackage, a Shapefile (.qix) and a FlatGeobuf, which then keeps the source's order, and "
+        "no boxes of features in a GeoParquet; others have none",
         False,
     )
     append: bool = knob(

@@ -100,7 +100,7 @@ def find_vertices(column: Column) -> Runs:
     found += [_points(column), _lines(column)]
     present = column.sizes > 0
     for row in np.flatnonzero(present & ~is_any_of(column.types, (_POINT, _LINE, *POLYGONAL))).tolist():
-        runs = np.array(_walk(column, row), np.int64).reshape(-1, 3)
+        runs = np.array(walk(column, row), np.int64).reshape(-1, 3)
         found.append((np.full(len(runs), row), runs[:, 0], runs[:, 1], runs[:, 2]))
     return Runs(*(np.concatenate(each) for each in zip(*found, strict=True)))
 
@@ -126,7 +126,7 @@ def _whole(column: Column, rows: _Ints, starts: _Ints, counts: _Ints) -> _Each:
     return rows, starts, counts, strides
 
 
-def _walk(column: Column, row: int) -> list[tuple[int, int, int]]:
+def walk(column: Column, row: int) -> list[tuple[int, int, int]]:
     """The runs of one geometry of any type as `(start, count, stride)`."""
     view, at, end = column.data.data, int(column.starts[row]), int(column.starts[row] + column.sizes[row])
     runs: list[tuple[int, int, int]] = []

@@ -22,10 +22,12 @@ from lib.space import Space
 from lib.units import MIB
 from lib.vector import ogr, verify
 from lib.vector import plan as planning
+from lib.vector.bad_rows import LISTED, BadRow, BadRows, error_of
 from lib.vector.crs import crs_name
 from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
+from lib.vector.row_checks import CHORD_SHARE, STEP_DEGREES
 from lib.vector.sinks import VectorSink, sink_for, target_of
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.sources.facts import InTable, LayerFacts
@@ -128,13 +130,17 @@ class VectorWork(LayerWork):
         return self.plan_of(most, least.batch_bytes)
 
     def _see(self, batch: Any) -> None:
-        self._sink.conform(apply(batch, self._steps, Tally()))
+        self._sink.conform(apply(batch, self._steps, self._tally()))
+
+    def _tally(self) -> Tally:
+        return Tally(bad=BadRows(self._source.facts.label, self._job.skip_bad))
 
     def plan_of(self, reached: int, freed: int, **more: Any) -> Plan:
         """The plan, with what the output takes and must be."""
         lower_by = planning.lower_by(self._task, self.layouts[0], planning.choose(self._task, 0))
         shown = self._source.facts.shown | {key: fact for step in self._steps for key, fact in step.facts.items()}
         shown |= {"predicates": self._ways} if self._ways else {}
+        shown |= {"field_changes": list(self._sink.changes)} if self._sink.changes else {}
         more |= {
             "disk_bytes": self._sink.disk(self._source.facts) + self._sink.copied_bytes,
             "lower_by": lower_by,
@@ -151,7 +157,7 @@ class VectorWork(LayerWork):
             FunctionError: the user's function.
         """
         assert bench.staged is not None  # noqa: S101 - for mypy: a vector job writes
-        facts, tally, notes = self._source.facts, Tally(), list(self._source.facts.notes)
+        facts, tally, notes = self._source.facts, self._tally(), list(self._source.facts.notes)
         if facts.geometry_name and not facts.crs:
             notes.append(f"{facts.label} has no CRS; the output has none either")
         if facts.is_crs_assumed:
@@ -175,13 +181,16 @@ class VectorWork(LayerWork):
         ]
         for step in self._steps:
             notes += step.notes(tally)
+        notes += [*tally.bad.notes, *_arcs(facts.label, tally.linearised)]
         result = {
             "layer": self._sink.layer,
             "features_read": tally.read + tally.dropped[DRIVER],
             "features_kept": tally.kept,
             "features_before": self._sink.features_before,
             "batches": tally.batches,
+            "features_linearised": tally.linearised,
             **result_of(self._steps, tally),
+            **tally.bad.result,
             "predicates": self._ways,
         }
         bench.meter.finish()
@@ -291,6 +300,8 @@ class VectorWork(LayerWork):
         """
         facts, has = self._source.facts, counted.features
         least, most = counted.given or (has, has)
+        if least is not None and most is not None and tally.read < least:
+            self._left_out(tally, most - tally.read)
         if least is not None and most is not None and not least <= tally.read <= most:
             asked = " that it was asked for" if counted.given else ""
             raise DataError(
@@ -300,11 +311,35 @@ class VectorWork(LayerWork):
             )
         if counted.given and has is not None:
             tally.dropped[DRIVER] += has - tally.read
-        if (table := counted.table) is not None and table.geometries > tally.geometries:
+        if (table := counted.table) is not None and table.geometries > tally.geometries + tally.bad.count:
             raise DataError(
                 f"{facts.label}: {table.geometries - tally.geometries} geometries of layer {facts.layer} do not decode",
                 hint="`ogrinfo -al` shows their rows without one: mend or remove them",
             )
+
+    def _left_out(self, tally: Tally, missing: int) -> None:
+        """Bad rows that the driver has left out by itself, where they are all that is missing; as many are listed as are told.
+
+        Raises:
+            DataError: they are not to be skipped.
+        """
+        first: list[BadRow] = []
+        found = 0
+        for each in self._source.left_out():
+            if not tally.bad.skips:
+                raise error_of(each, tally.bad.label)
+            first += [each] if len(first) < LISTED else []
+            found += 1
+        if found == missing:
+            tally.bad.add(first)
+            tally.bad.count += found - len(first)
+            tally.read += found
+
+
+def _arcs(label: str, rows: int) -> list[str]:
+    """What is to be said of curves."""
+    words = f"{label}: curves of {rows} features became chords of at most {STEP_DEGREES:g} degrees, at most"
+    return [f"{words} {CHORD_SHARE:.2%} of an arc's radius away from it"] if rows else []
 
 
 def _between(least: int, most: int) -> str:

@@ -33,7 +33,7 @@ _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.w
 _NO_CRS = "'crs' was not provided"
 # OGR's words of a GeoPackage's column whose declared type is none of SQLite's or its own: it takes it for a geometry.
 _NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
-_OF_2GB = re.compile("2GB file size limit|maximum file size of")
+_OF_2GB = re.compile("2GB file size limit|maximum file size of|to .shp file: Success")
 _OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 
 
@@ -79,8 +79,9 @@ import pyogrio  # noqa: E402 - only now, without pandas
 import pyogrio.core  # noqa: E402
 import pyogrio.raw  # noqa: E402
 
-from lib.vector.encoding import Texts, ogr_name  # noqa: E402 - it imports Arrow
+from lib.vector.encoding import ogr_name  # noqa: E402 - it imports Arrow
 from lib.vector.names import field_names, geometry_column  # noqa: E402
+from lib.vector.row_checks import Found, RowChecks  # noqa: E402
 
 
 class Literal(str):
@@ -255,12 +256,12 @@ def open_batches(
     where: str | None = None,
     bbox: tuple[float, float, float, float] | None = None,
     encoding: str | None = None,
-    texts: Texts | None = None,
+    checks: RowChecks | None = None,
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """A layer as a stream of Arrow record batches of at most `rows` rows; yields pyogrio's meta and the pyarrow reader.
 
     Of these columns where they are named; without the first `skip`, those for which `where` holds or that meet `bbox`; text of a
-    Shapefile in an encoding that it does not declare, and all of it as `texts` checks it.
+    Shapefile in an encoding that it does not declare, and rows as `checks` leaves them.
 
     Dates with times come as text, which OGR marks as such and writes back as they were: Arrow's own type would give a
     time zone to those without one.
@@ -272,7 +273,7 @@ def open_batches(
             layer=layer,
             batch_size=rows,
             use_pyarrow=True,
-            return_fids=fids,
+            return_fids=fids or (checks is not None and checks.wants_fids),
             columns=columns,
             skip_features=skip,
             where=where,
@@ -281,18 +282,20 @@ def open_batches(
             **options,
         ) as (meta, reader),
     ):
-        yield meta, _plain(meta, reader, texts)
+        yield meta, _plain(meta, reader, checks, fids=fids)
 
 
 class _Plain:
-    """Record batches under other column names, text in UTF-8, and codes for what OGR makes a dictionary of: coded domains."""
+    """Record batches under other column names, of sound rows, and codes for what OGR makes a dictionary of: coded domains."""
 
-    def __init__(self, reader: Any, names: list[str], texts: Texts | None) -> None:
-        self._reader, self._texts, self._names = reader, texts, names
+    def __init__(self, reader: Any, names: list[str], checks: RowChecks | None, without: int | None) -> None:
+        self._reader, self._checks, self._names, self._without = reader, checks, names, without
         fields = [
             pa.field(name, _code_type(field.type), field.nullable, field.metadata)
             for field, name in zip(reader.schema, names, strict=True)
         ]
+        if without is not None:
+            del fields[without]
         self.schema = pa.schema(fields, reader.schema.metadata)
 
     def read_next_batch(self) -> Any:
@@ -300,9 +303,16 @@ class _Plain:
         columns = self._reader.read_next_batch().columns
         # The dictionary's positions are the codes (GDAL, ogrlayerarrow.cpp); one that is not in the domain is beyond its end.
         columns = [column.indices if pa.types.is_dictionary(column.type) else column for column in columns]
-        if self._texts:
-            columns = self._texts.checked(columns, self._names)
+        if self._checks:
+            columns = self._checks.checked(columns, self._names)
+        if self._without is not None:
+            del columns[self._without]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    @property
+    def found(self) -> Found | None:
+        """What was found in the latest batch; None where rows are not looked at."""
+        return self._checks.found if self._checks else None
 
     def __iter__(self) -> Iterator[Any]:
         """All batches that are left."""
@@ -322,8 +332,8 @@ def _code_type(kind: Any) -> Any:
     return kind.index_type if pa.types.is_dictionary(kind) else kind
 
 
-def _plain(meta: dict[str, Any], reader: Any, texts: Texts | None) -> Any:
-    """The reader with its geometry column and its fields under the names that they have here.
+def _plain(meta: dict[str, Any], reader: Any, checks: RowChecks | None, *, fids: bool) -> Any:
+    """The reader with its geometry column and its fields under the names that they have here; feature ids where they are wanted.
 
     The geometry is found by its Arrow extension type; the fields are the last columns beside it, in their order.
     """
@@ -334,7 +344,10 @@ def _plain(meta: dict[str, Any], reader: Any, texts: Texts | None) -> Any:
         names[at] = name
     if any(is_geometry):
         names[is_geometry.index(True)] = geometry_column(meta)
-    return _Plain(reader, names, texts)
+    has_fids = len(plain) > len(fields)
+    if checks and has_fids:
+        checks.fid = names[plain[0]]
+    return _Plain(reader, names, checks, None if fids or not has_fids else plain[0])
 
 
 @contextmanager

@@ -85,14 +85,11 @@ class ProfileWork(LayerWork):
             with self._source.batches(layout.rows, layout.batch_bytes) as reader:
                 take = plain(reader, facts.label)
                 bench.meter.start(self.chunks())
-                while tally.batches < self._job.sample_chunks and (batch := take()) is not None:
-                    tally.batches, tally.read, size = (
-                        tally.batches + 1,
-                        tally.read + batch.num_rows,
-                        size + batch.nbytes,
-                    )
-                    apply(batch, self._steps, tally)
-                    del batch  # before the next one is read
+                while tally.batches < self._job.sample_chunks and (taken := take()) is not None:
+                    tally.take(taken.found)
+                    size += taken.batch.nbytes
+                    apply(taken.batch, self._steps, tally)
+                    del taken  # before the next one is read
                     if not settled and tally.batches >= _PROBED:
                         settled = True
                         bench.settle(self._measured_plan())

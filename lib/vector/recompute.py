@@ -101,17 +101,35 @@ def near(area: float, bounds: Bounds) -> bool:
     )
 
 
-def row_digests(batch: Any, geometry_column: str | None, fields: list[str], *, promotes: bool = False) -> list[bytes]:
-    """A digest of each row's geometry (of none where no column is named) and of the named attributes."""
+def row_digests(
+    batch: Any, geometry_column: str | None, fields: list[str], *, promotes: bool = False, steps: Sequence[Step] = ()
+) -> list[bytes]:
+    """A digest of each row's geometry (of none where no column is named) and of the named attributes.
+
+    Of the attributes as they are behind `steps` by their plain paths, where one of them changes values.
+    """
     geometries: list[bytes | None] = [None] * batch.num_rows
     if geometry_column is not None:
         column = batch.column(batch.schema.get_field_index(geometry_column))
         geometries = (promote_to_multi(column) if promotes else column).to_pylist()
     columns = [batch.column(batch.schema.get_field_index(name)).to_pylist() for name in fields]
+    if not all(step.keeps_values for step in steps):
+        columns = [list(each) for each in zip(*_values_behind(batch, fields, steps), strict=True)]
     return [
         hashlib.blake2b((geometry or b"") + repr(values).encode(), digest_size=8).digest()
         for geometry, *values in zip(geometries, *columns, strict=True)
     ]
+
+
+def _values_behind(batch: Any, fields: list[str], steps: Sequence[Step]) -> list[list[Any]]:
+    """The named attributes of each row behind the steps that change values; as they are where a row is dropped."""
+    found = []
+    for row in rows_of(batch, None):
+        for step in steps:
+            changed = None if step.keeps_values else step.reference(row)
+            row = changed or row  # noqa: PLW2901 - the row itself, a step further
+        found.append([row.values[name] for name in fields])
+    return found
 
 
 def comparable_fields(expected_fields: list[list[str]], found: dict[str, str], exact: Sequence[str]) -> list[str]:

@@ -6,15 +6,24 @@ A thread reads the next batch while this one is worked on: OGR, SQLite and Arrow
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from lib.memory.cap import trim
 from lib.memory.meter import Meter
 from lib.vector import ogr
+from lib.vector.row_checks import Found
 from lib.vector.sinks import VectorSink
 from lib.vector.steps import Step, Tally
 
-_Next = Callable[[], Any]
+
+class Taken(NamedTuple):
+    """A batch as it was read, and what was found in it."""
+
+    batch: Any
+    found: Found
+
+
+_Next = Callable[[], Taken | None]
 # A batch that is so many times as large as was planned is worked on in slices.
 _TOO_LARGE = 2
 
@@ -24,12 +33,12 @@ def ahead_of(reader: Any, label: str) -> Iterator[_Next]:
     """What gives the reader's next batch, None behind the last, while a thread reads one more; it is in one thread at a time."""
     read = plain(reader, label)
     pool = ThreadPoolExecutor(1, "swath-reader")
-    coming: list[Future[Any]] = [pool.submit(read)]
+    coming: list[Future[Taken | None]] = [pool.submit(read)]
 
-    def take() -> Any:
-        batch = coming.pop().result()
-        coming.append(pool.submit(read) if batch is not None else _ended())
-        return batch
+    def take() -> Taken | None:
+        taken = coming.pop().result()
+        coming.append(pool.submit(read) if taken is not None else _ended())
+        return taken
 
     try:
         yield take
@@ -46,26 +55,30 @@ def _ended() -> Future[Any]:
 def plain(reader: Any, label: str) -> _Next:
     """What gives the reader's next batch, None behind the last; raises DataError."""
 
-    def take() -> Any:
+    def take() -> Taken | None:
         with ogr.reads(label):
             try:
-                return reader.read_next_batch()
+                batch = reader.read_next_batch()
             except StopIteration:
                 return None
+            found = getattr(reader, "found", None)  # pyarrow's own readers look at nothing
+            return Taken(batch, found or Found(batch.num_rows))
 
     return take
 
 
 def apply(batch: Any, steps: Sequence[Step], tally: Tally) -> Any:
     """What is left of a batch behind all steps."""
-    first = tally.row
+    before_all = tally.row, tally.places, tally.fids
     for step in steps:
-        before = batch.num_rows
+        before, bad = batch.num_rows, tally.bad.count
+        tally.kept_rows = None
         batch = step.apply(batch, tally)
-        tally.dropped[step.name] += before - batch.num_rows
-        if batch.num_rows < before:  # for the steps behind, rows of the batch have other numbers than in the source
-            tally.row = None
-    tally.row = first
+        dropped = before - batch.num_rows
+        tally.dropped[step.name] += dropped - (tally.bad.count - bad)
+        if dropped:
+            tally.follow(before)
+    tally.row, tally.places, tally.fids = before_all
     return batch
 
 
@@ -102,23 +115,26 @@ def stream(
     """
     try:
         meter.start(chunks)
-        tally.row = 0 if is_whole else None
-        while (batch := take()) is not None:
-            tally.batches += 1
-            tally.read += batch.num_rows
+        at = 0
+        while (taken := take()) is not None:
+            batch, found = taken
+            tally.take(found)
             if geometry_name:
                 tally.geometries += batch.num_rows - batch.column(geometry_name).null_count
             size = batch.nbytes
+            done = 0
             for piece in _pieces(batch, batch_bytes):
+                rows = piece.num_rows
+                tally.begin(found, at if is_whole else None, slice(done, done + rows))
                 kept = apply(piece, steps, tally)
-                if tally.row is not None:
-                    tally.row += piece.num_rows
+                done += rows
                 del piece
                 if kept.num_rows:
                     tally.kept += kept.num_rows
                     yield sink.conform(kept)
                 del kept
-            del batch
+            at += found.rows
+            del batch, taken
             after(size)
             meter.chunk()
         after(None)

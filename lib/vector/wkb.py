@@ -21,6 +21,7 @@ LINEAR_HINT = "make it linear: ogr2ogr -nlt CONVERT_TO_LINEAR linear.gpkg SOURCE
 SURFACES = {15: "PolyhedralSurface", 16: "TIN", 17: "Triangle"}
 # In place of a decoded geometry: its type is one that GEOS does not read.
 NOT_READ = object()
+_ISO_Z = 1000
 _EWKB_Z, _EWKB_M, _EWKB_SRID = 0x80000000, 0x40000000, 0x20000000
 # Below this many unfinished geometries a scalar walk is faster than one step of NumPy on tiny arrays.
 _FEW = 24
@@ -95,6 +96,8 @@ def _types_and_dimensions(codes: NDArray[np.uint32]) -> tuple[NDArray[np.uint32]
 
     Type 0 where an SRID stands between the code and the geometry, and for codes that there are not.
     """
+    if len(codes) and codes.max() < _ISO_Z:  # as most columns are: X and Y alone
+        return codes, np.full(len(codes), 2, np.int64)
     plain = codes & np.uint32(0x0FFFFFFF)
     thousands = plain // 1000
     has_z = ((codes & np.uint32(_EWKB_Z)) != 0) | (thousands & 1 != 0)

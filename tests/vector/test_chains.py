@@ -87,10 +87,10 @@ def test_a_field_named_as_the_geometries_may_be_left_out(run_job: Run, tmp_path:
     assert list(found.b) == [1]
 
 
-def test_no_row_is_named_behind_one_that_was_dropped(run_job: Run, tmp_path: Path) -> None:
-    """Of a batch from which none was dropped the row is named; of another it would be a wrong one."""
+def test_the_row_that_is_named_is_the_source_s(run_job: Run, tmp_path: Path) -> None:
+    """Whatever filters have dropped before it."""
     shapes = [shapely.Point(0, 0)] * 3 + [shapely.Point(0, 91)]
     geopandas.GeoDataFrame({"n": range(4)}, geometry=shapes, crs="EPSG:4326").to_file(tmp_path / "a.geojson")
-    for where, words in (("n >= 0", "row 4"), ("n > 1", "one of its features")):
-        with pytest.raises(DataError, match=f"a.geojson: {words} has a vertex that has no place"):
-            run_job(tmp_path / "a.geojson", where=where, to_crs="EPSG:3395")
+    for more in ({}, {"where": "n > 1"}, {"where": "n > 0", "max_length_m": 1.0}):
+        with pytest.raises(DataError, match=r"a.geojson: row 4 has a vertex that has no place"):
+            run_job(tmp_path / "a.geojson", to_crs="EPSG:3395", **more)

@@ -49,6 +49,22 @@ def test_kept_features_are_read_by_geopandas(name: str, run_job: Callable[..., A
     assert all(checks.values())
 
 
+def test_texts_that_are_json_are_said(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A text sequence has them as objects and lists, with a warning that names the field once; a GeoJSON as texts."""
+    texts = ['{"a":1}', "[1,2]", "[no]", "{", "", None, "plain"]
+    frame = geopandas.GeoDataFrame({"v": texts, "w": ["[x]"] * 7}, geometry=[shapely.Point(0, 0)] * 7, crs="EPSG:4326")
+    frame.to_file(tmp_path / "a.gpkg")
+    done = run_job(tmp_path / "a.gpkg", "out.geojsonl", chunk_rows=1)
+    said = [note for note in done.outcome.warnings if "that are JSON become" in note]
+    assert len(said) == 1
+    assert "'v'" in said[0]
+    found = [json.loads(line)["properties"]["v"] for line in done.output.read_text().splitlines()]
+    assert found == [{"a": 1}, [1, 2], *texts[2:]]
+    done = run_job(tmp_path / "a.gpkg", "out.geojson")
+    assert not [note for note in done.outcome.warnings if "that are JSON" in note]
+    assert [each["properties"]["v"] for each in json.loads(done.output.read_text())["features"]] == texts
+
+
 def test_verification_sees_a_row_that_is_missing_or_moved(run_job: Callable[..., Any], tmp_path: Path) -> None:
     """One feature taken out of the output, or moved by a metre, fails the full verification."""
     parcels(60).to_file(tmp_path / "a.gpkg", geometry_type="Unknown")

@@ -18,7 +18,7 @@ import pyogrio
 import pytest
 import shapely
 
-from lib.errors import OutputError
+from lib.errors import DestinationError, OutputError
 from lib.vector import reading
 
 SINKS = {
@@ -55,7 +55,7 @@ FIELDS: dict[str, tuple[tuple[str, ...], Any, tuple[str, ...]]] = {
     "floating point of 32 bits": (_ARROW, pa.array([0.5, None], pa.float32()), (*_KEPT[:3], *["as 64 bits, said"] * 3)),
     "floating point of 64 bits": (tuple(_SOURCES), pa.array([0.1, None]), _KEPT),
     "text, and its absence": (tuple(_SOURCES), pa.array(["Zürich", None]), _KEPT),
-    "bytes": (_ARROW, pa.array([b"\x00\xff", None], pa.binary()), (*_KEPT[:3], _TEXT, _TEXT, _TEXT)),
+    "bytes": (_ARROW, pa.array([b"\x00\xff", None], pa.binary()), (*_KEPT[:3], *["refused; --cast as text"] * 3)),
     "dates": (
         ("gpkg", "shp", "geojson", "geojsonl"), pa.array([dt.date(2020, 1, 2), None]),
         ("kept", "as date and time, said", *_KEPT[:4]),
@@ -72,7 +72,7 @@ FIELDS: dict[str, tuple[tuple[str, ...], Any, tuple[str, ...]]] = {
 }  # fmt: skip
 # How a value begins where it is not kept as it is.
 _BECOMES = {
-    "integers of 16 bits": "-7", "integers of 32 bits": "2147483647", "floating point of 32 bits": "0.5", "bytes": "00FF",
+    "integers of 16 bits": "-7", "integers of 32 bits": "2147483647", "floating point of 32 bits": "0.5",
     "dates": "2020-01-02T00:00:00", "dates with times": "2020-01-02T03:04:05.678",
     "dates with times in a zone": "2020-01-02T08:34:05.678+05:30", "JSON": '{"a":1}', "lists": "[1,2]",
 }  # fmt: skip
@@ -93,6 +93,9 @@ SHAPES: dict[str, tuple[tuple[str, ...], str, list[Any], tuple[str, ...]]] = {
         ("shp",), "Polygon", [_BOX, shapely.MultiPolygon([_BOX, shapely.box(11, 50, 11.1, 50.1)])],
         (*["all multi, as declared"] * 5, "kept"),
     ),
+    "single polygons in a layer of multipolygons": (
+        ("gpkg",), "MultiPolygon", [_BOX, shapely.MultiPolygon([_BOX])], ("kept", "all multi, as declared", *_KEPT[:4]),
+    ),
     "features without a geometry": (
         ("gpkg", "shp", "geojson", "geojsonl"), "Polygon", [_BOX, None], ("kept", "refused", *_KEPT[:4]),
     ),
@@ -109,7 +112,9 @@ LAYER: dict[str, tuple[str, ...]] = {
     "coded value domains": (_SAID,) * 6,
     "fields whose names differ in case only": (*["renamed, said"] * 5, "cut to ten bytes, renamed, said"),
     "text that is not UTF-8": ("decoded with --encoding, else refused",) * 6,
-    "curves and surfaces": (*["kept; refused with an area"] * 2, *["refused"] * 4),
+    "text that is JSON": (*_KEPT[:4], "as JSON, said", "kept"),
+    "curves": ("chords, said",) * 6,
+    "surfaces": (*["kept; refused with an area"] * 2, *["refused"] * 4),
 }
 
 
@@ -174,8 +179,14 @@ def test_fields(what: str, source: str, sink: str, run_job: Callable[..., Any], 
         path.write_text(json.dumps(feature) + "\n")
     else:
         _write(path, source, [_BOX, _BOX], "Polygon", value)
-    done = run_job(path, SINKS[sink])
     cell = cells[list(SINKS).index(sink)]
+    if cell.startswith("refused"):
+        with pytest.raises(DestinationError, match=r"field 'v' is Binary, which .* cannot hold") as caught:
+            run_job(path, SINKS[sink])
+        assert "--cast v=string" in caught.value.hint
+        assert _values(run_job(path, SINKS[sink], cast="v=string").output) == ["00FF", None]
+        return
+    done = run_job(path, SINKS[sink])
     told = any("v (" in note or "become UTC: v" in note for note in done.outcome.warnings)
     assert told == (cell.endswith("said") or (sink == "GeoParquet" and what == "dates with times"))
     assert all(check.passed for check in done.outcome.checks), done.outcome.checks

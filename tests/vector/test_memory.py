@@ -30,6 +30,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "area": {"min_area_sqm": 15_000.0},
     "custom": {"function": "tests.vector.vector_functions:odd_numbers"},
     "repair": {"repair": True},
+    "cast": {"cast": "n=string"},
     "select": {"select": "n"},
     "add_area": {"add_area": "sqm"},
     "simplify": {"simplify": 1.0},

@@ -118,15 +118,6 @@ def test_no_crs(tmp_path: Path) -> None:
     assert _plan(tmp_path / "a.fgb").expected["crs"] is None
 
 
-def test_curves(layer: Path) -> None:
-    """A layer that is declared to hold curves is refused with how to make it linear."""
-    with closing(sqlite3.connect(layer, isolation_level=None)) as database:
-        database.execute("UPDATE gpkg_geometry_columns SET geometry_type_name = 'CURVEPOLYGON'")
-    with pytest.raises(SourceError, match="curve") as caught:
-        _plan(layer)
-    assert "CONVERT_TO_LINEAR" in caught.value.hint
-
-
 def test_an_area_without_geometries(tmp_path: Path) -> None:
     """A table has no areas."""
     pyogrio.write_dataframe(geopandas.pd.DataFrame({"a": [1]}), tmp_path / "t.gpkg", layer="t")
@@ -433,7 +424,7 @@ def test_a_geometry_that_does_not_decode_is_not_passed_over(layer: Path, run_job
     run_job(layer)
     with _plain(layer) as database:
         database.execute("UPDATE p SET geom = x'4750000100000000' WHERE fid IN (5, 7)")
-    with pytest.raises(DataError, match="2 geometries of layer p do not decode"):
+    with pytest.raises(DataError, match=r"row 5 \(feature id 5\): its geometry does not decode"):
         run_job(layer)
 
 

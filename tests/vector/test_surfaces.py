@@ -1,4 +1,4 @@
-"""Curves and surfaces, which GEOS does not read: passed through as they are, and refused by name where an area is asked for."""
+"""Surfaces, which GEOS does not read: passed through as they are, and refused by name where an area is asked for."""
 
 import sqlite3
 import struct
@@ -17,16 +17,10 @@ from lib.errors import DataError, SourceError
 _RING = struct.pack("<I8d", 4, 0, 0, 100, 0, 0, 100, 0, 0)
 _TRIANGLE = struct.pack("<BII", 1, 17, 1) + _RING
 _SURFACE = struct.pack("<BII", 1, 15, 1) + struct.pack("<BII", 1, 3, 1) + _RING
-_ARC = struct.pack("<BII10d", 1, 8, 5, 0, 0, 50, 50, 100, 0, 50, -50, 0, 0)
-_CURVE = struct.pack("<BII", 1, 10, 1) + _ARC
 _ODD = {
     "Triangle": _TRIANGLE,
     "TIN": struct.pack("<BII", 1, 16, 1) + _TRIANGLE,
     "PolyhedralSurface": _SURFACE,
-    "CurvePolygon": _CURVE,
-    "CircularString": _ARC,
-    "MultiSurface": struct.pack("<BII", 1, 12, 1) + _CURVE,
-    "GeometryCollection": struct.pack("<BII", 1, 7, 1) + _CURVE,
     "GeometryCollection with": struct.pack("<BII", 1, 7, 1) + _TRIANGLE,
 }
 

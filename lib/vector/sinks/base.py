@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyogrio
 
 from lib import provenance
+from lib.errors import DestinationError
 from lib.paths import while_written
 from lib.units import MIB
 from lib.vector import ogr
@@ -59,11 +60,17 @@ class Met:
         notes: what is to be said.
         gathered_bytes: the most that it has gathered before it wrote: what its index takes is partly measured by then.
         first: the type of the first geometry, where the layer does not say one.
+        json_texts: fields of texts that were found to be JSON.
+        rows: that went by.
+        longest: the longest text of a field, bytes.
     """
 
     notes: list[str] = field(default_factory=list)
     gathered_bytes: int = 0
     first: str | None = None
+    json_texts: set[str] = field(default_factory=set)
+    rows: int = 0
+    longest: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,8 @@ class VectorSink(ABC):
     driver: ClassVar[str]
     # Types of fields that it cannot keep, and what each may become.
     becomes: ClassVar[Mapping[str, tuple[str, ...]]]
+    # Types of fields that it cannot hold at all, and what of them a cast to string makes.
+    refuses: ClassVar[Mapping[str, str]] = {}
     # Subtypes that it does not keep.
     forgets: ClassVar[tuple[str, ...]]
     # Pages and buffers of its own, as far as a plan that writes nothing must know them; a job measures them.
@@ -151,7 +160,8 @@ class VectorSink(ABC):
 
     @classmethod
     def _of(cls, facts: LayerFacts, layer_options: dict[str, str], target: Target, *, keeps_fids: bool = False) -> Self:
-        promotes = facts.is_multi_unsure
+        cls._check_types(facts)
+        promotes = cls.promotes_of(facts)
         if promotes:
             import pyarrow.compute  # noqa: F401 - now, and not amid the work
         return cls(
@@ -168,6 +178,21 @@ class VectorSink(ABC):
             has_fids=(bool(facts.fid_column) and facts.fid_column not in facts.fields) or facts.has_ids,
             changes=tuple(cls._changes(facts)),
         )
+
+    @classmethod
+    def promotes_of(cls, facts: LayerFacts) -> bool:
+        """Whether single geometries of a layer become multi."""
+        return facts.is_multi_unsure
+
+    @classmethod
+    def _check_types(cls, facts: LayerFacts) -> None:
+        for name, typed in zip(facts.fields, facts.field_types, strict=True):
+            if (made := cls.refuses.get(typed.partition(":")[0])) is not None:
+                raise DestinationError(
+                    f"{facts.label}: field {name!r} is {typed.removeprefix('OFT')}, which {cls.driver} cannot hold",
+                    hint=f"--cast {name}=string writes {made}; --select leaves it out; a .gpkg holds it",
+                    field=name,
+                )
 
     @classmethod
     def _changes(cls, facts: LayerFacts) -> Iterator[str]:

@@ -46,6 +46,12 @@ class FlatGeobuf(VectorSink):
             )
         return cls._of(facts, {} if target.index else {"SPATIAL_INDEX": "NO"}, target)
 
+    @classmethod
+    def promotes_of(cls, facts: LayerFacts) -> bool:
+        """Those of a layer that is declared multi, too: GeoPackages may have single ones in such a one, and this may not."""
+        kind = (facts.geometry_type or "").partition(" ")[0]
+        return facts.is_multi_unsure or kind in ("MultiPolygon", "MultiLineString")
+
     def index(self, facts: LayerFacts, share: float) -> Index:
         """Items of all features, as how many are kept is not known beforehand, and at the end the tree over them."""
         del share
@@ -72,10 +78,11 @@ class FlatGeobuf(VectorSink):
         kind = (self.geometry_type or "Unknown").partition(" ")[0]
         others = int(((column.types > 0) & (column.types != _CODES.get(kind, 0))).sum()) if kind in _CODES else 0
         if others:
+            multi = ", or --repair, which makes single ones multi" if kind in ("Polygon", "LineString") else ""
             raise OutputError(
                 f"{self.label}: layer {self.layer} is declared {self.geometry_type}, but {others} of its features at hand have "
                 "other types of geometry, which FlatGeobuf cannot hold",
-                hint="write a .gpkg",
+                hint=f"write a .gpkg{multi}",
             )
         declared = 3 if (self.geometry_type or "").endswith(" Z") else 2
         wrong = int((column.dimensions[column.types > 0] != declared).sum())

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import pyarrow as pa
+
 from lib import provenance
 from lib.errors import DestinationError, OutputError
 from lib.units import MIB
@@ -21,6 +23,7 @@ _CRS = "EPSG:4326"
 # As OGR calls it where there are heights; it reads the same file as either.
 _WITH_HEIGHTS = "EPSG:4979"
 _COLLECTION = 7  # the last of the types that it has
+_OF_JSON = r"(?s)^(\{.*\}|\[.*\])$"
 # A tenth of a millimetre at the equator; RFC 7946 finds 6 to be enough for most.
 _DECIMALS = 9
 _FOUND = ("OFTString", "OFTDate", "OFTDateTime", "OFTTime")
@@ -33,7 +36,6 @@ class GeoJSON(VectorSink):
     driver: ClassVar[str] = "GeoJSON"
     # The first is what it becomes; the others are what is read of it where all its values happen to look like that.
     becomes: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "OFTBinary": ("OFTString", *_FOUND),
         "OFTString": _FOUND,
         "OFTInteger": ("OFTInteger", "OFTString"),
         "OFTInteger64": ("OFTInteger64", "OFTInteger", "OFTString"),
@@ -46,6 +48,7 @@ class GeoJSON(VectorSink):
         "OFTInteger64List": ("OFTInteger64List", "OFTIntegerList", "OFTString"),
         "OFTRealList": ("OFTRealList", "OFTString"),
     }
+    refuses: ClassVar[Mapping[str, str]] = {"OFTBinary": "its bytes as hexadecimal digits"}
     forgets: ClassVar[tuple[str, ...]] = ("OFSTUUID", "OFSTInt16", "OFSTFloat32")
     own_bytes: ClassVar[int] = 3 * MIB
     # GDAL makes objects of every number: 1139 MiB of a polygon of 30.5 (lib/MEASURED.md, "GeoJSON's objects").
@@ -121,10 +124,24 @@ class GeoJSONSeq(GeoJSON):
     @classmethod
     def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:
         """The sink for a layer; raises DestinationError likewise."""
+        import pyarrow.compute  # noqa: F401 - now, and not amid the work
+
         if facts.geometry_type is not None:
             _check_crs(facts, cls.driver)
         options = {"COORDINATE_PRECISION": str(_DECIMALS), "RS": "YES" if target.suffix == ".geojsons" else "NO"}
         return cls._of(facts, options, target)
+
+    def conform(self, batch: Any) -> Any:
+        """A batch as it can be written: of texts that read as JSON is said what becomes of them."""
+        batch = GeoJSON.conform(self, batch)
+        for each, column in zip(batch.schema, batch.columns, strict=True):
+            if pa.types.is_string(each.type) and each.name not in self.met.json_texts and _has_json(column):
+                self.met.json_texts.add(each.name)
+                self.note(
+                    f"{self.label}: texts of field {each.name!r} that are JSON become objects and lists in {self.driver}; "
+                    "a .geojson keeps them as texts"
+                )
+        return batch
 
     def index(self, facts: LayerFacts, share: float) -> Index:
         """None."""
@@ -135,6 +152,22 @@ class GeoJSONSeq(GeoJSON):
         """GDAL's layer creation options; there is no place for provenance."""
         del metadata
         return self.layer_options
+
+
+def _has_json(column: Any) -> bool:
+    """Whether a text is one that OGR writes as what it says: it begins and ends as an object or a list, and parses."""
+    import pyarrow.compute as pc
+
+    alike = pc.match_substring_regex(column, _OF_JSON)
+    return any(_is_json(each) for each in column.filter(alike).to_pylist())
+
+
+def _is_json(text: str | None) -> bool:
+    try:
+        json.loads(text or "?")
+    except ValueError:
+        return False
+    return True
 
 
 def _check_crs(facts: LayerFacts, driver: str) -> None:

@@ -1,8 +1,9 @@
 """Shapefile: short names, few types, one family of geometries, 2 GB a file; what that does to a layer is said beforehand.
 
-A .shp with .shx, .dbf, .prj and .cpg beside it; text is UTF-8. There is no index, and no place for what a layer says of itself.
+A .shp with .shx, .dbf, .prj, .cpg and an index (.qix) beside it; text is UTF-8. What a layer says of itself has no place.
 """
 
+import glob
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,9 @@ _PLACE_BYTES = 12
 _WIDTHS = {"OFTInteger": 9, "OFTInteger64": 18, "OFTReal": 24, "OFTDate": 8}
 _TEXT_WIDTH, _SHAPE_BYTES = 80, 28
 _FAMILIES = {1: "Point", 2: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "LineString", 6: "Polygon"}
-_SAME_FILES = (".shp", ".shx", ".dbf", ".prj", ".cpg")
+_SAME_FILES = (".shp", ".shx", ".dbf", ".prj", ".cpg", ".qix")
+# lib/MEASURED.md, "A Shapefile's index": GDAL's quadtree has so many levels, its nodes come by fours.
+_NODE_BYTES, _ID_BYTES, _LEVELS = 144, 32, 11
 _XY, _XYZ = 2, 3
 
 
@@ -44,8 +47,8 @@ class Shapefile(VectorSink):
         "OFTInteger64": ("OFTInteger64", "OFTInteger"),
         "OFTDateTime": ("OFTString",),
         "OFTTime": ("OFTString",),
-        "OFTBinary": ("OFTString",),
     } | TEXT_LISTS
+    refuses: ClassVar[Mapping[str, str]] = {"OFTBinary": "its bytes as hexadecimal digits"}
     forgets: ClassVar[tuple[str, ...]] = ("OFSTJSON", "OFSTUUID", "OFSTInt16", "OFSTFloat32")
     own_bytes: ClassVar[int] = 3 * MIB
     feature_copies: ClassVar[float] = 5.0
@@ -74,13 +77,17 @@ class Shapefile(VectorSink):
             )
         kind, _, z = declared.partition(" ")
         family = None if kind == "Unknown" else f"{kind if kind == 'MultiPoint' else kind.removeprefix('Multi')}"
-        sink = cls._of(facts, {"ENCODING": "UTF-8", "2GB_LIMIT": "YES"}, target)
+        options = {"ENCODING": "UTF-8", "2GB_LIMIT": "YES", "SPATIAL_INDEX": "YES" if target.index else "NO"}
+        sink = cls._of(facts, options, target)
         return replace(sink, promotes=False, geometry_type=family and f"{family} {z}".strip())
 
     def index(self, facts: LayerFacts, share: float) -> Index:
-        """None; the records' places, which are held until the end."""
-        del share
-        return Index(held_bytes=max(facts.features, 0) * _PLACE_BYTES)
+        """The records' places, which are held until the end; then the quadtree, where the limit leaves room for it."""
+        features = max(facts.features, 0)
+        nodes = sum(min(4**level, 4 * features) for level in range(_LEVELS))
+        tree = nodes * _NODE_BYTES + features * _ID_BYTES
+        is_built = share > 0 and self.layer_options["SPATIAL_INDEX"] == "YES"
+        return Index(features * _PLACE_BYTES, max(tree, 1) if is_built else 0)
 
     def names(self, fields: Sequence[str]) -> list[str]:
         """Names of at most 10 bytes, no two alike whatever their case; those that fit stay."""
@@ -170,32 +177,41 @@ class Shapefile(VectorSink):
         for at, each in enumerate(batch.schema):
             if each.name != self.geometry_column:
                 self._check_values(each, batch.column(at))
+        self._check_table(batch)
         fields = [name for name in batch.schema.names if name != self.geometry_column]
         new = dict(zip(fields, self.names(fields), strict=True))
         return batch.rename_columns([new.get(name, name) for name in batch.schema.names])
+
+    def _check_table(self, batch: Any) -> None:
+        """GDAL ends a .shp at 2 GB, and writes a .dbf beyond, which few programs read."""
+        self.met.rows += batch.num_rows
+        fields = [each for each in batch.schema if each.name != self.geometry_column]
+        widths = [_width(each.type, self.met.longest.get(each.name, 0)) for each in fields]
+        if self.met.rows * (1 + sum(widths)) > _MOST_FILE_BYTES:
+            raise _too_large(self.label)
 
     def _check_values(self, each: Any, column: Any) -> None:
         import pyarrow.compute as pc
 
         column = column.storage if isinstance(column, pa.ExtensionArray) else column
         is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        is_raw = pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)
-        if is_text or is_raw:
+        if is_text:
             longest = pc.max(pc.binary_length(column)).as_py() or 0
-            if longest * (1 + is_raw) > _TEXT_BYTES:  # a blob is written as two digits a byte
-                self._refuse(each.name, f"texts of up to {longest * (1 + is_raw)} bytes", f"{_TEXT_BYTES} bytes")
+            self.met.longest[each.name] = max(self.met.longest.get(each.name, 0), longest)
+            if longest > _TEXT_BYTES:
+                self._refuse(each.name, f"texts of up to {longest} bytes", f"{_TEXT_BYTES} bytes")
         elif pa.types.is_int64(column.type) or pa.types.is_floating(column.type):
             ends = pc.min_max(column).as_py()
             largest = max((abs(end) for end in ends.values() if end is not None), default=0)
             if pa.types.is_int64(column.type) and largest >= _MOST_INTEGER:
-                self._refuse(each.name, f"numbers such as {largest}", "18 digits")
+                self._refuse(each.name, f"numbers such as {largest}", "18 digits", as_text=True)
             if largest >= _MOST_REAL:
-                self._refuse(each.name, f"numbers such as {largest}", "24 characters")
+                self._refuse(each.name, f"numbers such as {largest}", "24 characters", as_text=True)
 
-    def _refuse(self, name: str, has: str, most: str) -> None:
+    def _refuse(self, name: str, has: str, most: str, *, as_text: bool = False) -> None:
         raise OutputError(
             f"{self.label}: field {name!r} has {has}, and a Shapefile holds at most {most}",
-            hint="write a .gpkg",
+            hint=f"write a .gpkg{f', or text: --cast {name}=string' if as_text else ''}",
             field=name,
         )
 
@@ -208,14 +224,40 @@ class Shapefile(VectorSink):
         fields = [name for name in schema.names if name != self.geometry_column]
         new = dict(zip(fields, self.names(fields), strict=True))
         schema = pa.schema([each.with_name(new.get(each.name, each.name)) for each in schema])
-        typed = replace(self, geometry_type=self.geometry_type or self.met.first or "Polygon")
+        options = self.layer_options
+        if not index.built_bytes and options["SPATIAL_INDEX"] == "YES":
+            options = options | {"SPATIAL_INDEX": "NO"}
+            self.note(f"{self.label}: the Shapefile has no index (.qix): the memory limit leaves no room to build one")
+        typed = replace(self, geometry_type=self.geometry_type or self.met.first or "Polygon", layer_options=options)
         # GDAL writes lower-case extensions, and takes a backslash for a folder's end.
         written = path.with_name(path.stem.replace("\\", "_") + ".shp")
         VectorSink.write(typed, written, schema, _again(held, coming), metadata, index)
+        if any(
+            part.stat().st_size > _MOST_FILE_BYTES for part in written.parent.glob(f"{glob.escape(written.stem)}.*")
+        ):
+            raise _too_large(self.label)
         for extension in _SAME_FILES:
             named = path if extension == ".shp" else path.with_name(path.stem + extension)
             if (part := written.with_suffix(extension)) != named and part.exists():
                 part.rename(named)
+
+
+def _width(kind: Any, longest: int) -> int:
+    """What a field takes in a record of the table, at least, bytes."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return max(_TEXT_WIDTH, longest)
+    if pa.types.is_boolean(kind):
+        return 1
+    if pa.types.is_integer(kind):
+        return _WIDTHS["OFTInteger64" if kind.bit_width > 32 else "OFTInteger"]  # noqa: PLR2004 - bits
+    return _WIDTHS["OFTReal"] if pa.types.is_floating(kind) else _WIDTHS["OFTDate"]
+
+
+def _too_large(label: str) -> OutputError:
+    return OutputError(
+        f"writing the output of {label} failed: a file of the Shapefile has reached the 2 GiB that it can have",
+        hint="write a .gpkg, .fgb or .parquet",
+    )
 
 
 def _again(held: list[Any], coming: Iterable[Any]) -> Iterable[Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from lib.jobs import VectorJob
+from lib.vector.bad_rows import BadRow
 from lib.vector.sources.facts import Box, Given, InTable, LayerFacts, Place, Sizes, Wish
 
 __all__ = ["Box", "Given", "LayerFacts", "Place", "Sizes", "VectorSource", "Wish", "given_by", "open_source"]
@@ -41,6 +42,9 @@ class VectorSource(Protocol):
         By another way than the stream's, after the pass or beside it; raises DataError.
         """
 
+    def left_out(self) -> Iterator[BadRow]:
+        """The rows that the driver leaves out by itself because they are bad, as far as is known; after the pass."""
+
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
     ) -> AbstractContextManager[Any]:
@@ -66,4 +70,4 @@ def open_source(source: str, layer: str | None, label: str, rows: int, given: Gi
 
 def given_by(job: VectorJob) -> Given:
     """What a job says of its source."""
-    return Given(job.encoding, job.assume_crs)
+    return Given(job.encoding, job.assume_crs, skips_bad=job.skip_bad)

@@ -54,11 +54,13 @@ class Given:
         encoding: of text that it does not declare.
         crs: of a layer that has none.
         checks_text: whether text has to be UTF-8 in the end.
+        skips_bad: whether rows that are bad are left out.
     """
 
     encoding: str | None = None
     crs: str | None = None
     checks_text: bool = True
+    skips_bad: bool = False
 
 
 @dataclass(frozen=True, slots=True)

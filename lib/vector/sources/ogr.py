@@ -15,18 +15,17 @@ from lib.diagnosis import one_line
 from lib.errors import DataError, SourceError, UsageError
 from lib.paths import for_gdal, is_local
 from lib.vector import ogr
+from lib.vector.bad_rows import BadRow
 from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
 from lib.vector.encoding import Texts
 from lib.vector.names import field_names, geometry_column, raw_names
-from lib.vector.sources import flatgeobuf, shapefile, sqlite, texts
+from lib.vector.row_checks import RowChecks
+from lib.vector.sources import csv_lines, flatgeobuf, shapefile, sqlite, texts
 from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes, Wish
+from lib.vector.sources.hidden import BY_FID, hidden_in
 from lib.vector.sources.pushing import Pushed, asked_for
-from lib.vector.wkb import LINEAR_HINT, SURFACES
+from lib.vector.wkb import SURFACES
 
-_CURVES = re.compile(r"CURVE|CIRCULARSTRING|MULTISURFACE|COMPOUND", re.IGNORECASE)
-_DECLARED_CURVES = frozenset(
-    ("CURVE", "CURVEPOLYGON", "CIRCULARSTRING", "COMPOUNDCURVE", "MULTICURVE", "MULTISURFACE", "SURFACE")
-)
 _SHOWN = 20  # of names, in one line
 # What OGR's interleaved or unordered readers do not give through one layer's Arrow stream.
 _NOT_STREAMED = ("OSM",)
@@ -69,7 +68,8 @@ class OgrSource:
         facts: of the layer.
         path: the file that the layer is in.
         encoding: of text that the file does not declare; None where nobody says.
-        checks_text: whether text has to be UTF-8 in the end.
+        checks_rows: whether text has to be UTF-8 in the end, and geometries whole and linear.
+        skips_bad: whether rows that are not are left out.
         renames: whether some columns have other names here than in the file, which depend on all that there are.
         pushed: what the driver is asked for: `batches` has no others.
     """
@@ -77,7 +77,8 @@ class OgrSource:
     facts: LayerFacts
     path: Path
     encoding: str | None = None
-    checks_text: bool = True
+    checks_rows: bool = True
+    skips_bad: bool = False
     renames: bool = False
     pushed: Pushed = field(default_factory=Pushed)
 
@@ -100,10 +101,9 @@ class OgrSource:
             _check_single(notes, label)
         _check_streamed(info, label)
         path = _layer_path(path, info)
-        _check_curves(path, info, label)
         sizes = _sizes(path, info, label, rows)
         facts = _facts(source, label, info, notes, path, sizes)
-        return cls(with_crs(facts, given.crs), path, given.encoding, given.checks_text, _renames(info))
+        return cls(with_crs(facts, given.crs), path, given.encoding, given.checks_text, given.skips_bad, _renames(info))
 
     def count(self) -> int | None:
         """Features by another way than OGR's Arrow stream, which ends early without an error on a corrupt page.
@@ -114,6 +114,9 @@ class OgrSource:
         facts = self.facts
         if facts.sizes.count >= 0 and facts.driver != "ESRI Shapefile":  # whose index has the deleted ones, too
             return facts.sizes.count
+        if (lines := self._lines) is not None:
+            lines.read()
+            return lines.count
         if facts.driver in _COUNTED_BESIDE and (form := _format(facts.driver, self.path)):
             return form.count(self.path, facts.layer, facts.label)
         return facts.features if facts.features >= 0 else None
@@ -152,6 +155,19 @@ class OgrSource:
             return asked, asked
         return pushed.least or 0, facts.features if pushed.most is None else pushed.most
 
+    def left_out(self) -> Iterator[BadRow]:
+        """Lines that OGR leaves out without a word: those of a text sequence that are no features, a CSV's last one."""
+        if (lines := self._lines) is not None:
+            lines.read()
+            if lines.is_unclosed:
+                yield BadRow(lines.count, None, csv_lines.UNCLOSED)
+            return
+        if self.facts.driver != "GeoJSONSeq" or not self.path.is_file():
+            return
+        for number, line in enumerate(texts.lines(self.path), 1):
+            if texts.feature_of(line) is None:
+                yield BadRow(number, None, "it is no GeoJSON feature")
+
     @contextmanager
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
@@ -180,10 +196,8 @@ class OgrSource:
     def _opened(self, rows: int, batch_bytes: int, *, is_again: bool = False, **options: Any) -> Iterator[Any]:
         facts = self.facts
         limit_bytes = max(batch_bytes, facts.sizes.largest_bytes) + 2**20
-        if self.checks_text and not is_again:  # with their row's number
-            options["texts"] = Texts(
-                facts.label, facts.driver, self.encoding, int(options.get("skip", 0)), is_numbered=self.is_whole
-            )
+        if self.checks_rows:
+            options["checks"] = self._checks(int(options.get("skip", 0)), is_again=is_again)
         with (
             ogr.configured(**ogr.reading(facts.driver, limit_bytes)),
             ogr.open_batches(facts.source, facts.layer, facts.at_most(rows), encoding=self.encoding, **options) as (
@@ -192,6 +206,21 @@ class OgrSource:
             ),
         ):
             yield reader
+
+    def _checks(self, skipped: int, *, is_again: bool) -> RowChecks:
+        """What looks at rows; those that are looked at beforehand and again are bad with their numbers, then."""
+        facts, skips = self.facts, self.skips_bad or is_again
+        is_numbered = self.is_whole and not is_again
+        looked_at = Texts(facts.label, facts.driver, self.encoding, skipped, is_numbered=is_numbered, skips=skips)
+        hidden, by_fid = hidden_in(facts, self.path), facts.driver in BY_FID and facts.geometry_name is not None
+        lines = self._lines.too_long if self._lines else None
+        return RowChecks(looked_at, facts.geometry_name, skips, hidden, by_fid, lines)
+
+    @property
+    def _lines(self) -> csv_lines.Lines | None:
+        """What is known of a CSV's lines; None of other formats."""
+        is_csv = self.facts.driver == "CSV" and self.path.is_file()
+        return csv_lines.Lines(self.path, has_header=self.facts.fields[:1] != ("field_1",)) if is_csv else None
 
 
 def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path: Path, sizes: Sizes) -> LayerFacts:
@@ -314,16 +343,6 @@ def _check_streamed(info: dict[str, Any], label: str) -> None:
             f"{label} is a VRT: how large the features of its sources are is not known beforehand",
             hint="name its source, or write it out: ogr2ogr out.gpkg SOURCE",
         )
-
-
-def _check_curves(path: Path, info: dict[str, Any], label: str) -> None:
-    """OGR linearises the name of a GeoPackage's type: the file is asked."""
-    kind = info["geometry_type"]
-    if kind and (
-        _CURVES.search(kind)
-        or (info["driver"] == "GPKG" and sqlite.declared_type(path, info["layer_name"]) in _DECLARED_CURVES)
-    ):
-        raise SourceError(f"{label}: layer {info['layer_name']} has curve geometries", hint=LINEAR_HINT)
 
 
 def _check_files(path: Path, label: str) -> None:

@@ -17,9 +17,11 @@ import pyarrow as pa
 from lib.diagnosis import one_line
 from lib.errors import SourceError
 from lib.units import MIB
+from lib.vector.bad_rows import BadRow
 from lib.vector.crs import normal_crs
 from lib.vector.encoding import Texts
 from lib.vector.names import field_names
+from lib.vector.row_checks import Found, RowChecks
 from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes, Wish
 from lib.vector.sources.ogr import with_crs
 
@@ -84,10 +86,29 @@ def read_info(path: Path, label: str) -> dict[str, Any]:
 
 
 @contextmanager
-def open_batches(path: Path, label: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The file as a reader of Arrow record batches of at most so many rows, of these fields; geometries beside them."""
+def open_batches(
+    path: Path,
+    label: str,
+    rows: int,
+    columns: Sequence[str] | None = None,
+    *,
+    encoding: str | None = None,
+    skips: bool = False,
+) -> Iterator[Any]:
+    """The file as a reader of Arrow record batches of at most so many rows, of these fields; geometries beside them.
+
+    Args:
+        path: the file.
+        label: its base name, for messages.
+        rows: of a batch, at most.
+        columns: fields by name; None for all.
+        encoding: of text that is no UTF-8.
+        skips: whether bad rows are left out.
+    """
     with _opened(path, label) as file:
-        yield _Reader(file, _info(file, path, label), rows, columns, Texts(label, DRIVER, None))
+        info = _info(file, path, label)
+        texts = Texts(label, DRIVER, encoding, skips=skips)
+        yield _Reader(file, info, rows, columns, RowChecks(texts, info["geometry_name"], skips))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +118,14 @@ class ParquetSource:
     Attributes:
         facts: of the layer.
         path: the file.
+        encoding: of text that is no UTF-8.
+        skips: whether bad rows are left out.
     """
 
     facts: LayerFacts
     path: Path
+    encoding: str | None = None
+    skips: bool = False
 
     @classmethod
     def opened(cls, source: str, layer: str | None, label: str, given: Given) -> Self:
@@ -136,7 +161,7 @@ class ParquetSource:
             notes=tuple(info["notes"]),
             metadata=info["layer_metadata"],
         )
-        return cls(with_crs(facts, given.crs), path)
+        return cls(with_crs(facts, given.crs), path, given.encoding, given.skips_bad)
 
     def count(self) -> int | None:
         """Rows by the footer."""
@@ -160,13 +185,19 @@ class ParquetSource:
         """All."""
         return None
 
+    def left_out(self) -> Iterator[BadRow]:
+        """None."""
+        yield from ()
+
     @contextmanager
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
     ) -> Iterator[Any]:
         """The layer as a reader of batches of at most so many rows."""
         del fids, batch_bytes
-        with open_batches(self.path, self.facts.label, self.facts.at_most(rows), columns) as reader:
+        with open_batches(
+            self.path, self.facts.label, self.facts.at_most(rows), columns, encoding=self.encoding, skips=self.skips
+        ) as reader:
             yield reader
 
     @contextmanager
@@ -271,14 +302,16 @@ def _sizes(footer: Any) -> Sizes:
 class _Reader:
     """Record batches under the names that fields have here, of types that OGR has, too."""
 
-    def __init__(self, file: Any, info: dict[str, Any], rows: int, columns: Sequence[str] | None, texts: Texts) -> None:
+    def __init__(
+        self, file: Any, info: dict[str, Any], rows: int, columns: Sequence[str] | None, checks: RowChecks
+    ) -> None:
         names = dict(zip(info["fields"], field_names(info), strict=True))
         wanted = [own for own, name in names.items() if columns is None or name in columns]
         geometry = info["geometry_name"]
         if geometry:
             names[geometry] = geometry
             wanted.append(geometry)
-        self._wanted, self._texts = wanted, texts
+        self._wanted, self._checks = wanted, checks
         fields = [_read_field(file.schema_arrow.field(each), names[each], geometry) for each in wanted]
         self.schema = pa.schema(fields)
         self._batches = file.iter_batches(rows, columns=wanted, use_threads=False)
@@ -287,7 +320,12 @@ class _Reader:
         """The next batch; StopIteration after the last."""
         batch = next(self._batches)
         columns = [_read(batch.column(own), each.type) for own, each in zip(self._wanted, self.schema, strict=True)]
-        return pa.RecordBatch.from_arrays(self._texts.checked(columns, self.schema.names), schema=self.schema)
+        return pa.RecordBatch.from_arrays(self._checks.checked(columns, self.schema.names), schema=self.schema)
+
+    @property
+    def found(self) -> Found:
+        """What was found in the latest batch."""
+        return self._checks.found
 
     def __iter__(self) -> Iterator[Any]:
         """All batches that are left."""

@@ -142,6 +142,17 @@ def in_table(path: Path, layer: str, geometry: str, numbers: Sequence[str], wher
     return InTable(int(found), {name: row for name, row in zip(numbers, first, strict=True) if row is not None})
 
 
+def with_geometry(path: Path, layer: str, geometry: str, first: int, last: int) -> list[int]:
+    """The feature ids, of those from the first to the last, whose geometry is not NULL; none where the table has no ids."""
+    column = f"{_quoted(layer)}.{_quoted(geometry)}"
+    query = f"SELECT rowid FROM {_quoted(layer)} WHERE rowid BETWEEN ? AND ? AND {column} IS NOT NULL"  # noqa: S608 - quoted
+    try:
+        with _database(path) as database:
+            return [fid for (fid,) in database.execute(query, (first, last))]
+    except sqlite3.DatabaseError:  # damage is for `count` to tell
+        return []
+
+
 def most_rows(path: Path, layer: str) -> int:
     """What bounds the rows of a layer that keeps no count of them, without reading it; -1 where nothing does."""
     try:

@@ -18,6 +18,7 @@ from lib.vector.sources.facts import Sizes, sizes_of
 
 _BLOCK_BYTES = 256 * 1024
 _RECORD_SEPARATOR = b"\x1e"
+_COLLECTION = re.compile(r'"features"\s*:\s*\[')
 _FEATURE = re.compile(rb'"Feature"')
 _OVERLAP = len('"Feature"') - 1  # a word may lie across two blocks
 
@@ -71,6 +72,56 @@ def count(path: Path, layer: str, label: str) -> int:
                 found += is_open
                 is_open = bool(part.strip())
     return found + is_open
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The records of a GeoJSON text sequence that are not blank, one by one."""
+    with path.open("rb") as file:
+        separator = _separator(file)
+        if separator == b"\n":
+            yield from (line for line in file if line.strip())
+            return
+        rest = b""
+        while block := file.read(_BLOCK_BYTES):
+            *records, rest = (rest + block).split(separator)
+            yield from (record for record in records if record.strip())
+        if rest.strip():
+            yield rest
+
+
+def feature_of(record: bytes) -> dict[str, Any] | None:
+    """The feature that a record of a text sequence is; None where it is none: OGR leaves it out without a word."""
+    try:
+        found = json.loads(record.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found.get("type") == "Feature" else None
+
+
+def features(path: Path, driver: str) -> Iterator[dict[str, Any]]:
+    """The features of a GeoJSON or of a text sequence, one by one, as far as Python reads them."""
+    if driver == "GeoJSONSeq":
+        yield from (found for each in lines(path) if (found := feature_of(each)) is not None)
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        buffer, decoder = file.read(_BLOCK_BYTES), json.JSONDecoder()
+        begin = _COLLECTION.search(buffer)
+        while begin is None and (block := file.read(_BLOCK_BYTES)):
+            buffer += block
+            begin = _COLLECTION.search(buffer)
+        buffer = buffer[begin.end() :] if begin else ""
+        while True:
+            buffer = buffer.lstrip(" \t\r\n,")
+            try:
+                found, end = decoder.raw_decode(buffer)
+            except ValueError:
+                if not (block := file.read(max(_BLOCK_BYTES, len(buffer)))):
+                    return
+                buffer += block
+                continue
+            if isinstance(found, dict) and found.get("type") == "Feature":
+                yield found
+            buffer = buffer[end:]
 
 
 def _lengths(path: Path, ends: _Ends | None) -> Iterator[NDArray[np.int64]]:

@@ -10,7 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lib.jobs import VectorJob
+from lib.vector.bad_rows import BadRows
+from lib.vector.row_checks import Found
 from lib.vector.sources import LayerFacts, VectorSource
 from lib.vector.wkb import NOT_READ
 
@@ -37,6 +42,7 @@ STEPS: dict[str, Callable[[VectorJob], bool]] = {
     "length": lambda job: job.min_length_m is not None or job.max_length_m is not None,
     "repair": lambda job: job.repair,
     "custom": lambda job: job.function is not None,
+    "cast": lambda job: bool(job.cast),
     "select": lambda job: job.select is not None,
     "add_area": lambda job: job.add_area is not None,
     "simplify": lambda job: job.simplify is not None,
@@ -53,12 +59,17 @@ class Tally:
 
     Attributes:
         read: features that came from the source.
-        geometries: those of them that had a geometry.
+        geometries: those of them that had a geometry, and were not bad.
+        linearised: those of them that had curves.
         kept: features given to the sink.
         batches: batches read.
         counts: what steps count, by the result's key.
         dropped: features dropped, by step.
+        bad: rows that were skipped, or that end the job.
         row: the source's rows before what is worked on; None where that is not known.
+        fids: feature ids of what is worked on, (rows,) int64; None where those are not known.
+        places: where its rows are behind that, (rows,) int64; None where one follows the other.
+        kept_rows: what the step at work has kept of its rows, as a mask, where it says so.
         error: what went wrong in the stream; the sink's library would hide it.
     """
 
@@ -68,8 +79,45 @@ class Tally:
     batches: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    linearised: int = 0
+    bad: BadRows = field(default_factory=BadRows)
     row: int | None = None
+    fids: NDArray[np.int64] | None = None
+    places: NDArray[np.int64] | None = None
+    kept_rows: NDArray[np.bool_] | None = None
     error: Exception | None = None
+
+    def take(self, found: Found) -> None:
+        """Take in what was found in a batch as it was read."""
+        self.batches += 1
+        self.read += found.rows
+        self.linearised += found.linearised
+        self.bad.add(found.bad)
+
+    def begin(self, found: Found, row: int | None, part: slice) -> None:
+        """Begin with a part of a batch's rows, which has so many of the source's before it, if that is known."""
+        self.places = None if found.places is None else found.places[part]
+        self.fids = None if found.fids is None else found.fids[part]
+        self.row = None if row is None else row + (part.start if found.places is None else 0)
+
+    def number(self, at: int) -> int | None:
+        """A row's number in the source, from 1, by its place in what is worked on; None where that is not known."""
+        if self.row is None:
+            return None
+        return self.row + 1 + (at if self.places is None else int(self.places[at]))
+
+    def fid(self, at: int) -> int | None:
+        """Its feature id, likewise."""
+        return None if self.fids is None else int(self.fids[at])
+
+    def follow(self, before: int) -> None:
+        """For the steps behind one that has dropped some of so many rows: what numbers are left."""
+        mask, self.kept_rows = self.kept_rows, None
+        if mask is None or len(mask) != before:
+            self.row = self.fids = None
+            return
+        self.fids = None if self.fids is None else self.fids[mask]
+        self.places = np.flatnonzero(mask) if self.places is None else self.places[mask]
 
 
 class Row(NamedTuple):
@@ -97,6 +145,8 @@ class Step(ABC):
     # Whether rows that stay are as they were; else whether at least their geometries are.
     is_filter: ClassVar[bool] = True
     keeps_geometry: ClassVar[bool] = True
+    # Whether fields that are left have the values that they had.
+    keeps_values: ClassVar[bool] = True
     # Whether the plain path decides anything, and looks at attributes for it.
     is_decided: ClassVar[bool] = True
     needs_values: ClassVar[bool] = False
@@ -222,13 +272,14 @@ def result_of(steps: Sequence[Step], tally: Tally) -> dict[str, Any]:
     return said | {"features_dropped": dict(tally.dropped)}
 
 
-def keep(batch: Any, mask: Any) -> Any:
-    """The rows where a NumPy mask holds; the batch itself where that is all of them.
+def keep(batch: Any, mask: Any, tally: Tally) -> Any:
+    """The rows where a NumPy mask holds; the batch itself where that is all of them. The tally follows the rows' numbers.
 
     By Arrow's kernel itself: `batch.filter` imports `pyarrow.compute`, 0.05 s and ten thousand traces amid the work.
     """
     if mask.all():
         return batch
+    tally.kept_rows = mask
     import pyarrow as pa
     from pyarrow._compute import FilterOptions, function_registry
 

@@ -69,7 +69,7 @@ def measurable(column: Column, label: str, tally: Tally, what: str) -> Iterator[
 
 def _refused(kind: str, at: int, label: str, tally: Tally, what: str) -> DataError:
     """What is not measured here: its type, and its row where that is known."""
-    row = None if tally.row is None else tally.row + at + 1
+    row = tally.number(at)
     hint = LINEAR_HINT if kind in NOT_LINEAR.values() or what == "length" else _SURFACE_HINT
     return DataError(f"{label}: {row_words(tally, at)} is a {kind}, whose {what} is not measured", hint=hint, row=row)
 
@@ -113,7 +113,7 @@ class AreaStep(Step):
             wide=decision.wide,
             outside=decision.outside,
         )
-        return keep(batch, decision.keep)
+        return keep(batch, decision.keep, tally)
 
     @property
     def facts(self) -> dict[str, Any]:

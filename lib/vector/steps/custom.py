@@ -57,7 +57,6 @@ class CustomStep(Step):
         Raises:
             FunctionError: it raised, or returned neither a mask nor rows of the batch's schema.
         """
-        del tally
         if batch.num_rows == 0:
             return batch
         answer = call(self.function, self.function_name, batch)
@@ -70,7 +69,7 @@ class CustomStep(Step):
                     hint="return a boolean mask, or rows of the batch that was given, with its schema",
                 )
             return answer
-        return keep(batch, self._mask(answer, batch.num_rows))
+        return keep(batch, self._mask(answer, batch.num_rows), tally)
 
     def _mask(self, answer: Any, rows: int) -> NDArray[np.bool_]:
         if isinstance(answer, (pa.Array, pa.ChunkedArray)):

@@ -78,7 +78,7 @@ class LengthStep(Step):
                 f"{self.label}: {decision.damaged} geometries of batch {tally.batches} end before their vertices do"
             )
         tally.counts.update(features_null_length=decision.without_length, lengths_outside=decision.outside)
-        return keep(batch, decision.keep)
+        return keep(batch, decision.keep, tally)
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -44,10 +44,11 @@ class RegionStep(Step):
         Raises:
             DataError: bytes that are no geometry, or one that GEOS does not read.
         """
-        del tally
         if batch.num_rows == 0:
             return batch
-        return keep(batch, self.region.meets(batch.column(batch.schema.get_field_index(self.column)), self.label))
+        return keep(
+            batch, self.region.meets(batch.column(batch.schema.get_field_index(self.column)), self.label), tally
+        )
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lib.errors import DataError, SourceError, UsageError
+from lib.vector.bad_rows import which
 from lib.vector.names import folded
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Tally
@@ -23,7 +24,8 @@ OGR_TYPES = {
 
 def row_words(tally: Tally, at: int) -> str:
     """A batch's row by its place in the source, where that is known."""
-    return "one of its features" if tally.row is None else f"row {tally.row + at + 1}"
+    number = tally.number(at)
+    return which(number, tally.fid(at) if number is None else None)
 
 
 def with_column(batch: Any, name: str, array: Any, field: Callable[[Any], Any] = lambda field: field) -> Any:

@@ -57,8 +57,7 @@ class WhereStep(Step):
 
     def apply(self, batch: Any, tally: Tally) -> Any:
         """The rows that meet the condition."""
-        del tally
-        return keep(batch, columns.mask_of(self.condition, batch)) if batch.num_rows else batch
+        return keep(batch, columns.mask_of(self.condition, batch), tally) if batch.num_rows else batch
 
     @property
     def facts(self) -> dict[str, Any]:
