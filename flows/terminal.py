@@ -274,7 +274,7 @@ def show_plan(report: Report) -> None:
     show(table)
     cache = f", GDAL cache {format_bytes(plan['gdal_cache_bytes'])}" if plan["gdal_cache_bytes"] else ""
     show(f"{plan['chunks'] or 'unknown'} chunks of {chunk_words(plan)}, {plan['threads']} thread(s){cache}")
-    if changes := plan["facts"].get("field_changes"):
+    if changes := plan.get("facts", {}).get("field_changes"):
         show(f"fields that change their type: {', '.join(changes)}")
     show(f"to lower the peak: {plan['lower_by'] or 'nothing that a setting could change'}")
 

@@ -51,7 +51,7 @@ def probe(source: str, what: str = "source") -> Probe:
     if is_local(source) and path.is_dir():
         raise SourceError(
             f"{what} {source} is a folder and no dataset",
-            hint="name a file in it, a folder of rasters, or a .gdb folder",
+            hint="name a file in it, a folder of rasters or of Parquet files, or a .gdb folder",
         )
     raise SourceError(f"{what} {source} is neither a raster nor a vector dataset that GDAL reads")
 

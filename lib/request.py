@@ -160,6 +160,10 @@ def vector_job(source: str, destination: str, *, word: str = "flag", **given: An
     """A vector job, likewise."""
     replaces = bool(given.get("overwrite") or given.get("append"))
     path = check_destination(destination, source, overwrite=replaces)
+    if is_local(source) and Path(source).is_dir() and path.resolve().is_relative_to(Path(source).resolve()):
+        raise DestinationError(
+            f"destination {destination} lies in the folder that is the source", hint="write to another folder"
+        )
     if given.get("intersects"):
         check_exists("intersects", given["intersects"])
         given["intersects"] = absolute(given["intersects"])

@@ -192,6 +192,7 @@ class VectorWork(LayerWork):
             **result_of(self._steps, tally),
             **tally.bad.result,
             "predicates": self._ways,
+            **self._source.skipped,
         }
         bench.meter.finish()
         bench.meter.phase("verify", patient=True)
@@ -233,7 +234,7 @@ class VectorWork(LayerWork):
                 for step in self._steps:
                     schema = step.schema(schema)
                 notes += self._sink.lost(schema)
-                sink.write(bench.staged, schema, batches, provenance.texts(self._job), layout.index)
+                sink.write(bench.staged, schema, batches, self._provenance(), layout.index)
         except Exception as error:
             if tally.error is not None:
                 raise tally.error from error
@@ -241,6 +242,11 @@ class VectorWork(LayerWork):
                 raise
             short = space_is_short(bench.staged, sink.disk(facts))
             raise ogr.translated(error, facts.label, writing=True, space_is_short=short) from error
+
+    def _provenance(self) -> dict[str, str]:
+        """What the output says of its origin; of a folder the size of what is in it."""
+        is_folder = Path(self._job.source).is_dir()
+        return provenance.texts(self._job, {"bytes": self._source.facts.source_bytes} if is_folder else None)
 
     def _settler(self, bench: Bench, tally: Tally) -> Callable[[int | None], None]:
         """What takes the final plan to the bench, once: when the first batches are in the staged file."""

@@ -99,7 +99,7 @@ class RowChecks:
             columns[at], linearised = self._geometries(columns[at], first, dict(zip(names, columns, strict=True)), bad)
         fids = None
         if self.wants_fids and self.fid in names:
-            fids = columns[names.index(self.fid)].to_numpy(zero_copy_only=False)
+            fids = _numbers(columns[names.index(self.fid)])
         if not bad:
             self.found = Found(rows, linearised=linearised, fids=fids)
             return columns
@@ -116,8 +116,8 @@ class RowChecks:
     def _geometries(self, array: Any, first: int | None, batch: dict[str, Any], bad: dict[int, str]) -> tuple[Any, int]:
         """The column with chords for arcs, and how many rows had such; rows without a sound geometry go into `bad`."""
         if array.null_count and self.hidden is not None:
-            at = np.flatnonzero(np.asarray(array.is_null()))
-            fids = batch[self.fid].to_numpy(zero_copy_only=False)[at] if self.fid in batch else None
+            at = np.flatnonzero(~_is_valid(array))
+            fids = _numbers(batch[self.fid])[at] if self.fid in batch else None
             nulls = Nulls(at, None if first is None else first + at, fids, batch)
             for row in at[self.hidden(nulls)].tolist():
                 bad.setdefault(row, _DAMAGED)
@@ -133,3 +133,15 @@ class RowChecks:
         for row in rows:
             values[row] = gdal.linear(values[row], STEP_DEGREES)
         return pa.array(values, array.type), len(rows)
+
+
+def _numbers(array: Any) -> NDArray[np.int64]:
+    """An Arrow array of 64-bit integers without nulls; its own `to_numpy` imports pandas: 65 MiB."""
+    found: NDArray[np.int64] = np.frombuffer(array.buffers()[1], np.int64, len(array), array.offset * 8)
+    return found
+
+
+def _is_valid(array: Any) -> NDArray[np.bool_]:
+    """Which values are not null, where some are; likewise."""
+    bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)].astype(bool)

@@ -104,6 +104,11 @@ def _same_shapes(ours: Any, theirs: Any) -> bool:
     return np.array_equal(one[1], other[1]) and bool(shapely.equals_exact(one[0], other[0]).all())
 
 
+def _same_values(ours: Any, theirs: Any) -> bool:
+    """Whether a column's values are the same, nulls among them: not-a-number among numbers, None among texts."""
+    return np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == theirs.dtype.kind == "f")
+
+
 def _true_areas(path: Path, numbers: Any, wkb: Any) -> Any:
     """Geodesic areas of some parcels, square metres."""
     shapes = shapely.from_wkb(wkb[np.isin(_rows(path)[0], numbers)])
@@ -131,7 +136,7 @@ def vectors(ours: Path, theirs: Path, least: float) -> tuple[bool, str]:
     if not len(both) or not _same_shapes(wkb_a[in_a], wkb_b[in_b]):
         return False, f"{len(both):,} parcels in both, whose shapes differ"
     for (name, values_a), (other_name, values_b) in zip(columns_a, columns_b, strict=True):
-        if name != other_name or not np.array_equal(values_a[in_a], values_b[in_b]):
+        if name != other_name or not _same_values(values_a[in_a], values_b[in_b]):
             return False, f"column {name} differs"
     return True, f"{len(a):,} and {len(b):,} parcels; {differ} in one alone, within {AREA_TOLERANCE} of the threshold"
 

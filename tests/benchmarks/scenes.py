@@ -19,9 +19,12 @@ from tests.benchmarks.entries import FEWER_PIXELS
 
 EDGES = {"small": 1100, "full": 10_000}
 PARCELS = {"small": 5_000, "full": 1_000_000}
-FEW = 10
-# Areas are log-normal: 6 % are at least 5,000 m2, and 67 % at least 1,000 m2.
-MEDIAN_SQM, SIGMA = 1441, 0.8
+FEW, MANY = 10, 4  # rows, and times as many
+# Areas are log-normal: 6 % are at least 5,000 m2, and 67 % at least 330 m2.
+MEDIAN_SQM, SIGMA = 600, 1.364
+CORNERS = {4: 0.55, 5: 0.1, 6: 0.1, 7: 0.07, 8: 0.06, 9: 0.05, 10: 0.04, 11: 0.03}
+ZONES = ("arable", "meadow", "vineyard", "Obstgärten", "forêt")
+NAMES = ("Müller", "Kovač", "Łukasz", "Peña", "Owner", "Σταύρος", "Smith", "Ødegård")
 STRIP = 512
 TILED = {"tiled": True, "blockxsize": 512, "blockysize": 512}
 HOLES = {300: 0.8, 60: 0.6}
@@ -119,50 +122,69 @@ def tiny(folder: Path, _size: str) -> None:
 
 
 def _rings(source: np.random.Generator, rows: int, corners: int) -> tuple[Any, Any]:
-    """Centres `(rows, 2)` in degrees and rings `(rows, corners + 1, 2)` in metres about them."""
+    """Centres `(rows, 2)` in degrees and rings `(rows, corners + 1, 2)` in metres about them: of four corners rectangles."""
     centres = np.column_stack([source.uniform(-10, 30, rows), source.uniform(35, 60, rows)])
     areas = MEDIAN_SQM * np.exp(SIGMA * source.standard_normal(rows))
-    turns = 2 * np.pi * (np.arange(corners) + source.uniform(-0.15, 0.15, (rows, corners))) / corners
-    turns += source.uniform(0, 2 * np.pi, (rows, 1))
+    turns = 2 * np.pi * np.arange(corners) / corners + np.zeros((rows, 1))
+    if corners > 4:
+        turns += 2 * np.pi * source.uniform(-0.15, 0.15, (rows, corners)) / corners
+    turned = source.uniform(0, 2 * np.pi, (rows, 1))
     stretch = source.uniform(0.6, 1.6, (rows, 1))
-    points = np.stack([np.cos(turns) * stretch, np.sin(turns) / stretch], axis=-1)
+    x, y = np.cos(turns + np.pi / 4) * stretch, np.sin(turns + np.pi / 4) / stretch
+    points = np.stack([x * np.cos(turned) - y * np.sin(turned), x * np.sin(turned) + y * np.cos(turned)], axis=-1)
     x, y = points[..., 0], points[..., 1]
     unit = np.abs(np.sum(x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1), axis=1)) / 2
     points *= np.sqrt(areas / unit)[:, None, None]
     return centres, np.concatenate([points, points[:, :1]], axis=1)
 
 
-def parcels(path: Path, rows: int, driver: str, crs: str = "EPSG:4326") -> None:
-    """Irregular quadrangles, a tenth of them octagons, in no order, with numbers and texts."""
-    source = np.random.default_rng(6)
-    parts = []
-    for count, corners in ((rows - rows // 10, 4), (rows // 10, 8)):
+def _shapes(source: np.random.Generator, rows: int, crs: str) -> Any:
+    """Parcels as WKB, `(rows,)`, in no order."""
+    parts, left = [], rows
+    for corners, share in reversed(CORNERS.items()):
+        count = left if corners == min(CORNERS) else int(rows * share)
+        left -= count
         centres, rings = _rings(source, count, corners)
-        metre = 1 / 111_320
-        degrees = rings * metre
+        degrees = rings / 111_320
         degrees[..., 0] /= np.cos(np.radians(centres[:, 1]))[:, None]
         degrees += centres[:, None]
         if crs != "EPSG:4326":
             x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(degrees[..., 0], degrees[..., 1])
             degrees = np.stack([x, y], axis=-1)
-        parts.append(shapely.polygons(degrees))
+        parts.append(shapely.to_wkb(shapely.polygons(degrees)))
+    return source.permutation(np.concatenate(parts))
+
+
+def parcels(path: Path, rows: int, driver: str, crs: str = "EPSG:4326") -> None:
+    """Rectangles and irregular polygons of 5 to 12 ring coordinates, in no order; seven attributes, with nulls and umlauts."""
+    source = np.random.default_rng(6)
+    shapes = _shapes(source, rows, crs)
     numbers = source.permutation(rows)
-    zones = np.array(["arable", "meadow", "vineyard", "orchard", "forest"], dtype=object)
-    columns: dict[str, Any] = {
-        "number": numbers,
-        "owner": np.array([f"Owner {n * 7919 % 99_991:05d}, Field Lane {n % 240}" for n in numbers], dtype=object),
-        "zone": zones[source.integers(0, len(zones), rows)],
-        "value": np.round(source.uniform(1, 90_000, rows), 2),
+    lots = numbers * 7919 % 99_991
+    columns: dict[str, tuple[Any, Any]] = {
+        "number": (numbers, None),
+        "owner": (
+            np.array([f"{NAMES[n % 8]} {n:05d}, Field Lane {n % 240}" for n in lots.tolist()], dtype=object),
+            source.random(rows) < 0.05,
+        ),
+        "zone": (np.array(ZONES, dtype=object)[source.integers(0, len(ZONES), rows)], None),
+        "value": (np.round(source.uniform(1, 90_000, rows), 2), source.random(rows) < 0.1),
+        "note": (np.array([f"geprüft {n % 97}" for n in lots.tolist()], dtype=object), source.random(rows) < 0.7),
+        "year": (source.integers(1950, 2026, rows).astype("int32"), None),
+        "share": (source.uniform(0, 1, rows), None),
     }
+    values, masks = zip(*columns.values(), strict=True)
     pyogrio.raw.write(
-        path, driver=driver, geometry=shapely.to_wkb(np.concatenate(parts)[numbers]), geometry_type="Polygon",
-        field_data=list(columns.values()), fields=list(columns), crs=crs,
+        path, driver=driver, geometry=shapes, geometry_type="Polygon", field_data=list(values), field_mask=list(masks),
+        fields=list(columns), crs=crs,
     )  # fmt: skip
 
 
-def _of(name: str, driver: str, crs: str = "EPSG:4326", *, few: bool = False) -> Callable[[Path, str], None]:
+def _of(
+    name: str, driver: str, crs: str = "EPSG:4326", *, few: bool = False, times: int = 1
+) -> Callable[[Path, str], None]:
     def made(folder: Path, size: str) -> None:
-        parcels(folder / name, FEW if few else PARCELS[size], driver, crs)
+        parcels(folder / name, FEW if few else times * PARCELS[size], driver, crs)
 
     return made
 
@@ -176,6 +198,7 @@ SCENES: dict[str, Callable[[Path, str], None]] = {
     "heights.tif": heights,
     "tiny.tif": tiny,
     "parcels.gpkg": _of("parcels.gpkg", "GPKG"),
+    "many.gpkg": _of("many.gpkg", "GPKG", times=MANY),
     "laea.gpkg": _of("laea.gpkg", "GPKG", "EPSG:3035"),
     "parcels.fgb": _of("parcels.fgb", "FlatGeobuf"),
     "parcels.shp": _of("parcels.shp", "ESRI Shapefile"),

@@ -14,6 +14,7 @@ from tests.benchmarks.entries import (
     PLANNING_GOAL_SECONDS,
     STARTUP_GOAL_SECONDS,
     STRIPS_GOAL,
+    VECTOR_PEAK_GOAL,
 )
 from tests.benchmarks.processes import Run
 from tests.benchmarks.rows import Row
@@ -144,6 +145,19 @@ def itself(place: Place) -> Iterator[Row]:
         yield _row("itself", f"{what}, of strips", "tiles", ratios, unit="", goal=goal)
 
 
+def parcels(place: Place) -> Iterator[Row]:
+    """V1 and four times as many parcels, in turn: what their number does to the child's peak, and to the seconds of a million."""
+    runs: dict[str, list[Run]] = {"parcels.gpkg": [], "many.gpkg": []}
+    for _ in range(place.rounds + place.unrecorded):
+        for scene, done in runs.items():
+            done.append(_vector(place, "vector", scene=scene))
+    few, many = (done[place.unrecorded :] for done in runs.values())
+    for what, name in (("V2 ÷ V1, peak", "peak_mib"), ("V2 ÷ V1, wall", "seconds")):
+        ratios = [getattr(more, name) / getattr(less, name) for less, more in zip(few, many, strict=True)]
+        goal = VECTOR_PEAK_GOAL if name == "peak_mib" else None
+        yield _row("parcels", what, "four times fewer parcels", ratios, unit="", goal=goal)
+
+
 def _w1(place: Place, scene: str, *more: str) -> Run:
     out = place.results / "single.tif"
     out.unlink(missing_ok=True)
@@ -177,5 +191,6 @@ ENTRIES: dict[str, Callable[[Any], Iterator[Row]]] = {
     "startup": startup,
     "guards": guards,
     "itself": itself,
+    "parcels": parcels,
     "workers": workers,
 }

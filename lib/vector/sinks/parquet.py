@@ -185,6 +185,7 @@ class _RowGroups:
             compression="zstd",
             use_dictionary=plain,
             write_statistics=[*plain, *boxes],
+            write_page_checksum=True,
         )
 
     def _stored(self, each: Any) -> Any:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from lib.errors import SourceError
 from lib.jobs import VectorJob
 from lib.vector.bad_rows import BadRow
 from lib.vector.sources.facts import Box, Given, InTable, LayerFacts, Place, Sizes, Wish
@@ -45,6 +46,10 @@ class VectorSource(Protocol):
     def left_out(self) -> Iterator[BadRow]:
         """The rows that the driver leaves out by itself because they are bad, as far as is known; after the pass."""
 
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What a result says of files and their parts that are not read, by its keys."""
+
     def batches(
         self, rows: int, batch_bytes: int, *, fids: bool = False, columns: Sequence[str] | None = None
     ) -> AbstractContextManager[Any]:
@@ -63,7 +68,10 @@ def open_source(source: str, layer: str | None, label: str, rows: int, given: Gi
     from lib.vector.sources.ogr import OgrSource
     from lib.vector.sources.parquet import ParquetSource, is_parquet
 
-    if is_parquet(Path(source)):
+    path = Path(source)
+    if path.is_dir() and next(path.iterdir(), None) is None:
+        raise SourceError(f"{label} is an empty folder", hint="name a file, or a folder of Parquet files")
+    if is_parquet(path):
         return ParquetSource.opened(source, layer, label, given or Given())
     return OgrSource.opened(source, layer, label, rows, given or Given())
 

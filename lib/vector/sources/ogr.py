@@ -141,6 +141,11 @@ class OgrSource:
         """Whether the driver is asked for all rows."""
         return not self.pushed
 
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Nothing that could be said in files and their parts."""
+        return {}
+
     def given(self) -> tuple[int, int] | None:
         """How many features the driver has to give at least and at most, of what it is asked for; None where that is all.
 
@@ -403,7 +408,10 @@ def _not_vector(source: str, label: str, words: str) -> SourceError:
     """Why OGR does not open it, in the user's terms."""
     path = Path(source)
     if path.is_dir():
-        return SourceError(f"{label} is a folder and no vector dataset", hint="name a file, or a .gdb folder")
+        return SourceError(
+            f"{label} is a folder and no vector dataset",
+            hint="name a file, a .gdb folder, or a folder of Parquet files",
+        )
     if _is_raster(source):
         return SourceError(f"{label} is a raster", hint="use `swath raster`")
     if "not recognized" in words or "list index" in words or "out of bounds" in words:

@@ -16,7 +16,7 @@ from lib.vector.steps import Row, Step, Tally, UndecidedError, keep
 from lib.vector.steps.rows import row_words
 from lib.vector.wkb import LINEAR_HINT, NOT_LINEAR, SURFACES, Column, column_of, is_any_of
 
-# Temporaries of `_VERTICES_AT_ONCE` vertices; offsets, types, rings and sums of each row.
+# Temporaries of `VERTICES_AT_ONCE` vertices; offsets, types, rings and sums of each row.
 _BLOCK_BYTES = 4 * MIB
 _ROW_BYTES = 400
 _SURFACE_HINT = "make polygons of it: ogr2ogr -nlt MULTIPOLYGON polygons.gpkg SOURCE"
