@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from lib.diagnosis import DAMAGED_HINT
 from lib.errors import DataError, SourceError
 from lib.paths import archive_system, container, for_gdal, is_local, is_remote
-from lib.units import MIB
+from lib.units import MIB, file_label
 
 __all__ = ["CACHE_BYTES", "Gdal", "State", "cache_bytes", "function", "switches"]
 
@@ -49,6 +50,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "VSIFSeekL": (ctypes.c_int, _POINTER, ctypes.c_uint64, ctypes.c_int),
     "VSIFTellL": (ctypes.c_uint64, _POINTER),
     "VSIFReadL": (_SIZE, _POINTER, _SIZE, _SIZE, _POINTER),
+    "VSIFErrorL": (ctypes.c_int, _POINTER),
     "VSIFCloseL": (ctypes.c_int, _POINTER),
     "VSIGetFileMetadata": (_TEXTS, _TEXT, _TEXT, _POINTER),
     "VSIReadDirRecursive": (_TEXTS, _TEXT),
@@ -151,22 +153,22 @@ class Gdal:
     def forget(self, path: str) -> None:
         """Let nothing that was fetched of a remote source before, for another job, be taken for what it is now."""
         if is_remote(path):
-            self._function("VSICurlClearCache")()  # the lists of folders, too, which no prefix of a file clears
+            self.c_function("VSICurlClearCache")()  # the lists of folders, too, which no prefix of a file clears
 
     def size(self, path: str) -> int:
         """Bytes of a source in one of GDAL's virtual file systems, unpacked; 0 where that is not known."""
         name = for_gdal(path)
         if is_local(path) or not name.startswith("/vsi"):
             return 0
-        with self._quiet(), self._opened(name) as file:
-            if not file or self._function("VSIFSeekL")(file, 0, _SEEK_END):
+        with self.quiet(), self._opened(name) as file:
+            if not file or self.c_function("VSIFSeekL")(file, 0, _SEEK_END):
                 return 0
-            return int(self._function("VSIFTellL")(file))
+            return int(self.c_function("VSIFTellL")(file))
 
     def tree_size(self, path: str) -> int:
         """Likewise of all files in a folder; of a file its own."""
-        with self._quiet():
-            names = self._texts(self._function("VSIReadDirRecursive")(for_gdal(path).encode()))[:_MOST_LISTED]
+        with self.quiet():
+            names = self._texts(self.c_function("VSIReadDirRecursive")(for_gdal(path).encode()))[:_MOST_LISTED]
         return sum(self.size(f"{for_gdal(path)}/{name}") for name in names) or self.size(path)
 
     def open(self, name: str) -> BinaryIO:
@@ -177,8 +179,8 @@ class Gdal:
         """What the server says now of a remote source, or of the archive that it is in; None of a source that is not remote."""
         if not is_remote(path):
             return None
-        with self._quiet():
-            found = self._texts(self._function("VSIGetFileMetadata")(container(path).encode(), b"HEADERS", None))
+        with self.quiet():
+            found = self._texts(self.c_function("VSIGetFileMetadata")(container(path).encode(), b"HEADERS", None))
         headers = {name.lower(): value.strip() for name, _, value in (each.partition("=") for each in found)}
         whole = headers.get("content-range", "").rpartition("/")[2] or headers.get("content-length", "")
         return State(int(whole) if whole.isdigit() else None, headers.get("etag"), headers.get("last-modified"))
@@ -228,6 +230,14 @@ class Gdal:
         inside = self.inside(path)
         return inside[0] if len(inside) == 1 else None
 
+    def cut(self, path: str, words: str, label: str = "") -> DataError:
+        """That a source which was opened can no longer be read: what its server says, or else these words of GDAL's."""
+        reason, hint = self.trouble(path)
+        why = reason or words or "its bytes end early"
+        return DataError(
+            f"{label or file_label(path)} can no longer be read: {why}", hint=hint or DAMAGED_HINT, path=path
+        )
+
     def trouble(self, path: str) -> tuple[str, str]:
         """What keeps a remote source from being read now, and what to do; both empty where nothing does."""
         return self._reason(path, "") if is_remote(path) else ("", "")
@@ -244,13 +254,13 @@ class Gdal:
 
     def _asked_again(self, name: str) -> str:
         """What GDAL says when the first bytes of a file are fetched anew; "" where it gets them."""
-        with self._quiet():
-            self._function("VSICurlPartialClearCache")(name.encode())
+        with self.quiet():
+            self.c_function("VSICurlPartialClearCache")(name.encode())
             with self._opened(name) as file:
                 buffer = ctypes.create_string_buffer(_LOOKED_BYTES)
-                if file and self._function("VSIFReadL")(buffer, 1, _LOOKED_BYTES, file):
+                if file and self.c_function("VSIFReadL")(buffer, 1, _LOOKED_BYTES, file):
                     return ""
-            said = [self._function(each)() or b"" for each in ("VSIGetLastErrorMsg", "CPLGetLastErrorMsg")]
+            said = [self.c_function(each)() or b"" for each in ("VSIGetLastErrorMsg", "CPLGetLastErrorMsg")]
         return b"; ".join(filter(None, said)).decode(errors="replace") or _NOTHING
 
     def system(self, path: str) -> str:
@@ -260,25 +270,27 @@ class Gdal:
     def inside(self, path: str) -> list[str]:
         """The datasets in an archive, each by a name that opens; none where it is no archive."""
         system = self.system(path)
-        mains = self.mains(self._members(path, system)) if system else []
-        return [each for each in mains if self._is_one(each)]
+        mains = self.mains(self.members(path, system)) if system else []
+        return [each for each in mains if self.is_one(each)]
 
-    def _members(self, path: str, system: str) -> list[str]:
+    def members(self, path: str, system: str) -> list[str]:
+        """The files in an archive, each by its name in the system that lists it; the first thousand."""
         archive = for_gdal(path) if is_local(path) else container(path)
         # Where GDAL would not find the archive's end by itself, braces say it.
         is_clear = archive.lower().endswith(_CLEAR) and not _UNCLEAR.search(archive)
         folder = f"{system}{archive}" if is_clear else f"{system}{{{archive}}}"
-        with self._quiet():
-            names = self._texts(self._function("VSIReadDirRecursive")(folder.encode()))[:_MOST_LISTED]
+        with self.quiet():
+            names = self._texts(self.c_function("VSIReadDirRecursive")(folder.encode()))[:_MOST_LISTED]
         return [f"{folder}/{name}" for name in names if not name.endswith("/")]
 
     def _listed(self, path: str, system: str) -> str:
-        names = [each.rpartition("/")[2] for each in self._members(path, system)]
+        names = [each.rpartition("/")[2] for each in self.members(path, system)]
         return ", ".join(names[:_MOST_SHOWN]) or "nothing that GDAL can list"
 
-    def _is_one(self, name: str) -> bool:
-        with self._quiet():
-            return bool(self._function("GDALIdentifyDriverEx")(name.encode(), self.kind, None, None))
+    def is_one(self, name: str) -> bool:
+        """Whether a driver of GDAL's knows it for a dataset."""
+        with self.quiet():
+            return bool(self.c_function("GDALIdentifyDriverEx")(name.encode(), self.kind, None, None))
 
     @contextlib.contextmanager
     def listening(self, said: list[str]) -> Iterator[None]:
@@ -290,42 +302,43 @@ class Gdal:
                 said.append((text or b"").decode(errors="replace"))
 
         handler = _HANDLER(handle)  # alive as long as GDAL has it
-        self._function("CPLPushErrorHandler")(ctypes.cast(handler, _POINTER))
+        self.c_function("CPLPushErrorHandler")(ctypes.cast(handler, _POINTER))
         try:
             yield
         finally:
-            self._function("CPLPopErrorHandler")()
+            self.c_function("CPLPopErrorHandler")()
 
-    def _function(self, name: str) -> Any:
+    def c_function(self, name: str) -> Any:
+        """One of those in `_SIGNATURES`."""
         return function(self.library, name, _SIGNATURES[name])
 
     @contextlib.contextmanager
-    def _quiet(self) -> Iterator[None]:
+    def quiet(self) -> Iterator[None]:
         """GDAL keeps its last error and prints none."""
         handler = ctypes.cast(ctypes.CDLL(self.library).CPLQuietErrorHandler, _POINTER)
-        self._function("CPLPushErrorHandler")(handler)
+        self.c_function("CPLPushErrorHandler")(handler)
         for name in ("CPLErrorReset", "VSIErrorReset"):
-            self._function(name)()
+            self.c_function(name)()
         try:
             yield
         finally:
-            self._function("CPLPopErrorHandler")()
+            self.c_function("CPLPopErrorHandler")()
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[Any]:
-        file = self._function("VSIFOpenExL")(name.encode(), b"rb", True)
+        file = self.c_function("VSIFOpenExL")(name.encode(), b"rb", True)
         try:
             yield file
         finally:
             if file:
-                self._function("VSIFCloseL")(file)
+                self.c_function("VSIFCloseL")(file)
 
     def _texts(self, array: Any) -> list[str]:
         found: list[str] = []
         while array and (each := array[len(found)]) is not None:
             found.append(each.decode(errors="replace"))
         if array:
-            self._function("CSLDestroy")(array)
+            self.c_function("CSLDestroy")(array)
         return found
 
 
@@ -334,9 +347,9 @@ class _File(io.RawIOBase):
 
     def __init__(self, gdal: Gdal, name: str) -> None:
         super().__init__()
-        self._gdal = gdal
-        with gdal._quiet():
-            self._file = gdal._function("VSIFOpenExL")(name.encode(), b"rb", True)
+        self._gdal, self._name = gdal, name
+        with gdal.quiet():
+            self._file = gdal.c_function("VSIFOpenExL")(name.encode(), b"rb", True)
         if not self._file:
             raise FileNotFoundError(name)
 
@@ -349,21 +362,25 @@ class _File(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as there are bytes."""
+        """Fill a buffer as far as there are bytes; raises DataError where the network or the packing gives no more of them."""
         into = (ctypes.c_char * len(buffer)).from_buffer(buffer)
-        with self._gdal._quiet():
-            return int(self._gdal._function("VSIFReadL")(into, 1, len(buffer), self._file))
+        with self._gdal.quiet():
+            found = int(self._gdal.c_function("VSIFReadL")(into, 1, len(buffer), self._file))
+            is_cut = found < len(buffer) and self._gdal.c_function("VSIFErrorL")(self._file)
+        if is_cut:
+            raise self._gdal.cut(self._name, "")
+        return found
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Go to a place; where that is."""
-        with self._gdal._quiet():
-            self._gdal._function("VSIFSeekL")(self._file, offset, whence)
-            return int(self._gdal._function("VSIFTellL")(self._file))
+        with self._gdal.quiet():
+            self._gdal.c_function("VSIFSeekL")(self._file, offset, whence)
+            return int(self._gdal.c_function("VSIFTellL")(self._file))
 
     def close(self) -> None:
         """Let go of it."""
         if self._file:
-            self._gdal._function("VSIFCloseL")(self._file)
+            self._gdal.c_function("VSIFCloseL")(self._file)
             self._file = None
         super().close()
 

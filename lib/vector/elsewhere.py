@@ -4,33 +4,25 @@ What an archive's one dataset is called, what its files say of sizes and counts 
 network or a packed file while features go on coming: OGR gives fewer, or such without a geometry, and no error.
 """
 
+import io
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
-from lib.diagnosis import one_line
-from lib.elsewhere import Gdal, State, cache_bytes
+from lib.elsewhere import Gdal, State, switches
 from lib.errors import DataError, SourceError
-from lib.paths import for_gdal, is_local, is_remote
-from lib.vector import ogr  # noqa: F401 - it imports pyogrio without pandas, so it must come first
+from lib.paths import archive_system, for_gdal, is_local, is_remote
+from lib.units import MIB
+from lib.vector import ogr  # it imports pyogrio without pandas, so it must come first
 
 # isort: split
+import pyogrio
 import pyogrio._ogr
 
-__all__ = [
-    "Listening",
-    "State",
-    "VirtualFile",
-    "cache_bytes",
-    "check_unchanged",
-    "forget",
-    "named",
-    "refusal",
-    "size",
-    "state",
-]
+__all__ = ["Origin", "State", "check_parts", "file_of", "heard", "named", "origin_of", "size", "trouble", "unpacks"]
 
 _VECTOR = 4  # GDAL_OF_VECTOR
 _GZIP = b"\x1f\x8b"
@@ -38,7 +30,9 @@ _FOLDER = re.compile(r"(.*\.gdb)/[^/]*", re.IGNORECASE | re.DOTALL)
 # Of datasets of several files the one that is named, by the suffixes of the others.
 _PART_OF = {".shx": ".shp", ".dbf": ".shp", ".mid": ".mif"} | dict.fromkeys((".dat", ".map", ".id", ".ind"), ".tab")
 _BESIDE = (".xsd", ".gfs", ".xml", ".qml", ".prj", ".cpg", ".csvt")
-_OF_PACKED = re.compile(r"decompress|z_err|CRC|unexpected end|inflate", re.IGNORECASE)
+_PARQUET = (".parquet", ".geoparquet")
+_OF_SHAPEFILE = (".shx", ".dbf", ".prj", ".cpg")
+_OF_PACKED = re.compile(r"decompress|z_err|CRC|unexpected end|inflate|read error|stream error", re.IGNORECASE)
 
 
 def _mains(names: Sequence[str]) -> list[str]:
@@ -58,29 +52,53 @@ def _mains(names: Sequence[str]) -> list[str]:
     return [each for each in names if is_main(each)]
 
 
-_GDAL = Gdal(pyogrio._ogr.__file__, _VECTOR, "vector dataset", _mains)  # noqa: SLF001 - the module that links GDAL
-check_unchanged, forget, refusal, state = _GDAL.check_unchanged, _GDAL.forget, _GDAL.refusal, _GDAL.state
+class _Vectors(Gdal):
+    """pyogrio's GDAL, which has no driver for Parquet: that is read by pyarrow."""
+
+    __slots__ = ()
+
+    def is_one(self, name: str) -> bool:
+        """Whether it is a dataset, by its name or by what GDAL says."""
+        return name.lower().endswith(_PARQUET) or Gdal.is_one(self, name)
+
+
+_GDAL = _Vectors(pyogrio._ogr.__file__, _VECTOR, "vector dataset", _mains)  # noqa: SLF001 - the module that links GDAL
+trouble = _GDAL.trouble
 
 
 def named(source: str, layer: str | None = None) -> str:
     """The name by which OGR opens a source; of an archive that of the dataset in it, by the layer's name where there are several.
 
+    A plain local file keeps its own. A .kmz is one to OGR itself.
+
     Raises:
-        SourceError: it holds none, or several.
+        SourceError: it holds none, or several; its server does not give it.
     """
+    _tell(source)
     if _is_gzip(source):
         return f"/vsigzip/{for_gdal(source)}"
-    if not _GDAL.system(source):
-        return source
-    with ogr.configured():
-        inside = _GDAL.inside(source)
-        if layer is not None and len(inside) > 1:
-            inside = [each for each in inside if PurePosixPath(each).stem == layer] or inside
-        if len(inside) == 1:
-            return inside[0]
-        if not inside and is_local(source) and not _GDAL.is_archive(source):
-            raise SourceError(f"{source} is no archive that can be read", hint="fetch or pack it again", path=source)
-        raise refusal(source, "") or SourceError(f"{source} holds no vector dataset", path=source)
+    if not (system := _GDAL.system(source)) or _is_one_itself(source):
+        return source if is_local(source) else for_gdal(source)
+    inside = _GDAL.inside(source)
+    if layer is not None and len(inside) > 1:
+        inside = [each for each in inside if PurePosixPath(each).stem == layer] or inside
+    if len(inside) == 1:
+        return inside[0]
+    if not inside and not _GDAL.members(source, system) and not trouble(source)[0]:
+        raise SourceError(f"{source} is no archive that can be read", hint="fetch or pack it again", path=source)
+    raise _GDAL.refusal(source, "") or SourceError(f"{source} holds no vector dataset", path=source)
+
+
+def _is_one_itself(source: str) -> bool:
+    """Whether a file that is a zip is a dataset to OGR: a .kmz, a table of a spreadsheet; not by the suffix of archives."""
+    return source.lower().endswith(".kmz") or (not archive_system(source) and _GDAL.is_one(for_gdal(source)))
+
+
+def _tell(source: str) -> None:
+    """Tell GDAL of networks; and how what lies beside a file is found: a web server's page of a folder has no bound."""
+    by_name = "TRUE" if "/vsicurl" in for_gdal(source) else "FALSE"
+    beside = by_name if is_remote(source) else None
+    pyogrio.set_gdal_config_options({**switches(), "GDAL_DISABLE_READDIR_ON_OPEN": beside})
 
 
 def _is_gzip(source: str) -> bool:
@@ -102,61 +120,167 @@ def size(name: str) -> int:
     return sum(_GDAL.size(stem + each) for each in parts)
 
 
+def check_parts(source: str, name: str, label: str) -> None:
+    """Of a Shapefile on a server no part is away but those that are not there: OGR would do without its table.
+
+    Raises:
+        SourceError: the server fails for one of them.
+    """
+    if not is_remote(source) or not name.lower().endswith(".shp"):
+        return
+    for end in _OF_SHAPEFILE:
+        part = name[: -len(end)] + end
+        reason, hint = ("", "") if _GDAL.size(part) else trouble(part)
+        if reason and "no such file" not in reason:
+            raise SourceError(f"{label} cannot be opened: of its part {end}, {reason}", hint=hint, path=source)
+
+
+class Origin(NamedTuple):
+    """Where a layer comes from.
+
+    Attributes:
+        source: as the job names it.
+        name: as GDAL opens it.
+        state: what its server said of it when it was opened; None where it is local.
+    """
+
+    source: str
+    name: str
+    state: State | None
+
+    @property
+    def file(self) -> Path:
+        """The file, or what does for one."""
+        return file_of(self.name)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a local file, which is not packed."""
+        return is_local(self.name)
+
+    def check_unchanged(self) -> None:
+        """Raises DataError where a server says that the file has changed since."""
+        _GDAL.check_unchanged(self.source, self.state)
+
+
+def origin_of(source: str, layer: str | None) -> Origin:
+    """Where a layer comes from, looked at anew.
+
+    Raises:
+        SourceError: an archive holds none, or several; a server does not give it.
+    """
+    if not is_local(source):
+        _GDAL.forget(source)
+        if not for_gdal(source).startswith("/vsi"):
+            raise SourceError(
+                f"{source} is no file, and no name of one in GDAL's virtual file systems",
+                hint="fetch it first",
+                path=source,
+            )
+    name = named(source, layer)
+    return Origin(source, name, _GDAL.state(source))
+
+
+def unpacks(name: str) -> bool:
+    """Whether a file of a virtual file system can be read to its end; a folder is not looked at."""
+    try:
+        with file_of(name).open("rb") as file:
+            while file.read(MIB):
+                pass
+    except DataError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 class _Stat(NamedTuple):
     st_size: int
 
 
 @dataclass(frozen=True, slots=True)
-class VirtualFile:
+class _File:
     """A file of a virtual file system, as far as modules of formats use a `Path`."""
 
     virtual: str
 
+    def __str__(self) -> str:
+        return self.virtual
+
     @property
     def name(self) -> str:
-        """The last part."""
         return self.virtual.rpartition("/")[2]
 
     @property
     def suffix(self) -> str:
-        """With its dot."""
         return PurePosixPath(self.name).suffix
 
-    def with_suffix(self, suffix: str) -> "VirtualFile":
-        """The file beside it of another suffix."""
-        return VirtualFile(self.virtual.removesuffix(self.suffix) + suffix)
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    def with_suffix(self, suffix: str) -> "_File":
+        return _File(self.virtual.removesuffix(self.suffix) + suffix)
+
+    def with_name(self, name: str) -> "_File":
+        return _File(self.virtual.removesuffix(self.name) + name)
+
+    def exists(self) -> bool:
+        return self.is_file()
+
+    def is_dir(self) -> bool:
+        return False
 
     def is_file(self) -> bool:
-        """Whether there are bytes."""
         return _GDAL.size(self.virtual) > 0
 
     def stat(self) -> _Stat:
-        """Its size."""
         return _Stat(_GDAL.size(self.virtual))
 
-    def open(self, mode: str) -> BinaryIO:
-        """To be read."""
-        del mode
-        return _GDAL.open(self.virtual)
+    def open(self, mode: str = "r", **text: Any) -> IO[Any]:
+        file = _GDAL.open(self.virtual)
+        return file if "b" in mode else io.TextIOWrapper(file, **text)
+
+
+def file_of(name: str) -> Path:
+    """The file of a name that `named` gave: a `Path`, or what does for one where it is no local file."""
+    return Path(name) if is_local(name) else cast("Path", _File(name))
 
 
 class Listening:
-    """A reader of batches that fails where GDAL says of the network, or of unpacking, that it does."""
+    """A reader of batches that fails where GDAL says of the network, or of unpacking, that it does.
 
-    def __init__(self, reader: Any, source: str, label: str) -> None:
-        self._reader, self._source, self._label, self.schema = reader, source, label, reader.schema
+    Where nothing else would tell of rows that are lost (`hears_all`), at whatever GDAL calls an error.
+    """
+
+    def __init__(self, reader: Any, origin: Origin, label: str, *, hears_all: bool) -> None:
+        self._reader, self._label, self.schema = reader, label, reader.schema
+        self._source, self._hears_all = origin.source, hears_all or is_remote(origin.source)
+        self._rows = 0
 
     def read_next_batch(self) -> Any:
         """The next batch; StopIteration after the last, DataError where something was not read."""
         said: list[str] = []
         try:
             with _GDAL.listening(said):
-                return self._reader.read_next_batch()
+                batch = self._reader.read_next_batch()
         finally:
-            trouble = said if is_remote(self._source) else [each for each in said if _OF_PACKED.search(each)]
-            if trouble:
-                reason, hint = _GDAL.trouble(self._source)
-                raise DataError(f"{self._label} can no longer be read: {reason or one_line(trouble[0])}", hint=hint)
+            self.check(said)
+        self._rows += batch.num_rows
+        return batch
+
+    def check(self, said: Sequence[str]) -> None:
+        """Raises DataError where GDAL said what it means that something was not read."""
+        heard = said if self._hears_all else [each for each in said if _OF_PACKED.search(each)]
+        if heard:
+            words = ogr.without_places(" ".join(heard[0].split()))
+            behind = f"{self._label}, after {self._rows} features," if self._rows else self._label
+            raise _GDAL.cut(self._source, words, behind)
+
+    @property
+    def found(self) -> Any:
+        """What was found in the latest batch."""
+        return self._reader.found
 
     def __iter__(self) -> Iterator[Any]:
         """All batches that are left."""
@@ -165,3 +289,17 @@ class Listening:
     def __next__(self) -> Any:
         """The next batch."""
         return self.read_next_batch()
+
+
+@contextmanager
+def heard(
+    batches: AbstractContextManager[tuple[Any, Any]], origin: Origin, label: str, *, hears_all: bool
+) -> Iterator[Listening]:
+    """What `ogr.open_batches` gives, listened to from its opening on."""
+    said: list[str] = []
+    with ExitStack() as stack:
+        with _GDAL.listening(said):
+            _, reader = stack.enter_context(batches)
+        listening = Listening(reader, origin, label, hears_all=hears_all)
+        listening.check(said)
+        yield listening

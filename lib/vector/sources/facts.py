@@ -90,7 +90,7 @@ class LayerFacts:
     """A layer as its header describes it.
 
     Attributes:
-        source: the dataset's path.
+        source: the dataset's path, or its name among GDAL's virtual files.
         label: its base name, for messages.
         driver: OGR's short name.
         layer: the layer's name.

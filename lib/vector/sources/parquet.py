@@ -16,6 +16,7 @@ import pyarrow as pa
 from lib.diagnosis import one_line
 from lib.errors import DataError, SourceError
 from lib.vector.bad_rows import BadRow
+from lib.vector.elsewhere import Origin
 from lib.vector.encoding import Texts
 from lib.vector.names import field_names, folded
 from lib.vector.predicates.ranges import Range, may_hold
@@ -114,6 +115,7 @@ class ParquetSource:
         facts: of the layer.
         layer: what its files have in common.
         parts: the files, in order.
+        origin: where they come from.
         encoding: of text that is no UTF-8.
         skips: whether bad rows are left out.
     """
@@ -121,18 +123,18 @@ class ParquetSource:
     facts: LayerFacts
     layer: Layer
     parts: tuple[Part, ...]
+    origin: Origin
     encoding: str | None = None
     skips: bool = False
 
     @classmethod
-    def opened(cls, source: str, layer: str | None, label: str, given: Given) -> Self:
+    def opened(cls, origin: Origin, layer: str | None, label: str, given: Given) -> Self:
         """The layer, by the footers.
 
         Raises:
             SourceError: one is damaged, they differ, have another layer than the named one, or what is not read.
         """
-        path = Path(source)
-        found, parts = _layer(path, label)
+        found, parts = _layer(origin.file, label)
         info = found.info
         if layer is not None and layer != info["layer_name"]:
             raise SourceError(
@@ -141,7 +143,7 @@ class ParquetSource:
             )
         subtypes = ("" if each == "OFSTNone" else f":{each}" for each in info["ogr_subtypes"])
         facts = LayerFacts(
-            source=source,
+            source=origin.name,
             label=label,
             driver=DRIVER,
             layer=info["layer_name"],
@@ -157,7 +159,7 @@ class ParquetSource:
             notes=tuple(info["notes"]),
             metadata=info["layer_metadata"],
         )
-        return cls(with_crs(facts, given.crs), found, parts, given.encoding, given.skips_bad)
+        return cls(with_crs(facts, given.crs), found, parts, origin, given.encoding, given.skips_bad)
 
     def count(self) -> int | None:
         """Rows by the footers, which are read again.
@@ -272,6 +274,7 @@ class ParquetSource:
         checks = RowChecks(texts, self.layer.info["geometry_name"], self.skips)
         with closing(_Reader(self.layer, self.parts, self.facts.at_most(rows), columns, checks)) as reader:
             yield reader
+        self.origin.check_unchanged()
 
     @contextmanager
     def at(self, place: Place, rows: int, batch_bytes: int) -> Iterator[Iterator[Any]]:
