@@ -69,6 +69,7 @@ _ENVIRONMENT_HINT = (
 )
 _LATER = "try again later; GDAL_HTTP_MAX_RETRY and GDAL_HTTP_RETRY_DELAY say how often it is asked"
 _NOTHING = "no bytes"
+_AGAIN = "run again; if it fails again, fetch the file"
 # What GDAL and curl say, what that means, and what to do.
 _REASONS = (
     (r"NoSuchBucket|BucketNotFound", "its bucket does not exist", "check the bucket's name and AWS_REGION"),
@@ -165,11 +166,11 @@ class Gdal:
                 return 0
             return int(self.c_function("VSIFTellL")(file))
 
-    def tree_size(self, path: str) -> int:
-        """Likewise of all files in a folder; of a file its own."""
+    def files_in(self, folder: str) -> list[str]:
+        """The files in a folder, each by its name; the first thousand."""
         with self.quiet():
-            names = self._texts(self.c_function("VSIReadDirRecursive")(for_gdal(path).encode()))[:_MOST_LISTED]
-        return sum(self.size(f"{for_gdal(path)}/{name}") for name in names) or self.size(path)
+            names = self._texts(self.c_function("VSIReadDirRecursive")(for_gdal(folder).encode()))[:_MOST_LISTED]
+        return [f"{for_gdal(folder)}/{name}" for name in names if not name.endswith("/")]
 
     def open(self, name: str) -> BinaryIO:
         """A file of a virtual file system, to read; raises FileNotFoundError where there is none."""
@@ -233,7 +234,9 @@ class Gdal:
     def cut(self, path: str, words: str, label: str = "") -> DataError:
         """That a source which was opened can no longer be read: what its server says, or else these words of GDAL's."""
         reason, hint = self.trouble(path)
-        why = reason or words or "its bytes end early"
+        if not reason and is_remote(path):  # a short answer cannot be told from a damaged file
+            reason, hint = "its server's answer was cut short, or it is damaged there", _AGAIN
+        why = ": ".join(filter(None, (reason, words if hint in {"", _AGAIN} else ""))) or "its bytes end early"
         return DataError(
             f"{label or file_label(path)} can no longer be read: {why}", hint=hint or DAMAGED_HINT, path=path
         )
@@ -366,10 +369,16 @@ class _File(io.RawIOBase):
         into = (ctypes.c_char * len(buffer)).from_buffer(buffer)
         with self._gdal.quiet():
             found = int(self._gdal.c_function("VSIFReadL")(into, 1, len(buffer), self._file))
-            is_cut = found < len(buffer) and self._gdal.c_function("VSIFErrorL")(self._file)
+            is_cut = found < len(buffer) and self._is_cut()
         if is_cut:
             raise self._gdal.cut(self._name, "")
         return found
+
+    def _is_cut(self) -> bool:
+        """Whether there should be more. Of what a tar holds its size is known, and GDAL calls the end of a packed one an error."""
+        if self._name.startswith("/vsitar/"):
+            return int(self._gdal.c_function("VSIFTellL")(self._file)) < self._gdal.size(self._name)
+        return bool(self._gdal.c_function("VSIFErrorL")(self._file))
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         """Go to a place; where that is."""

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple, cast
 
 from lib.elsewhere import Gdal, State, switches
 from lib.errors import DataError, SourceError
-from lib.paths import archive_system, for_gdal, is_local, is_remote
+from lib.paths import archive_system, for_gdal, is_local, is_packed, is_remote
 from lib.units import MIB
 from lib.vector import ogr  # it imports pyogrio without pandas, so it must come first
 
@@ -22,7 +22,19 @@ from lib.vector import ogr  # it imports pyogrio without pandas, so it must come
 import pyogrio
 import pyogrio._ogr
 
-__all__ = ["Origin", "State", "check_parts", "file_of", "heard", "named", "origin_of", "size", "trouble", "unpacks"]
+__all__ = [
+    "Origin",
+    "State",
+    "check_parts",
+    "file_of",
+    "heard",
+    "listening",
+    "named",
+    "origin_of",
+    "size",
+    "trouble",
+    "unpacks",
+]
 
 _VECTOR = 4  # GDAL_OF_VECTOR
 _GZIP = b"\x1f\x8b"
@@ -31,6 +43,7 @@ _FOLDER = re.compile(r"(.*\.gdb)/[^/]*", re.IGNORECASE | re.DOTALL)
 _PART_OF = {".shx": ".shp", ".dbf": ".shp", ".mid": ".mif"} | dict.fromkeys((".dat", ".map", ".id", ".ind"), ".tab")
 _BESIDE = (".xsd", ".gfs", ".xml", ".qml", ".prj", ".cpg", ".csvt")
 _PARQUET = (".parquet", ".geoparquet")
+_NOT_WHOLE, _PACK_AGAIN = "it does not unpack to what was packed", "fetch or pack it again"
 _OF_SHAPEFILE = (".shx", ".dbf", ".prj", ".cpg")
 _OF_PACKED = re.compile(r"decompress|z_err|CRC|unexpected end|inflate|read error|stream error", re.IGNORECASE)
 
@@ -63,7 +76,7 @@ class _Vectors(Gdal):
 
 
 _GDAL = _Vectors(pyogrio._ogr.__file__, _VECTOR, "vector dataset", _mains)  # noqa: SLF001 - the module that links GDAL
-trouble = _GDAL.trouble
+listening, trouble = _GDAL.listening, _GDAL.trouble
 
 
 def named(source: str, layer: str | None = None) -> str:
@@ -85,7 +98,7 @@ def named(source: str, layer: str | None = None) -> str:
     if len(inside) == 1:
         return inside[0]
     if not inside and not _GDAL.members(source, system) and not trouble(source)[0]:
-        raise SourceError(f"{source} is no archive that can be read", hint="fetch or pack it again", path=source)
+        raise SourceError(f"{source} is no archive that can be read", hint=_PACK_AGAIN, path=source)
     raise _GDAL.refusal(source, "") or SourceError(f"{source} holds no vector dataset", path=source)
 
 
@@ -113,11 +126,14 @@ def _is_gzip(source: str) -> bool:
 
 def size(name: str) -> int:
     """Bytes of a dataset of a virtual file system, unpacked, all its files; 0 where that is not known."""
+    return sum(map(_GDAL.size, _files_of(name)))
+
+
+def _files_of(name: str) -> list[str]:
     stem, dot, end = name.rpartition(".")
     if end.lower() == "gdb":
-        return _GDAL.tree_size(name)
-    parts = [dot + end, *(part for part, main in _PART_OF.items() if main == (dot + end).lower())]
-    return sum(_GDAL.size(stem + each) for each in parts)
+        return _GDAL.files_in(name)
+    return [name, *(stem + part for part, main in _PART_OF.items() if main == (dot + end).lower())]
 
 
 def check_parts(source: str, name: str, label: str) -> None:
@@ -158,6 +174,12 @@ class Origin(NamedTuple):
         """Whether it is a local file, which is not packed."""
         return is_local(self.name)
 
+    def check_whole(self, label: str) -> None:
+        """Raises DataError where what is packed has another checksum than when it was packed: who seeks in it is not told."""
+        if is_packed(self.name) and not unpacks(self.name):
+            reason, hint = trouble(self.source)
+            raise DataError(f"{label} is damaged: {reason or _NOT_WHOLE}", hint=hint or _PACK_AGAIN, path=self.source)
+
     def check_unchanged(self) -> None:
         """Raises DataError where a server says that the file has changed since."""
         _GDAL.check_unchanged(self.source, self.state)
@@ -182,15 +204,14 @@ def origin_of(source: str, layer: str | None) -> Origin:
 
 
 def unpacks(name: str) -> bool:
-    """Whether a file of a virtual file system can be read to its end; a folder is not looked at."""
+    """Whether a dataset of a virtual file system can be read to its end, and GDAL finds its checksums right."""
     try:
-        with file_of(name).open("rb") as file:
-            while file.read(MIB):
-                pass
+        for each in filter(_GDAL.size, _files_of(name)):
+            with _GDAL.open(each) as file:
+                while file.read(MIB):
+                    pass
     except DataError:
         return False
-    except OSError:
-        pass
     return True
 
 

@@ -107,7 +107,9 @@ def _by_index(file: BinaryIO, header: _Header, label: str) -> Iterator[NDArray[n
         rows = min(_BLOCK_ROWS, header.features - first)
         offsets = _leaves(file, rows)["offset"].astype(np.int64)
         if size <= 0 or len(offsets) < rows or int(offsets.max()) >= size:
-            raise SourceError(f"{label} is cut short: its index points beyond its end", hint=CUT_SHORT)
+            raise SourceError(
+                f"{label} is cut short: its index points beyond its end, byte {header.size}", hint=CUT_SHORT
+            )
         joined = np.concatenate([previous, offsets])
         yield np.abs(np.diff(joined))
         previous = joined[-1:]

@@ -25,6 +25,8 @@ from lib.vector.sources.opening import check_log, described
 from lib.vector.sources.pushing import Pushed, asked_for
 
 _SHOWN = 20  # of names, in one line
+# OGR goes on with a Shapefile's next record where one cannot be fetched, which takes as long again: it is heard between batches.
+_ROWS_HEARD = 64
 _OF_SQLITE = ("GPKG", "SQLite")
 # Of a dataset that is several files: those with the same stem, by the suffix of the one that is named.
 _SHAPEFILE_PARTS = (".shp", ".shx", ".dbf")
@@ -52,6 +54,7 @@ FORMATS: dict[str, _Format] = {
     "CSV": texts,
 }
 # Of the others OGR's own count, which it made when it opened them, is as good.
+_COORDINATES = ({"x", "y"}, {"lon", "lat"}, {"longitude", "latitude"}, {"easting", "northing"})
 _MOST_NUMBERS = 500  # SQLite takes expressions in a query as it takes columns: 2,000
 _COUNTED_BESIDE = ("GPKG", "ESRI Shapefile", "FlatGeobuf", "GeoJSONSeq")
 
@@ -111,6 +114,7 @@ class OgrSource:
             DataError: the count itself meets damage.
         """
         facts = self.facts
+        self.origin.check_whole(facts.label)
         if facts.sizes.count >= 0 and facts.driver != "ESRI Shapefile":  # whose index has the deleted ones, too
             return facts.sizes.count
         if (lines := self._lines) is not None:
@@ -206,6 +210,8 @@ class OgrSource:
         if self.checks_rows:
             options["checks"] = self._checks(int(options.get("skip", 0)), is_again=is_again)
         is_counted = _format(facts.driver, self.path) is not None
+        if facts.driver == "ESRI Shapefile" and not self.origin.is_plain:
+            rows = min(rows, _ROWS_HEARD)
         with ogr.configured(**ogr.reading(facts.driver, limit_bytes)):
             batches = ogr.open_batches(
                 facts.source, facts.layer, facts.at_most(rows), encoding=self.encoding, **options
@@ -251,7 +257,11 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
         sizes=sizes,
         metadata=info["layer_metadata"] or {},
         has_ids=info["driver"] in ("GeoJSON", "GeoJSONSeq") and path.is_file() and texts.has_numbers(path),
-        notes=(*(note for note in notes if "More than one layer" not in note), *_renamed(info, label)),
+        notes=(
+            *(note for note in notes if "More than one layer" not in note),
+            *_renamed(info, label),
+            *_pointless(info, label),
+        ),
     )
 
 
@@ -281,6 +291,16 @@ def with_crs(facts: LayerFacts, crs: str | None) -> LayerFacts:
 def _renames(info: dict[str, Any]) -> bool:
     """Whether fields, or the geometries because of a field of that name, have other names here."""
     return raw_names(info) != field_names(info) or geometry_column(info) != (info["geometry_name"] or "wkb_geometry")
+
+
+def _pointless(info: dict[str, Any], label: str) -> list[str]:
+    """What is to be said of a CSV with columns of coordinates that are no points."""
+    names = {str(name).lower() for name in info["fields"]}
+    if info["driver"] != "CSV" or info["geometry_type"] or not any(pair <= names for pair in _COORDINATES):
+        return []
+    return [
+        f"{label} has no geometries: its columns of coordinates are points where a .csvt beside it calls them CoordX and CoordY"
+    ]
 
 
 def _renamed(info: dict[str, Any], label: str) -> list[str]:

@@ -7,13 +7,14 @@ from typing import Any
 
 from lib.diagnosis import one_line
 from lib.errors import SourceError
-from lib.paths import for_gdal
+from lib.paths import for_gdal, is_packed, is_remote
 from lib.vector import elsewhere, ogr
 from lib.vector.names import raw_names
 from lib.vector.wkb import SURFACES
 
 # What OGR's interleaved or unordered readers do not give through one layer's Arrow stream.
 _NOT_STREAMED = ("OSM",)
+_CHECK = "check it with `ogrinfo`"
 _MALFORMED = "database disk image is malformed"  # in GDAL's words a whole query stands before it
 
 
@@ -102,7 +103,7 @@ def _info(
                 f"{label}: the layer is declared {SURFACES[int(found[1]) % 1000]}, a surface, which is not read",
                 hint="make polygons of it: ogr2ogr -nlt MULTIPOLYGON polygons.gpkg SOURCE",
             ) from error
-        if not elsewhere.unpacks(name):
+        if is_packed(name) and not elsewhere.unpacks(name):
             raise SourceError(
                 f"{label} is damaged: it does not unpack to its end", hint="fetch or pack it again", path=source
             ) from error
@@ -121,11 +122,16 @@ def _not_vector(source: str, label: str, words: str) -> SourceError:
             f"{label} is a folder and no vector dataset",
             hint="name a file, a .gdb folder, or a folder of Parquet files",
         )
-    if _is_raster(source):
+    if "ERROR parsing" not in words and _is_raster(source):
         return SourceError(f"{label} is a raster", hint="use `swath raster`")
     if "not recognized" in words or "list index" in words or "out of bounds" in words:
-        return SourceError(f"{label} is not a vector dataset that OGR reads", hint="check it with `ogrinfo`")
-    return SourceError(f"{label} cannot be opened: {words}", hint="check it with `ogrinfo`")
+        return SourceError(f"{label} is not a vector dataset that OGR reads", hint=_CHECK)
+    hint = (
+        "fetch it, if that fails again: an answer of its server may have been cut short"
+        if is_remote(source)
+        else _CHECK
+    )
+    return SourceError(f"{label} cannot be opened: {words}", hint=hint)
 
 
 def _is_raster(source: str) -> bool:

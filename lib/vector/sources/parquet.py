@@ -167,6 +167,7 @@ class ParquetSource:
         Raises:
             DataError: a file has another number of them by now.
         """
+        self.origin.check_whole(self.facts.label)
         return sum(self._counted(part)[0] for part in self.parts)
 
     def _counted(self, part: Part) -> tuple[int, int]:

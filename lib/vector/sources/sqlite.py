@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lib.diagnosis import DAMAGED_HINT, one_line
 from lib.errors import DataError
 from lib.units import MIB
-from lib.vector import ogr
+from lib.vector import elsewhere, ogr
 from lib.vector.sources.facts import InTable, Place, Sizes
 
 # A look at all of a million parcels' geometries takes 0.23 s, at their texts twice as much; what is not seen in time is bounded
@@ -241,11 +241,14 @@ class _ThroughOgr:
         for value in values:
             literal = str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
             query = query.replace("?", literal, 1)
+        said: list[str] = []
         try:
-            with ogr.open_sql(self._name, query) as reader:
+            with elsewhere.listening(said), ogr.open_sql(self._name, query) as reader:
                 rows = [tuple(row) for batch in reader for row in zip(*map(_values, batch.columns), strict=True)]
         except Exception as error:
             raise sqlite3.DatabaseError(one_line(error)) from error
+        if said:
+            raise sqlite3.DatabaseError(said[-1].rpartition(": ")[2].strip())
         return _Rows(rows)
 
 
