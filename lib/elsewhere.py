@@ -173,8 +173,13 @@ class Gdal:
         return [f"{for_gdal(folder)}/{name}" for name in names if not name.endswith("/")]
 
     def open(self, name: str) -> BinaryIO:
-        """A file of a virtual file system, to read; raises FileNotFoundError where there is none."""
-        return cast("BinaryIO", io.BufferedReader(_File(self, name)))
+        """A file of a virtual file system, to read; raises FileNotFoundError, or DataError where its server fails."""
+        try:
+            return cast("BinaryIO", io.BufferedReader(_File(self, name)))
+        except FileNotFoundError:
+            if self.trouble(name)[0]:
+                raise self.cut(name, "") from None
+            raise
 
     def state(self, path: str) -> State | None:
         """What the server says now of a remote source, or of the archive that it is in; None of a source that is not remote."""
@@ -224,6 +229,12 @@ class Gdal:
             )
         if is_remote(path) and (found := self._reason(path, words))[0]:
             return SourceError(f"{path} cannot be opened: {found[0]}", hint=found[1], path=path)
+        if is_remote(path) and not self.members(path, system):
+            return SourceError(
+                f"{path} cannot be opened: what it holds cannot be listed",
+                hint="fetch it: its server does not give parts of files, or it is damaged there",
+                path=path,
+            )
         return SourceError(f"{path} holds no {self.noun}", hint=f"it holds {self._listed(path, system)}", path=path)
 
     def only_one_inside(self, path: str) -> str | None:
@@ -241,9 +252,9 @@ class Gdal:
             f"{label or file_label(path)} can no longer be read: {why}", hint=hint or DAMAGED_HINT, path=path
         )
 
-    def trouble(self, path: str) -> tuple[str, str]:
-        """What keeps a remote source from being read now, and what to do; both empty where nothing does."""
-        return self._reason(path, "") if is_remote(path) else ("", "")
+    def trouble(self, path: str, words: str = "") -> tuple[str, str]:
+        """What keeps a remote source from being read now, of which these words were said, and what to do; else both empty."""
+        return self._reason(path, words) if is_remote(path) else ("", "")
 
     def _reason(self, path: str, words: str) -> tuple[str, str]:
         """Asked anew, as what was said last may be of a sidecar."""
@@ -375,7 +386,7 @@ class _File(io.RawIOBase):
         return found
 
     def _is_cut(self) -> bool:
-        """Whether there should be more. Of what a tar holds its size is known, and GDAL calls the end of a packed one an error."""
+        """Whether there should be more. Of what a tar holds its size is known; GDAL calls the end of a packed one an error."""
         if self._name.startswith("/vsitar/"):
             return int(self._gdal.c_function("VSIFTellL")(self._file)) < self._gdal.size(self._name)
         return bool(self._gdal.c_function("VSIFErrorL")(self._file))

@@ -43,6 +43,7 @@ _FOLDER = re.compile(r"(.*\.gdb)/[^/]*", re.IGNORECASE | re.DOTALL)
 _PART_OF = {".shx": ".shp", ".dbf": ".shp", ".mid": ".mif"} | dict.fromkeys((".dat", ".map", ".id", ".ind"), ".tab")
 _BESIDE = (".xsd", ".gfs", ".xml", ".qml", ".prj", ".cpg", ".csvt")
 _PARQUET = (".parquet", ".geoparquet")
+_AWAY = ("the server has no such file", "its server gives no bytes")  # the latter of a bucket that does not list it
 _NOT_WHOLE, _PACK_AGAIN = "it does not unpack to what was packed", "fetch or pack it again"
 _OF_SHAPEFILE = (".shx", ".dbf", ".prj", ".cpg")
 _OF_PACKED = re.compile(r"decompress|z_err|CRC|unexpected end|inflate|read error|stream error", re.IGNORECASE)
@@ -147,7 +148,7 @@ def check_parts(source: str, name: str, label: str) -> None:
     for end in _OF_SHAPEFILE:
         part = name[: -len(end)] + end
         reason, hint = ("", "") if _GDAL.size(part) else trouble(part)
-        if reason and "no such file" not in reason:
+        if reason and not reason.startswith(_AWAY):
             raise SourceError(f"{label} cannot be opened: of its part {end}, {reason}", hint=hint, path=source)
 
 
@@ -199,8 +200,9 @@ def origin_of(source: str, layer: str | None) -> Origin:
                 hint="fetch it first",
                 path=source,
             )
-    name = named(source, layer)
-    return Origin(source, name, _GDAL.state(source))
+    _tell(source)
+    state = _GDAL.state(source)  # before anything is read of it
+    return Origin(source, named(source, layer), state)
 
 
 def unpacks(name: str) -> bool:
@@ -319,8 +321,16 @@ def heard(
     """What `ogr.open_batches` gives, listened to from its opening on."""
     said: list[str] = []
     with ExitStack() as stack:
-        with _GDAL.listening(said):
-            _, reader = stack.enter_context(batches)
+        try:
+            with _GDAL.listening(said):
+                _, reader = stack.enter_context(batches)
+        except MemoryError:
+            raise
+        except Exception as error:
+            reason, hint = trouble(origin.source)
+            if reason:
+                raise DataError(f"{label} can no longer be read: {reason}", hint=hint, path=origin.source) from error
+            raise ogr.translated(error, label, writing=False) from error
         listening = Listening(reader, origin, label, hears_all=hears_all)
         listening.check(said)
         yield listening

@@ -87,7 +87,7 @@ def _info(
             if encoding:  # which OGR takes for values only
                 hint = f"convert the file: iconv -f {encoding} -t UTF-8 SOURCE > COPY"
             raise SourceError(f"{label}: names of its fields are no UTF-8", hint=hint) from error
-        reason, hint = elsewhere.trouble(source)
+        reason, hint = elsewhere.trouble(source, words)
         if reason:
             raise SourceError(f"{label} cannot be opened: {reason}", hint=hint, path=source) from error
         if layer is not None and "could not be opened" in words:

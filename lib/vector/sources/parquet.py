@@ -85,7 +85,7 @@ def is_parquet(path: Path) -> bool:
             return parquet_folder.holds_parquet(path)
         with path.open("rb") as file:
             return file.read(4) == _MAGIC
-    except OSError:
+    except (OSError, DataError):  # the latter of a server: who opens it is told
         return False
 
 
