@@ -229,13 +229,9 @@ class Gdal:
             )
         if is_remote(path) and (found := self._reason(path, words))[0]:
             return SourceError(f"{path} cannot be opened: {found[0]}", hint=found[1], path=path)
-        if is_remote(path) and not self.members(path, system):
-            return SourceError(
-                f"{path} cannot be opened: what it holds cannot be listed",
-                hint="fetch it: its server does not give parts of files, or it is damaged there",
-                path=path,
-            )
-        return SourceError(f"{path} holds no {self.noun}", hint=f"it holds {self._listed(path, system)}", path=path)
+        more = "; where its server does not give parts of files, fetch it first" if is_remote(path) else ""
+        hint = f"it holds {self._listed(path, system)}{more}"
+        return SourceError(f"{path} holds no {self.noun}", hint=hint, path=path)
 
     def only_one_inside(self, path: str) -> str | None:
         """The name of the one dataset in an archive; None where there are none or several, or it is no archive."""

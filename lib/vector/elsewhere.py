@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
+from lib.diagnosis import without_places
 from lib.elsewhere import Gdal, State, switches
 from lib.errors import DataError, SourceError
 from lib.paths import archive_system, for_gdal, is_local, is_packed, is_remote
@@ -296,7 +297,7 @@ class Listening:
         """Raises DataError where GDAL said what it means that something was not read."""
         heard = said if self._hears_all else [each for each in said if _OF_PACKED.search(each)]
         if heard:
-            words = ogr.without_places(" ".join(heard[0].split()))
+            words = without_places(" ".join(heard[0].split()))
             behind = f"{self._label}, after {self._rows} features," if self._rows else self._label
             raise _GDAL.cut(self._source, words, behind)
 

@@ -43,9 +43,6 @@ _OF_2GB = re.compile("2GB file size limit|maximum file size of|to .shp file: Suc
 _OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 
 
-_OF_GDALS_SOURCES = re.compile(r"(?:error occurred )?\bin (?:file )?/\S+/(\w+\.\w+),? at line (\d+)", re.IGNORECASE)
-
-
 class _Hider(importlib.abc.MetaPathFinder):
     """Makes the hidden packages look as if they were not installed."""
 
@@ -371,11 +368,6 @@ def _plain(meta: dict[str, Any], reader: Any, checks: RowChecks | None, *, fids:
     if checks and has_fids:
         checks.fid = names[plain[0]]
     return _Plain(reader, names, checks, None if fids or not has_fids else plain[0])
-
-
-def without_places(words: str) -> str:
-    """GDAL's words without the folders of its own sources."""
-    return _OF_GDALS_SOURCES.sub(r"error at \1, line \2", words)
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def test_s3_that_does_not_open(
         ({"fails": [404, 0, 9999]}, r"no such file \(404\)|its server failed", "check"),
         ({"fails": [403, 0, 9999]}, "access is refused", "AWS_PROFILE"),
         ({"fails": [500, 0, 9999]}, r"its server failed \(500\)", "try again"),
-        ({"ranges": False}, "does not give parts of files|cannot be listed", "fetch it"),
+        ({"ranges": False}, "does not give parts of files|holds no vector dataset", "fetch it"),
         ({"user": "joe:secret"}, "access is refused", "credentials"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from lib.diagnosis import one_line
 from lib.errors import DataError, SourceError, UsageError
+from lib.paths import is_remote
 from lib.vector import elsewhere, ogr
 from lib.vector.bad_rows import BadRow
 from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
@@ -210,7 +211,7 @@ class OgrSource:
         if self.checks_rows:
             options["checks"] = self._checks(int(options.get("skip", 0)), is_again=is_again)
         is_counted = _format(facts.driver, self.path) is not None
-        if facts.driver == "ESRI Shapefile" and not self.origin.is_plain:
+        if facts.driver == "ESRI Shapefile" and is_remote(self.origin.source):
             rows = min(rows, _ROWS_HEARD)
         with ogr.configured(**ogr.reading(facts.driver, limit_bytes)):
             batches = ogr.open_batches(

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lib.diagnosis import one_line
+from lib.diagnosis import one_line, without_places
 from lib.errors import SourceError
 from lib.paths import for_gdal, is_packed, is_remote
 from lib.vector import elsewhere, ogr
@@ -81,7 +81,7 @@ def _info(
     except MemoryError:
         raise
     except Exception as error:
-        words = ogr.without_places(one_line(error))
+        words = without_places(one_line(error))
         if isinstance(error, UnicodeError):
             hint = "say how its text is encoded with --encoding, such as ISO-8859-1 or CP1252"
             if encoding:  # which OGR takes for values only
@@ -92,7 +92,8 @@ def _info(
             raise SourceError(f"{label} cannot be opened: {reason}", hint=hint, path=source) from error
         if layer is not None and "could not be opened" in words:
             names = _layer_names(name)
-            near = difflib.get_close_matches(layer, names, 1)
+            folded = {name.lower(): name for name in names}
+            near = [folded[each] for each in difflib.get_close_matches(layer.lower(), folded, 1)]
             raise SourceError(
                 f"{label} has no layer {layer!r}; it has {', '.join(names) or 'none'}",
                 hint=f"did you mean {near[0]!r}?" if near else "choose one with --layer",
