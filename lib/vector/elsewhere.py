@@ -321,6 +321,7 @@ def heard(
 ) -> Iterator[Listening]:
     """What `ogr.open_batches` gives, listened to from its opening on."""
     said: list[str] = []
+    _tell(origin.source)  # another source may have been opened since
     with ExitStack() as stack:
         try:
             with _GDAL.listening(said):

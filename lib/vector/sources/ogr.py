@@ -25,6 +25,7 @@ from lib.vector.sources.hidden import BY_FID, hidden_in
 from lib.vector.sources.opening import check_log, described
 from lib.vector.sources.pushing import Pushed, asked_for
 
+_COORDINATES = ({"x", "y"}, {"lon", "lat"}, {"longitude", "latitude"}, {"easting", "northing"})
 _SHOWN = 20  # of names, in one line
 # OGR goes on with a Shapefile's next record where one cannot be fetched, which takes as long again: it is heard between batches.
 _ROWS_HEARD = 64
@@ -55,7 +56,6 @@ FORMATS: dict[str, _Format] = {
     "CSV": texts,
 }
 # Of the others OGR's own count, which it made when it opened them, is as good.
-_COORDINATES = ({"x", "y"}, {"lon", "lat"}, {"longitude", "latitude"}, {"easting", "northing"})
 _MOST_NUMBERS = 500  # SQLite takes expressions in a query as it takes columns: 2,000
 _COUNTED_BESIDE = ("GPKG", "ESRI Shapefile", "FlatGeobuf", "GeoJSONSeq")
 
