@@ -110,7 +110,7 @@ _TOLD = r"unpack|can no longer be read|cannot be read to its end|damaged|cut sho
 
 
 @pytest.mark.parametrize("suffix", ["gpkg", "geojson", "fgb", "csv", "shp", "gml"])
-@pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("at", [0.6, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.3, 0.9))])
 def test_bytes_that_do_not_unpack(suffix: str, at: float, run_job: Callable[..., Any], tmp_path: Path) -> None:
     """Wherever they are: one line, and no rows that are made of what was left."""
     path = zipped(written(tmp_path, suffix, frame(3000)))

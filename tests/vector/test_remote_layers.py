@@ -20,7 +20,7 @@ from tests.range_server import ACCESS_KEY, SECRET_KEY, Served, s3_environment, s
 
 _ROWS = 1500
 _KINDS = ("csv", "fgb", "parquet", "gpkg", "shp", "geojson", "geojsonl", "gml", "kml")
-_QUICK = ("csv", "fgb", "parquet")
+_QUICK = ("parquet",)
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +118,9 @@ def test_s3_that_does_not_open(
     _refused(name, match, hint)
 
 
-@pytest.mark.parametrize("name", ["a.gpkg", "a.csv", "a.zip"])
+@pytest.mark.parametrize(
+    "name", ["a.gpkg", *(pytest.param(each, marks=pytest.mark.slow) for each in ("a.csv", "a.zip"))]
+)
 @pytest.mark.parametrize(
     ("how", "match", "hint"),
     [
@@ -169,7 +171,9 @@ def test_a_server_that_fails_under_way(name: str, folder: Path, run_job: Callabl
     assert outcomes.count("failed") >= 2
 
 
-@pytest.mark.parametrize("name", ["a.fgb", "a.csv", "a.parquet", "a.zip"])
+@pytest.mark.parametrize(
+    "name", ["a.zip", *(pytest.param(f"a.{each}", marks=pytest.mark.slow) for each in ("fgb", "csv", "parquet"))]
+)
 def test_a_file_that_changes_meanwhile_is_noticed(
     name: str, folder: Path, run_job: Callable[..., Any], tmp_path: Path
 ) -> None:
