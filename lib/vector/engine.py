@@ -57,6 +57,7 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
     steps, layer = steps_of(job, source.facts)
     source, ways = pushed(source, steps)
     sink = sink_for(job.driver, layer, target_of(job))
+    crs_name(layer.crs)  # now: the checks ask PROJ of a CRS without a number, and what it weighs is measured then
     if verify.recomputes(job, steps):
         importlib.import_module("lib.vector.recompute")  # now: what it weighs is measured then
     return VectorWork(job, room, source, sink, steps, layer, ways)

@@ -442,7 +442,7 @@ def test_verification_sees_a_row_that_a_filter_should_have_dropped(layers: dict[
         ("nam = 'x'", "has no field 'nam'"),
         ("t = 1", "field 't' (text) cannot be compared by = with 1"),
         ("d = '2024-01-01'", "field 'd' (date) cannot be compared"),
-        ("i", "field 'i' is field 'i' (integer), and no condition"),
+        ("i", "--where: field 'i' (integer) is no condition by itself"),
         ("t LIKE 5", "LIKE"),
         ("i LIKE 'a'", "LIKE is for text"),
         ("t + 1 = 2", "+ is for numbers"),
