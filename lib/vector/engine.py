@@ -28,9 +28,10 @@ from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
 from lib.vector.row_checks import CHORD_SHARE, STEP_DEGREES
-from lib.vector.sinks import VectorSink, sink_for, target_of
+from lib.vector.sinks import SINKS, VectorSink, sink_for, target_of
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.sources.facts import InTable, LayerFacts
+from lib.vector.sources.typed import as_it_is
 from lib.vector.steps import Step, Tally, columns_of, pushed, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
 
@@ -56,6 +57,8 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
     source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
     steps, layer = steps_of(job, source.facts)
     source, ways = pushed(source, steps)
+    if (kind := SINKS.get(job.driver)) and kind.needs_declared:
+        layer = as_it_is(layer, source.facts)
     sink = sink_for(job.driver, layer, target_of(job))
     crs_name(layer.crs)  # now: the checks ask PROJ of a CRS without a number, and what it weighs is measured then
     if verify.recomputes(job, steps):

@@ -151,6 +151,8 @@ class VectorSink(ABC):
     # Decimals that coordinates are rounded to; None where they are kept. Whether rings come back turned round, parts moved.
     decimals: ClassVar[int | None] = None
     turns_rings: ClassVar[bool] = False
+    # Whether a layer that declares a type of geometries holds no others.
+    needs_declared: ClassVar[bool] = False
     # Whether OGR writes it.
     by_ogr: ClassVar[bool] = True
     # Types of fields whose values come back as they were.

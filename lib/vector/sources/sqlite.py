@@ -21,6 +21,7 @@ _CLOCK_STEP = 2_000  # of SQLite's virtual machine, between two looks at the clo
 _LEAST_ROW_BYTES = 24
 # A geometry's flags where it is empty: bits 4, and of a type of its own 5; any byte order and envelope.
 _EMPTY = "(" + ", ".join(f"'{flags:02X}'" for flags in range(256) if flags & 0x10) + ")"
+_WKB_HEAD_BYTES, _Z_AND_M = 5, 1000
 # Steps from one stretch to the next, round the table: one that does not divide their number comes by all of them.
 _PRIMES = (61, 67, 71, 73)
 
@@ -172,6 +173,24 @@ def declared_type(path: Path, layer: str) -> str:
     except sqlite3.DatabaseError:
         return ""
     return str(row[0]).upper() if row else ""
+
+
+def types_in(path: Path, layer: str, geometry: str) -> set[int]:
+    """Types of a GeoPackage's geometries as their WKB has them, Z and M aside; empty where the table cannot be asked.
+
+    Behind a header whose flags say how long its envelope is (OGC 12-128r19, 2.1.3).
+    """
+    shape = f"{_quoted(layer)}.{_quoted(geometry)}"
+    flags = f"(instr(x'{bytes(range(256)).hex()}', substr({shape}, 4, 1)) - 1)"
+    start = f"9 + CASE {flags} >> 1 & 7 WHEN 0 THEN 0 WHEN 1 THEN 32 WHEN 4 THEN 64 ELSE 48 END"
+    query = f"SELECT DISTINCT substr({shape}, {start}, 5) FROM {_quoted(layer)} WHERE {shape} IS NOT NULL"  # noqa: S608 - quoted
+    try:
+        with _database(path) as database:
+            heads = [bytes(head) for (head,) in database.execute(query) if isinstance(head, bytes)]
+    except sqlite3.DatabaseError:  # damage is for `count` to tell
+        return set()
+    whole = (head for head in heads if len(head) == _WKB_HEAD_BYTES)
+    return {int.from_bytes(head[1:], "little" if head[0] else "big") % _Z_AND_M for head in whole}
 
 
 def _where(where: str) -> str:
