@@ -181,8 +181,11 @@ def types_in(path: Path, layer: str, geometry: str) -> set[int]:
     Behind a header whose flags say how long its envelope is (OGC 12-128r19, 2.1.3).
     """
     shape = f"{_quoted(layer)}.{_quoted(geometry)}"
-    flags = f"(instr(x'{bytes(range(256)).hex()}', substr({shape}, 4, 1)) - 1)"
-    start = f"9 + CASE {flags} >> 1 & 7 WHEN 0 THEN 0 WHEN 1 THEN 32 WHEN 4 THEN 64 ELSE 48 END"
+    flag = f"substr({shape}, 4, 1)"
+    number = f"instr(x'{bytes(range(256)).hex()}', {flag}) - 1"
+    start = f"9 + CASE ({number}) >> 1 & 7 WHEN 0 THEN 0 WHEN 1 THEN 32 WHEN 4 THEN 64 ELSE 48 END"
+    # With a flat envelope, little-endian, they come first: half the time.
+    start = f"CASE {flag} WHEN x'03' THEN 41 ELSE {start} END"
     query = f"SELECT DISTINCT substr({shape}, {start}, 5) FROM {_quoted(layer)} WHERE {shape} IS NOT NULL"  # noqa: S608 - quoted
     try:
         with _database(path) as database:
