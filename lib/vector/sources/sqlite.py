@@ -53,9 +53,7 @@ def sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
             shapes = _look(database, name, geometry, _GEOMETRY_ROWS, _GEOMETRY_SECONDS)
             others = _look(database, name, texts, _TEXT_ROWS, _TEXT_SECONDS)
     except sqlite3.DatabaseError as error:
-        raise DataError(
-            f"{label}: layer {info['layer_name']} is damaged: {one_line(error)}", hint=DAMAGED_HINT
-        ) from error
+        raise _damaged(error, path, info["layer_name"], label) from error
     mean = sum(each.total_bytes // each.rows for each in (shapes, others) if each.rows)
     rowid = max(shapes, others, key=lambda each: each.largest_bytes).rowid
     return Sizes(
@@ -124,7 +122,36 @@ def count(path: Path, layer: str, label: str, where: str = "") -> int:
             query = f"SELECT COUNT(*) FROM {_quoted(layer)}{_where(where)}"  # noqa: S608 - quoted
             return int(database.execute(query).fetchone()[0])
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{label}: layer {layer} is damaged: {one_line(error)}", hint=DAMAGED_HINT) from error
+        raise _damaged(error, path, layer, label) from error
+
+
+def _damaged(error: sqlite3.DatabaseError, path: Path, layer: str, label: str) -> DataError:
+    """What is said of a layer's damage: between which features it is, as far as their ids can be read from either end."""
+    ends = next((ends for what in ("rowid", "rowid, *") if (ends := _readable(path, layer, what))), ())
+    words = {
+        (False, False): "",
+        (True, False): " behind the feature of id {}",
+        (False, True): " before the feature of id {1}",
+        (True, True): " between the features of id {} and {}",
+    }[(any(ends[:1]), any(ends[1:]))]
+    hint = (
+        f"{DAMAGED_HINT}; --skip-bad skips no damaged pages, `sqlite3 {label} .recover` may save what is on the others"
+    )
+    return DataError(f"{label}: layer {layer} is damaged{words.format(*ends)}: {one_line(error)}", hint=hint)
+
+
+def _readable(path: Path, layer: str, what: str) -> tuple[int, int] | tuple[()]:
+    """The last feature ids that can be read from either end, 0 where none can; nothing where all can."""
+    ends = [0, 0]
+    for at, order in enumerate(("ASC", "DESC")):
+        try:
+            with _database(path) as database:
+                for row in database.execute(f"SELECT {what} FROM {_quoted(layer)} ORDER BY rowid {order}"):  # noqa: S608 - quoted
+                    ends[at] = row[0]
+        except sqlite3.DatabaseError:
+            continue
+        return ()
+    return ends[0], ends[1]
 
 
 def in_table(path: Path, layer: str, geometry: str, numbers: Sequence[str], where: str = "") -> InTable | None:
