@@ -21,6 +21,9 @@ _CLOCK_STEP = 2_000  # of SQLite's virtual machine, between two looks at the clo
 _LEAST_ROW_BYTES = 24
 # A geometry's flags where it is empty: bits 4, and of a type of its own 5; any byte order and envelope.
 _EMPTY = "(" + ", ".join(f"'{flags:02X}'" for flags in range(256) if flags & 0x10) + ")"
+# A layer of curves is read as chords: a circle of two arcs is 93 bytes, and 1,466 then.
+_CURVED = ("CIRCULARSTRING", "COMPOUNDCURVE", "CURVEPOLYGON", "MULTICURVE", "MULTISURFACE", "CURVE", "SURFACE")
+_CHORDS = 16
 _WKB_HEAD_BYTES, _Z_AND_M = 5, 1000
 # Steps from one stretch to the next, round the table: one that does not divide their number comes by all of them.
 _PRIMES = (61, 67, 71, 73)
@@ -54,11 +57,13 @@ def sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
             others = _look(database, name, texts, _TEXT_ROWS, _TEXT_SECONDS)
     except sqlite3.DatabaseError as error:
         raise _damaged(error, path, info["layer_name"], label) from error
-    mean = sum(each.total_bytes // each.rows for each in (shapes, others) if each.rows)
+    chords = _CHORDS if declared_type(path, info["layer_name"]) in _CURVED else 1
+    looked_at = ((shapes, chords), (others, 1))
+    mean = sum(look.total_bytes * factor // look.rows for look, factor in looked_at if look.rows)
     rowid = max(shapes, others, key=lambda each: each.largest_bytes).rowid
     return Sizes(
         mean_bytes=mean,
-        largest_bytes=shapes.largest_bytes + others.largest_bytes,
+        largest_bytes=shapes.largest_bytes * chords + others.largest_bytes,
         total_bytes=shapes.total_bytes,
         count=shapes.rows if shapes.is_whole else -1,
         place=None if rowid is None else Place(fid=rowid),
