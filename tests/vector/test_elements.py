@@ -8,7 +8,7 @@ from typing import Any
 import geopandas
 import pytest
 from conftest_vector import make_job, verified_again
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lib.errors import DataError
@@ -26,6 +26,7 @@ _VALUES = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
+@example(elements=[{"type": "FeatureCollection"}], more={}, indent=None, block=7, is_last=False, kind="Feature")
 @given(
     elements=st.lists(_VALUES, max_size=6),
     more=st.dictionaries(_TEXT, _VALUES, max_size=3),

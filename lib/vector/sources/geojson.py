@@ -76,8 +76,9 @@ class _Elements:
 
     def _look_for_type(self, text: bytes, places: NDArray[np.int64], depths: NDArray[np.int64]) -> None:
         for match in () if self.is_collection else _IS_COLLECTION.finditer(self._tail + text):
-            before = int(np.searchsorted(places, match.end() - len(self._tail))) - 1
-            self.is_collection |= (int(depths[before]) if before >= 0 else self._depth) == 1
+            if (end := match.end() - len(self._tail)) > 0:  # else it was looked at with the block before
+                before = int(np.searchsorted(places, end)) - 1
+                self.is_collection |= (int(depths[before]) if before >= 0 else self._depth) == 1
 
     def _count(self, text: bytes, places: NDArray[np.int64], kinds: NDArray[Any], depths: NDArray[np.int64]) -> None:
         """Commas between elements, from where `features` opens to where it closes."""
