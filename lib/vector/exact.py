@@ -34,13 +34,18 @@ def is_unread(error: Exception) -> bool:
 def arbitrate(
     column: Column, rings: Rings, method: AreaMethod, unsure: NDArray[np.int64], other: NDArray[np.bool_]
 ) -> dict[int, tuple[float, bool]]:
-    """The exact area, m², of each row that is unsure, and whether it is wide; of `other` rows shapely knows the polygons."""
+    """The exact area, m², of each row that is unsure, and whether it is wide; of `other` rows shapely knows the polygons.
+
+    Of those that are empty nothing.
+    """
     order = np.argsort(rings.rows, kind="stable")
     edges = np.searchsorted(rings.rows[order], np.arange(len(column.sizes) + 1))
     found = {}
     for row in unsure.tolist():
         mine = order[edges[row] : edges[row + 1]]
         whose = _polygons_of(column, row) if other[row] else (column, rings, mine)
+        if whose is None:
+            continue
         found[row] = exact_area(*whose, method), _is_wide(*whose, method)
     return found
 
@@ -87,15 +92,18 @@ def _exact_ring(xy: NDArray[np.float64], method: AreaMethod) -> float:
     return abs(float(method.geod.polygon_area_perimeter(x * degrees, y * degrees)[0]))
 
 
-def _polygons_of(column: Column, row: int) -> tuple[Column, Rings, NDArray[np.int64]]:
-    """The polygons of a collection or of a geometry in another byte order, by way of shapely."""
+def _polygons_of(column: Column, row: int) -> tuple[Column, Rings, NDArray[np.int64]] | None:
+    """The polygons of a collection or of a geometry in another byte order, by way of shapely; None where that is empty."""
     import pyarrow as pa
     import shapely
 
     start, size = int(column.starts[row]), int(column.sizes[row])
     polygons: list[bytes] = []
     try:
-        parts: list[Any] = [shapely.from_wkb(column.data[start : start + size].tobytes())]
+        whole = shapely.from_wkb(column.data[start : start + size].tobytes())
+        if whole.is_empty:
+            return None
+        parts: list[Any] = [whole]
         while parts:
             part = parts.pop()
             if part.geom_type == "GeometryCollection":

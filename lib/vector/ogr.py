@@ -36,11 +36,7 @@ _APPLICATION, _GEOPACKAGES = (
     (b"GPKG", b"GP10", b"GP11"),
 )  # the application id in its header (sqlite.org/fileformat.html)
 _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.wkb")
-_NO_CRS = "'crs' was not provided"
-# OGR's words of a GeoPackage's column whose declared type is none of SQLite's or its own: it takes it for a geometry.
-_NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
 _OF_2GB = re.compile("2GB file size limit|maximum file size of|to .shp file: Success")
-_OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 
 
 class _Hider(importlib.abc.MetaPathFinder):
@@ -88,6 +84,7 @@ import pyogrio.raw  # noqa: E402
 from lib.vector.encoding import ogr_name  # noqa: E402 - it imports Arrow
 from lib.vector.names import field_names, geometry_column  # noqa: E402
 from lib.vector.row_checks import Found, RowChecks  # noqa: E402
+from lib.vector.warned import in_our_words  # noqa: E402
 
 
 class Literal(str):
@@ -213,19 +210,6 @@ def wal_bytes(path: Path) -> int:
         return 0
 
 
-def _in_our_words(texts: list[str]) -> list[str]:
-    """Warnings without those of options that are ours; columns that are dropped named in one."""
-    columns = {each[1]: each[2] for text in texts if (each := _NOT_READ.fullmatch(text))}
-    dropped = {f"Field format '{kind}' not supported" for kind in columns.values()}
-    rest = [
-        each for each in texts if each not in dropped and not _NOT_READ.fullmatch(each) and not _OUR_OPTION.search(each)
-    ]
-    if not columns:
-        return rest
-    named = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
-    return [f"columns of types that OGR does not know are not read: {named}", *rest]
-
-
 @contextmanager
 def collected(into: list[str]) -> Iterator[None]:
     """Gather what GDAL and pyogrio warn of, once each, instead of printing it."""
@@ -234,9 +218,8 @@ def collected(into: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            for text in _in_our_words([" ".join(str(warning.message).split()) for warning in caught]):
-                # Of a missing CRS the engine says itself, with the source's name.
-                if text not in into and not text.startswith(_NO_CRS):
+            for text in in_our_words([" ".join(str(warning.message).split()) for warning in caught]):
+                if text not in into:
                     into.append(text)
 
 

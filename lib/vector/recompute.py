@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from lib.vector.casts import plain_values
 from lib.vector.exact import is_unread
 from lib.vector.method import AreaMethod, Bounds
 from lib.vector.steps import Row, Step, UndecidedError, outcome
@@ -112,7 +113,7 @@ def row_digests(
     if geometry_column is not None:
         column = batch.column(batch.schema.get_field_index(geometry_column))
         geometries = (promote_to_multi(column) if promotes else column).to_pylist()
-    columns = [batch.column(batch.schema.get_field_index(name)).to_pylist() for name in fields]
+    columns = [plain_values(batch.column(batch.schema.get_field_index(name))) for name in fields]
     if not all(step.keeps_values for step in steps):
         columns = [list(each) for each in zip(*_values_behind(batch, fields, steps), strict=True)]
     return [
@@ -148,7 +149,7 @@ def rows_of(batch: Any, geometry_column: str | None) -> list[Row]:
         shapely.GEOSException: bytes that are no geometry.
     """
     names = [name for name in batch.schema.names if name != geometry_column]
-    columns = {name: batch.column(name).to_pylist() for name in names}
+    columns = {name: plain_values(batch.column(name)) for name in names}
     none: list[bytes | None] = [None] * batch.num_rows
     raw = values_of(batch.column(geometry_column)) if geometry_column else none
     return [

@@ -343,6 +343,7 @@ class VerifyWork(LayerWork):
         work = self._job.work
         sink = SINKS.get(work.driver) if isinstance(work, VectorJob) else None
         is_multi = sink.promotes_of(source.facts) if sink else source.facts.is_multi_unsure
+        is_multi |= (self._job.expected or {}).get("geometry_type") == f"Multi{source.facts.geometry_type}"
         digests = row_digests(rows, in_digest, fields, promotes=is_multi, steps=self._steps)
         members.add(digests, rows_of(rows, name), self._steps)
 

@@ -313,7 +313,16 @@ def test_deleted_shapefile_records_are_not_counted(run_job: Callable[..., Any], 
     assert run_job(tmp_path / "a.shp").outcome.result["features_read"] == len(frame) - 1
 
 
-@pytest.mark.parametrize("name", ["a.gpkg", "a.fgb", "a.shp", "a.geojson", "a.gml"])
+@pytest.mark.parametrize(("name", "words"), [("a.gpkg", "to the bytes, too"), ("a.fgb", "OGR's own bound loses rows")])
+def test_the_plan_says_by_which_way_it_reads(name: str, words: str, tmp_path: Path) -> None:
+    """And why: OGR's bound in bytes is asked for where it loses nothing."""
+    parcels(5).iloc[:3].to_file(tmp_path / name, geometry_type="Unknown")
+    assert words in prepared(make_job(tmp_path / name, tmp_path / "out.gpkg")).look().facts["reading"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a.gpkg", "a.fgb", "a.shp", "a.geojson", "a.gml", "a.kml", "a.csv", "a.tab", "a.sqlite"]
+)
 def test_nothing_appears_beside_the_source(name: str, run_job: Callable[..., Any], tmp_path: Path) -> None:
     """No .gfs, .aux.xml, -wal or -shm is written beside a source, and its bytes and times stay."""
     folder = tmp_path / "sources"
@@ -322,11 +331,13 @@ def test_nothing_appears_beside_the_source(name: str, run_job: Callable[..., Any
     frame.geometry = shapely.orient_polygons(frame.geometry.to_numpy(), exterior_cw=True)
     if name.endswith("gml"):
         frame = frame.drop(columns=["name"])
-    frame.to_file(folder / name, driver="GML" if name.endswith("gml") else None)
+    drivers = {".gml": "GML", ".kml": "KML", ".csv": "CSV", ".tab": "MapInfo File", ".sqlite": "SQLite"}
+    options = {"GEOMETRY": "AS_WKT"} if name.endswith("csv") else {}
+    frame.to_file(folder / name, driver=drivers.get(Path(name).suffix), **options)
     for extra in (folder / "a.xsd", folder / "a.gfs"):
         extra.unlink(missing_ok=True)
     before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
-    done = run_job(folder / name, min_area_sqm=100)
+    done = run_job(folder / name, min_area_sqm=100, assume_crs="EPSG:4326" if name.endswith("csv") else None)
     assert done.outcome.result["features_read"] == len(frame)
     assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} == before
 

@@ -20,6 +20,7 @@ from lib.errors import DestinationError
 from lib.paths import while_written
 from lib.units import MIB
 from lib.vector import ogr
+from lib.vector.sinks.held import held, said_of, schema_held
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import promote_to_multi
 
@@ -150,6 +151,10 @@ class VectorSink(ABC):
     # Decimals that coordinates are rounded to; None where they are kept. Whether rings come back turned round, parts moved.
     decimals: ClassVar[int | None] = None
     turns_rings: ClassVar[bool] = False
+    # Whether a layer that declares a type of geometries holds no others.
+    needs_declared: ClassVar[bool] = False
+    # Whether OGR writes it.
+    by_ogr: ClassVar[bool] = True
     # Types of fields whose values come back as they were.
     exact: ClassVar[tuple[str, ...]] = ("OFTInteger", "OFTInteger64", "OFTReal", "OFTString")
 
@@ -227,6 +232,8 @@ class VectorSink(ABC):
         Raises:
             OutputError: it has what the format cannot hold.
         """
+        if self.by_ogr:
+            batch = held(batch, lambda words: self.note(f"{self.label}: {words} in {self.driver}"))
         if self.geometry_column is None:
             return batch
         at = batch.schema.get_field_index(self.geometry_column)
@@ -243,6 +250,8 @@ class VectorSink(ABC):
             notes.append(words)
         if self.changes:
             notes.append(f"{self.label}: fields change their type in {self.driver}: {', '.join(self.changes)}")
+        if self.by_ogr and (zones := said_of(schema)):
+            notes.append(f"{self.label}: {zones}")
         if self.has_fids and not self.keeps_fids:
             notes.append(f"{self.label}: feature ids are not kept, {self.driver} numbers features anew")
         if self.metadata and not self.keeps_metadata:
@@ -301,7 +310,7 @@ class VectorSink(ABC):
         )
         with while_written(path) as written:
             pyogrio.raw.write_arrow(
-                pa.RecordBatchReader.from_batches(schema, batches),
+                pa.RecordBatchReader.from_batches(schema_held(schema), batches),
                 ogr.literal(written),
                 layer=self.layer,
                 driver=self.driver,

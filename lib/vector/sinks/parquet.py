@@ -42,6 +42,7 @@ class GeoParquet(VectorSink):
     feature_copies: ClassVar[float] = 4.0
     declares_geometry: ClassVar[bool] = False
     names_layers: ClassVar[bool] = False
+    by_ogr: ClassVar[bool] = False
 
     @classmethod
     def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:
@@ -239,8 +240,8 @@ def _as_stored(column: Any, wanted: Any) -> Any:
         if not pa.types.is_timestamp(wanted.type):
             raise
         raise OutputError(
-            f"field {wanted.name!r} has dates with times both with and without a zone; a Parquet column holds one kind: {error}",
-            hint="write a .gpkg",
+            f"field {wanted.name!r} has dates with times both with and without a zone; a Parquet column holds one kind",
+            hint=f"write a .gpkg, or text: --cast {wanted.name}=string",
             field=wanted.name,
         ) from error
 

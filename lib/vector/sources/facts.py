@@ -170,10 +170,19 @@ class LayerFacts:
         return max(self.features, 0) * GEOJSON_ID_BYTES if self.driver == "GeoJSON" else 0
 
     @property
+    def reading(self) -> str:
+        """By which way it is read, and what bounds a batch."""
+        if self.driver == "Parquet":
+            return "by pyarrow, in batches of so many rows as their bytes allow"
+        more = "; OGR holds them to the bytes, too" if self.driver == "GPKG" else ", for OGR's own bound loses rows"
+        return f"OGR's Arrow stream, in batches of so many rows as their bytes allow{more}"
+
+    @property
     def shown(self) -> dict[str, Any]:
         """The facts that a reader of the plan wants to see."""
         return {
             "driver": self.driver,
+            "reading": self.reading,
             "layer": self.layer,
             "features": self.features,
             "geometry_type": self.geometry_type,

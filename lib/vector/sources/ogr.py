@@ -19,7 +19,7 @@ from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
 from lib.vector.encoding import Texts
 from lib.vector.names import field_names, geometry_column, raw_names
 from lib.vector.row_checks import RowChecks
-from lib.vector.sources import csv_lines, flatgeobuf, shapefile, sqlite, texts
+from lib.vector.sources import csv_lines, flatgeobuf, geojson, shapefile, sqlite, texts
 from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes, Wish
 from lib.vector.sources.hidden import BY_FID, hidden_in
 from lib.vector.sources.opening import check_log, described
@@ -51,13 +51,13 @@ FORMATS: dict[str, _Format] = {
     "SQLite": sqlite,
     "ESRI Shapefile": shapefile,
     "FlatGeobuf": flatgeobuf,
-    "GeoJSON": texts,
+    "GeoJSON": geojson,
     "GeoJSONSeq": texts,
     "CSV": texts,
 }
 # Of the others OGR's own count, which it made when it opened them, is as good.
 _MOST_NUMBERS = 500  # SQLite takes expressions in a query as it takes columns: 2,000
-_COUNTED_BESIDE = ("GPKG", "ESRI Shapefile", "FlatGeobuf", "GeoJSONSeq")
+_COUNTED_BESIDE = ("GPKG", "ESRI Shapefile", "FlatGeobuf", "GeoJSON", "GeoJSONSeq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,9 @@ class OgrSource:
         if (lines := self._lines) is not None:
             lines.read()
             return lines.count
-        if facts.driver in _COUNTED_BESIDE and (form := _format(facts.driver, self.path)):
-            return form.count(self.path, facts.layer, facts.label)
+        form = _format(facts.driver, self.path) if facts.driver in _COUNTED_BESIDE else None
+        if form and (counted := form.count(self.path, facts.layer, facts.label)) is not None:
+            return counted
         return facts.features if facts.features >= 0 else None
 
     def in_table(self) -> InTable | None:
@@ -165,7 +166,7 @@ class OgrSource:
         return pushed.least or 0, facts.features if pushed.most is None else pushed.most
 
     def left_out(self) -> Iterator[BadRow]:
-        """Lines that OGR leaves out without a word: those of a text sequence that are no features, a CSV's last one."""
+        """What OGR leaves out without a word: elements of a GeoJSON and of a sequence that are no features, a CSV's last line."""
         if (lines := self._lines) is not None:
             lines.read()
             if lines.is_unclosed:
@@ -173,10 +174,12 @@ class OgrSource:
             return
         if self.facts.driver == "GML":
             texts.check_xml(self.path, self.facts.label)
-        if self.facts.driver != "GeoJSONSeq" or not self.path.is_file():
+        if self.facts.driver not in ("GeoJSON", "GeoJSONSeq") or not self.path.is_file():
             return
-        for number, line in enumerate(texts.lines(self.path), 1):
-            if texts.feature_of(line) is None:
+        is_sequence = self.facts.driver == "GeoJSONSeq"
+        every = map(texts.feature_of, texts.lines(self.path)) if is_sequence else texts.elements(self.path)
+        for number, found in enumerate(every, 1):
+            if not texts.is_feature(found):
                 yield BadRow(number, None, "it is no GeoJSON feature")
 
     @contextmanager

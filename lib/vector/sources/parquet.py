@@ -333,6 +333,8 @@ def _info(path: Path, table: Table, kinds: dict[str, Any], notes: list[str], lab
     unread = ", ".join(f"{name} ({kind})" for name, kind in table.unread.items())
     types = [ogr_type(kind) or "" for kind in kinds.values()]
     geometry = table.geometry
+    if decimals := ", ".join(f"{name} ({kind})" for name, kind in kinds.items() if pa.types.is_decimal(kind)):
+        notes = [*notes, f"{label}: decimals are read as 64-bit floating point, of 15 digits: {decimals}"]
     return {
         "driver": DRIVER,
         "layer_name": path.name if path.is_dir() else path.stem,

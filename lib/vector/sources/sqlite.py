@@ -21,6 +21,10 @@ _CLOCK_STEP = 2_000  # of SQLite's virtual machine, between two looks at the clo
 _LEAST_ROW_BYTES = 24
 # A geometry's flags where it is empty: bits 4, and of a type of its own 5; any byte order and envelope.
 _EMPTY = "(" + ", ".join(f"'{flags:02X}'" for flags in range(256) if flags & 0x10) + ")"
+# A layer of curves is read as chords: a circle of two arcs is 93 bytes, and 1,466 then.
+_CURVED = ("CIRCULARSTRING", "COMPOUNDCURVE", "CURVEPOLYGON", "MULTICURVE", "MULTISURFACE", "CURVE", "SURFACE")
+_CHORDS = 16
+_WKB_HEAD_BYTES, _Z_AND_M = 5, 1000
 # Steps from one stretch to the next, round the table: one that does not divide their number comes by all of them.
 _PRIMES = (61, 67, 71, 73)
 
@@ -54,14 +58,14 @@ def sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
             shapes = _look(database, name, geometry, _GEOMETRY_ROWS, _GEOMETRY_SECONDS)
             others = _look(database, name, texts, _TEXT_ROWS, _TEXT_SECONDS)
     except sqlite3.DatabaseError as error:
-        raise DataError(
-            f"{label}: layer {info['layer_name']} is damaged: {one_line(error)}", hint=DAMAGED_HINT
-        ) from error
-    mean = sum(each.total_bytes // each.rows for each in (shapes, others) if each.rows)
+        raise _damaged(error, path, info["layer_name"], label) from error
+    chords = _CHORDS if declared_type(path, info["layer_name"]) in _CURVED else 1
+    looked_at = ((shapes, chords), (others, 1))
+    mean = sum(look.total_bytes * factor // look.rows for look, factor in looked_at if look.rows)
     rowid = max(shapes, others, key=lambda each: each.largest_bytes).rowid
     return Sizes(
         mean_bytes=mean,
-        largest_bytes=shapes.largest_bytes + others.largest_bytes,
+        largest_bytes=shapes.largest_bytes * chords + others.largest_bytes,
         total_bytes=shapes.total_bytes,
         count=shapes.rows if shapes.is_whole else -1,
         place=None if rowid is None else Place(fid=rowid),
@@ -125,7 +129,36 @@ def count(path: Path, layer: str, label: str, where: str = "") -> int:
             query = f"SELECT COUNT(*) FROM {_quoted(layer)}{_where(where)}"  # noqa: S608 - quoted
             return int(database.execute(query).fetchone()[0])
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{label}: layer {layer} is damaged: {one_line(error)}", hint=DAMAGED_HINT) from error
+        raise _damaged(error, path, layer, label) from error
+
+
+def _damaged(error: sqlite3.DatabaseError, path: Path, layer: str, label: str) -> DataError:
+    """What is said of a layer's damage: between which features it is, as far as their ids can be read from either end."""
+    ends = next((ends for what in ("rowid", "rowid, *") if (ends := _readable(path, layer, what))), ())
+    words = {
+        (False, False): "",
+        (True, False): " behind the feature of id {}",
+        (False, True): " before the feature of id {1}",
+        (True, True): " between the features of id {} and {}",
+    }[(any(ends[:1]), any(ends[1:]))]
+    hint = (
+        f"{DAMAGED_HINT}; --skip-bad skips no damaged pages, `sqlite3 {label} .recover` may save what is on the others"
+    )
+    return DataError(f"{label}: layer {layer} is damaged{words.format(*ends)}: {one_line(error)}", hint=hint)
+
+
+def _readable(path: Path, layer: str, what: str) -> tuple[int, int] | tuple[()]:
+    """The last feature ids that can be read from either end, 0 where none can; nothing where all can."""
+    ends = [0, 0]
+    for at, order in enumerate(("ASC", "DESC")):
+        try:
+            with _database(path) as database:
+                for row in database.execute(f"SELECT {what} FROM {_quoted(layer)} ORDER BY rowid {order}"):  # noqa: S608 - quoted
+                    ends[at] = row[0]
+        except sqlite3.DatabaseError:
+            continue
+        return ()
+    return ends[0], ends[1]
 
 
 def in_table(path: Path, layer: str, geometry: str, numbers: Sequence[str], where: str = "") -> InTable | None:
@@ -174,6 +207,27 @@ def declared_type(path: Path, layer: str) -> str:
     except sqlite3.DatabaseError:
         return ""
     return str(row[0]).upper() if row else ""
+
+
+def types_in(path: Path, layer: str, geometry: str) -> set[int]:
+    """Types of a GeoPackage's geometries as their WKB has them, Z and M aside; empty where the table cannot be asked.
+
+    Behind a header whose flags say how long its envelope is (OGC 12-128r19, 2.1.3).
+    """
+    shape = f"{_quoted(layer)}.{_quoted(geometry)}"
+    flag = f"substr({shape}, 4, 1)"
+    number = f"instr(x'{bytes(range(256)).hex()}', {flag}) - 1"
+    start = f"9 + CASE ({number}) >> 1 & 7 WHEN 0 THEN 0 WHEN 1 THEN 32 WHEN 4 THEN 64 ELSE 48 END"
+    # With a flat envelope, little-endian, they come first: half the time.
+    start = f"CASE {flag} WHEN x'03' THEN 41 ELSE {start} END"
+    query = f"SELECT DISTINCT substr({shape}, {start}, 5) FROM {_quoted(layer)} WHERE {shape} IS NOT NULL"  # noqa: S608 - quoted
+    try:
+        with _database(path) as database:
+            heads = [bytes(head) for (head,) in database.execute(query) if isinstance(head, bytes)]
+    except sqlite3.DatabaseError:  # damage is for `count` to tell
+        return set()
+    whole = (head for head in heads if len(head) == _WKB_HEAD_BYTES)
+    return {int.from_bytes(head[1:], "little" if head[0] else "big") % _Z_AND_M for head in whole}
 
 
 def _where(where: str) -> str:

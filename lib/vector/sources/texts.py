@@ -132,7 +132,7 @@ def feature_of(record: bytes) -> dict[str, Any] | None:
         found = json.loads(record.decode(errors="replace"))
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found.get("type") == "Feature" else None
+    return found if is_feature(found) else None
 
 
 def features(path: Path, driver: str) -> Iterator[dict[str, Any]]:
@@ -140,6 +140,16 @@ def features(path: Path, driver: str) -> Iterator[dict[str, Any]]:
     if driver == "GeoJSONSeq":
         yield from (found for each in lines(path) if (found := feature_of(each)) is not None)
         return
+    yield from (found for found in elements(path) if is_feature(found))
+
+
+def is_feature(found: Any) -> bool:
+    """Whether it says that it is one."""
+    return isinstance(found, dict) and found.get("type") == "Feature"
+
+
+def elements(path: Path) -> Iterator[Any]:
+    """What a GeoJSON's collection has among its features, one by one, as far as Python reads it."""
     with path.open(encoding="utf-8", errors="replace") as file:
         buffer, decoder = file.read(_BLOCK_BYTES), json.JSONDecoder()
         begin = _COLLECTION.search(buffer)
@@ -156,8 +166,7 @@ def features(path: Path, driver: str) -> Iterator[dict[str, Any]]:
                     return
                 buffer += block
                 continue
-            if isinstance(found, dict) and found.get("type") == "Feature":
-                yield found
+            yield found
             buffer = buffer[end:]
 
 
