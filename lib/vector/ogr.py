@@ -84,7 +84,7 @@ import pyogrio.raw  # noqa: E402
 from lib.vector.encoding import ogr_name  # noqa: E402 - it imports Arrow
 from lib.vector.names import field_names, geometry_column  # noqa: E402
 from lib.vector.row_checks import Found, RowChecks  # noqa: E402
-from lib.vector.warned import in_our_words  # noqa: E402
+from lib.vector.warned import OUR_OPTION, in_our_words  # noqa: E402
 
 
 class Literal(str):
@@ -168,13 +168,13 @@ def opening(source: str, encoding: str | None = None) -> Iterator[tuple[str, dic
     options = _open_options(source, encoding)
     if not is_local(source):
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", f".*{_OUR_OPTION.pattern}")
+            warnings.filterwarnings("ignore", f".*{OUR_OPTION.pattern}")
             yield Literal(for_gdal(source)), options
         return
     own = for_gdal(source)
     with without_escapes(own) if "IMMUTABLE" in options else nullcontext(own) as name, warnings.catch_warnings():
         warnings.filterwarnings("ignore", f"File {DESCRIPTORS}/")  # which has no extension, GDAL says
-        warnings.filterwarnings("ignore", f".*{_OUR_OPTION.pattern}")
+        warnings.filterwarnings("ignore", f".*{OUR_OPTION.pattern}")
         try:
             yield Literal(name or own), options if name else {}
         except Exception as error:
