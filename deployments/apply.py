@@ -29,7 +29,8 @@ def apply_all(api: str) -> str:
     limit = make_pool()
     deployed = deploy(api)
     made = automations.apply()
-    return f"{deployed} deployments, {len(made)} automations; work pool {POOL}, {limit}"
+    alerts = f"{len(made)} automation{'' if len(made) == 1 else 's'}"
+    return f"{deployed} deployments, {alerts}; work pool {POOL}, {limit}"
 
 
 def make_pool() -> str:

@@ -309,8 +309,9 @@ def _check_function(job: Job, word: str) -> None:
     module = name.partition(":")[0]
     allowed = load_settings().settings.function_modules
     if module != _DEMOS and not any(module == each or module.startswith(f"{each}.") for each in allowed):
+        whose = f"functions of {', '.join(allowed)} only" if allowed else "no functions"
         raise UsageError(
-            f"function {name}: a flow may call functions of {', '.join(allowed) or 'no module'} only (setting function_modules)",
+            f"function {name}: by the setting function_modules a flow may call {whose}",
             hint=f"set BATCH_FUNCTION_MODULES to {','.join([*allowed, module])} in the environment of the flow's process",
         )
 

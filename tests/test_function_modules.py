@@ -52,7 +52,9 @@ def test_a_flow_may_name_those_of_the_setting(
         return
     for make, name in ((raster_job, "out.tif"), (vector_job, "out.gpkg")):
         choices = {"operation": "custom"} if make is raster_job else {}
-        with pytest.raises(UsageError, match=f"function {function}: a flow may call functions of") as caught:
+        with pytest.raises(
+            UsageError, match=f"function {function}: by the setting function_modules a flow may call"
+        ) as caught:
             make(str(source), str(source.with_name(name)), function=function, word="parameter", **choices)
         assert "BATCH_FUNCTION_MODULES" in caught.value.hint
     with at_terminal():
@@ -66,7 +68,7 @@ def test_a_flow_s_own_file_of_settings_allows_nothing(
     monkeypatch.delenv("BATCH_FUNCTION_MODULES")
     file = tmp_path / "swath.yaml"
     file.write_text("function_modules: [filters]\n")
-    with pytest.raises(UsageError, match="functions of no module only"):
+    with pytest.raises(UsageError, match="may call no functions"):
         ask(source, "filters:f", word="parameter", config=str(file))
     monkeypatch.setenv("BATCH_CONFIG", str(file))
     ask(source, "filters:f", word="parameter")

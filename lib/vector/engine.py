@@ -244,7 +244,9 @@ class VectorWork(LayerWork):
             raise ogr.translated(error, facts.label, writing=True, space_is_short=short) from error
 
     def _provenance(self) -> dict[str, str]:
-        """What the output says of its origin; of a folder the size of what is in it."""
+        """What the output says of its origin: of a folder the size of what is in it, of a remote file what its server says."""
+        if (state := self._source.origin.state) is not None:
+            return provenance.texts(self._job, state._asdict())
         is_folder = Path(self._job.source).is_dir()
         return provenance.texts(self._job, {"bytes": self._source.facts.source_bytes} if is_folder else None)
 

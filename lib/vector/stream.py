@@ -55,13 +55,16 @@ def _ended() -> Future[Any]:
 
 def plain(reader: Any, label: str) -> _Next:
     """What gives the reader's next batch, None behind the last; raises DataError."""
+    rows = 0
 
     def take() -> Taken | None:
-        with ogr.reads(label):
+        nonlocal rows
+        with ogr.reads(label, after=rows):
             try:
                 batch = reader.read_next_batch()
             except StopIteration:
                 return None
+            rows += batch.num_rows
             found = getattr(reader, "found", None)  # pyarrow's own readers look at nothing
             return Taken(batch, found or Found(batch.num_rows))
 

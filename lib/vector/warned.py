@@ -7,7 +7,7 @@ from collections.abc import Sequence
 _NO_CRS = "'crs' was not provided"
 # Of a GeoPackage's column whose declared type is none of SQLite's or its own: OGR takes it for a geometry.
 _NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
-_OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
+OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 _OTHER_TYPE = re.compile(r"A geometry of type (\w+) is inserted into layer (.*) of geometry type (\w+), which is not")
 
 
@@ -22,7 +22,7 @@ def in_our_words(texts: Sequence[str]) -> list[str]:
         for text in texts
         if text not in dropped
         and not _NOT_READ.fullmatch(text)
-        and not _OUR_OPTION.search(text)
+        and not OUR_OPTION.search(text)
         and not text.startswith(_NO_CRS)
     ]
     if not columns:

@@ -1,6 +1,5 @@
 """Unusable sources: one clear line each; and nothing written beside a usable one."""
 
-import gzip
 import shutil
 import sqlite3
 import struct
@@ -91,6 +90,9 @@ def test_layers_are_listed(layer: Path) -> None:
     """A layer that is not there, and several with none named, list what there is."""
     with pytest.raises(SourceError, match=r"no layer 'q'; it has p"):
         _plan(layer, layer="q")
+    with pytest.raises(SourceError, match="no layer 'P0'") as nearest:
+        _plan(layer, layer="P0")
+    assert nearest.value.hint == "did you mean 'p'?"
     parcels(3).to_file(layer, layer="second", geometry_type="Unknown")
     with pytest.raises(SourceError, match="has 2 layers: p, second"):
         _plan(layer)
@@ -239,20 +241,6 @@ def test_a_folder_of_shapefiles_is_planned_by_its_layer(tmp_path: Path) -> None:
         frame.to_file(tmp_path / f"{name}.shp")
     in_folder, alone = (read_facts(str(source), "a", "a", 8) for source in (tmp_path, tmp_path / "a.shp"))
     assert (in_folder.sizes, in_folder.source_bytes) == (alone.sizes, alone.source_bytes)
-
-
-@pytest.mark.parametrize("name", ["a.zip", "a.shz", "a.gpkg.gz"])
-def test_a_packed_source_is_refused(name: str, layer: Path) -> None:
-    """What it unpacks to is not known beforehand: it is said, with what to do."""
-    path = layer.parent / name
-    if name.endswith("gz"):
-        path.write_bytes(gzip.compress(layer.read_bytes()))
-    else:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.write(layer, "a.gpkg")
-    with pytest.raises(SourceError, match=rf"{name} is packed") as caught:
-        _plan(path)
-    assert (caught.value.exit_code, caught.value.hint) == (2, "unpack it first")
 
 
 def test_a_long_line_of_a_csv_loses_nothing(run_job: Callable[..., Any], tmp_path: Path) -> None:

@@ -16,6 +16,14 @@ _STEP = 4
 _UNKNOWN_MEAN_BYTES = 1024
 # Measured of 1.1 million: 46 to 52.
 GEOJSON_ID_BYTES = 52
+# By which way a driver's rows come; of those that are not named OGR asks the driver for one feature after the other.
+_SAFE = "one feature after the other, in batches that OGR makes of them"
+_READ_BY = {
+    "Parquet": "Arrow: row groups by pyarrow, as pyogrio's GDAL has no driver for Parquet",
+    "GPKG": "Arrow: the driver's own batches",
+    "FlatGeobuf": "Arrow: the driver's own batches, without a limit in bytes, on which it loses rows",
+    "GML": f"{_SAFE}; layer by layer (GML_READ_MODE), as the other ways pass over features",
+}
 
 
 class InTable(NamedTuple):
@@ -90,7 +98,7 @@ class LayerFacts:
     """A layer as its header describes it.
 
     Attributes:
-        source: the dataset's path.
+        source: the dataset's path, or its name among GDAL's virtual files.
         label: its base name, for messages.
         driver: OGR's short name.
         layer: the layer's name.
@@ -181,6 +189,7 @@ class LayerFacts:
             "crs": self.crs,
             "crs_assumed": self.is_crs_assumed,
             "fields": len(self.fields),
+            "read_by": _READ_BY.get(self.driver, _SAFE),
             "source_bytes": self.source_bytes,
             "largest_feature_bytes": self.sizes.largest_bytes,
         }

@@ -16,6 +16,7 @@ import pyarrow as pa
 from lib.diagnosis import one_line
 from lib.errors import DataError, SourceError
 from lib.vector.bad_rows import BadRow
+from lib.vector.elsewhere import Origin
 from lib.vector.encoding import Texts
 from lib.vector.names import field_names, folded
 from lib.vector.predicates.ranges import Range, may_hold
@@ -84,7 +85,7 @@ def is_parquet(path: Path) -> bool:
             return parquet_folder.holds_parquet(path)
         with path.open("rb") as file:
             return file.read(4) == _MAGIC
-    except OSError:
+    except (OSError, DataError):  # the latter of a server: who opens it is told
         return False
 
 
@@ -114,6 +115,7 @@ class ParquetSource:
         facts: of the layer.
         layer: what its files have in common.
         parts: the files, in order.
+        origin: where they come from.
         encoding: of text that is no UTF-8.
         skips: whether bad rows are left out.
     """
@@ -121,18 +123,18 @@ class ParquetSource:
     facts: LayerFacts
     layer: Layer
     parts: tuple[Part, ...]
+    origin: Origin
     encoding: str | None = None
     skips: bool = False
 
     @classmethod
-    def opened(cls, source: str, layer: str | None, label: str, given: Given) -> Self:
+    def opened(cls, origin: Origin, layer: str | None, label: str, given: Given) -> Self:
         """The layer, by the footers.
 
         Raises:
             SourceError: one is damaged, they differ, have another layer than the named one, or what is not read.
         """
-        path = Path(source)
-        found, parts = _layer(path, label)
+        found, parts = _layer(origin.file, label)
         info = found.info
         if layer is not None and layer != info["layer_name"]:
             raise SourceError(
@@ -141,7 +143,7 @@ class ParquetSource:
             )
         subtypes = ("" if each == "OFSTNone" else f":{each}" for each in info["ogr_subtypes"])
         facts = LayerFacts(
-            source=source,
+            source=origin.name,
             label=label,
             driver=DRIVER,
             layer=info["layer_name"],
@@ -157,7 +159,7 @@ class ParquetSource:
             notes=tuple(info["notes"]),
             metadata=info["layer_metadata"],
         )
-        return cls(with_crs(facts, given.crs), found, parts, given.encoding, given.skips_bad)
+        return cls(with_crs(facts, given.crs), found, parts, origin, given.encoding, given.skips_bad)
 
     def count(self) -> int | None:
         """Rows by the footers, which are read again.
@@ -165,6 +167,7 @@ class ParquetSource:
         Raises:
             DataError: a file has another number of them by now.
         """
+        self.origin.check_whole(self.facts.label)
         return sum(self._counted(part)[0] for part in self.parts)
 
     def _counted(self, part: Part) -> tuple[int, int]:
@@ -272,6 +275,7 @@ class ParquetSource:
         checks = RowChecks(texts, self.layer.info["geometry_name"], self.skips)
         with closing(_Reader(self.layer, self.parts, self.facts.at_most(rows), columns, checks)) as reader:
             yield reader
+        self.origin.check_unchanged()
 
     @contextmanager
     def at(self, place: Place, rows: int, batch_bytes: int) -> Iterator[Iterator[Any]]:

@@ -112,7 +112,8 @@ def opened(path: Path, label: str) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
     try:
-        file = ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+        whence = path if isinstance(path, Path) else path.open("rb")  # one of GDAL's virtual files
+        file = ParquetFile(whence, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{label} is damaged: {one_line(error)}", hint="fetch or export it again") from error
     with file:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lib.diagnosis import DAMAGED_HINT, one_line
 from lib.errors import DataError
 from lib.units import MIB
-from lib.vector import ogr
+from lib.vector import elsewhere, ogr
 from lib.vector.sources.facts import InTable, Place, Sizes
 
 # A look at all of a million parcels' geometries takes 0.23 s, at their texts twice as much; what is not seen in time is bounded
@@ -48,6 +48,8 @@ def sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
         DataError: a page is damaged.
     """
     del rows
+    if not isinstance(path, Path):  # a look at stretches through GDAL would fetch or unpack all before them
+        return Sizes(0)
     name = _quoted(info["layer_name"])
     geometry = f"LENGTH({_quoted(info['geometry_name'])})" if info["geometry_name"] else "0"
     texts = _added_up([_length(_quoted(str(field))) for field in info["fields"]])
@@ -282,8 +284,44 @@ def indexed(path: Path, condition: str) -> int:
         return int(database.execute(f"SELECT COUNT(*) FROM {inner}").fetchone()[0])  # noqa: S608 - quoted
 
 
+class _ThroughOgr:
+    """A database of a virtual file system, which only GDAL's SQLite can open; one row is asked for, or one column."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def execute(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """The rows; raises DatabaseError, also where OGR ends without a word."""
+        for value in values:
+            literal = str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+            query = query.replace("?", literal, 1)
+        said: list[str] = []
+        try:
+            with elsewhere.listening(said), ogr.open_sql(self._name, query) as reader:
+                rows = [tuple(row) for batch in reader for row in zip(*map(_values, batch.columns), strict=True)]
+        except Exception as error:
+            raise sqlite3.DatabaseError(one_line(error)) from error
+        if said:
+            raise sqlite3.DatabaseError(said[-1].rpartition(": ")[2].strip())
+        return _Rows(rows)
+
+
+class _Rows(list[tuple[Any, ...]]):
+    def fetchone(self) -> tuple[Any, ...]:
+        if not self:
+            raise sqlite3.DatabaseError("it cannot be read to its end")
+        return self[0]
+
+
+def _values(column: Any) -> list[Any]:
+    return list(column.to_pylist())
+
+
 @contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
+def _database(path: Path) -> Iterator[Any]:
+    if not isinstance(path, Path):
+        yield _ThroughOgr(str(path))
+        return
     mode = "immutable=1" if ogr.is_immutable(path) else "mode=ro"
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as database:
         yield database

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.diagnosis import DAMAGED_HINT
+from lib.errors import DataError
 from lib.vector.sources.facts import Sizes, sizes_of
 
 _BLOCK_BYTES = 256 * 1024
@@ -87,6 +89,41 @@ def lines(path: Path) -> Iterator[bytes]:
             yield from (record for record in records if record.strip())
         if rest.strip():
             yield rest
+
+
+def torn_at(path: Path) -> int | None:
+    """Where the last record of a text sequence begins, if nothing ends it and it is no whole feature; else None.
+
+    OGR may take such a record for a feature with what was in its buffer before, and pass over another.
+    """
+    with path.open("rb") as file:
+        separator = _separator(file)
+        size, back = file.seek(0, 2), _BLOCK_BYTES
+        while True:
+            start = file.seek(max(0, size - back))
+            block = file.read()
+            found = block.rfind(separator)
+            if found >= 0 or not start:
+                break
+            back *= 4
+    record = block[found + 1 :]
+    return start + found + 1 if record.strip() and feature_of(record) is None else None
+
+
+def check_xml(path: Path, label: str) -> None:
+    """Say where a file is no XML any more.
+
+    Raises:
+        DataError: it is not to its end.
+    """
+    from xml.parsers import expat
+
+    parser = expat.ParserCreate()
+    try:
+        with path.open("rb") as file:
+            parser.ParseFile(file)
+    except expat.ExpatError as error:
+        raise DataError(f"{label} is damaged: {error}", hint=DAMAGED_HINT) from error
 
 
 def feature_of(record: bytes) -> dict[str, Any] | None:
