@@ -5,6 +5,7 @@ What the footer says of geometries (their types, their box) is gathered on the w
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -186,6 +187,7 @@ class _RowGroups:
             use_dictionary=plain,
             write_statistics=[*plain, *boxes],
             write_page_checksum=True,
+            store_schema=False,
         )
 
     def _stored(self, each: Any) -> Any:
@@ -203,7 +205,9 @@ class _RowGroups:
         said = dict(metadata)
         if (name := self.sink.geometry_column) is not None:
             said["geo"] = json.dumps({"version": "1.1.0", "primary_column": name, "columns": {name: self._geometry()}})
-        self.writer.add_key_value_metadata(said)
+        # Readers that have this key take the schema's metadata, and with it `geo`, from nowhere else.
+        schema = self.writer.schema.with_metadata(said).serialize().to_pybytes()
+        self.writer.add_key_value_metadata(said | {"ARROW:schema": b64encode(schema).decode()})
         self.writer.close()
         self.writer = None
 
