@@ -235,3 +235,23 @@ def test_memory_of_a_row_group_is_in_the_plan(tmp_path: Path) -> None:
     sink = work._sink
     assert sink.index(replace(facts, source_bytes=10**9), 1.0).held_bytes == 54 * MIB
     assert sink.index(replace(facts, source_bytes=10**9), 0.0).held_bytes == 12 * MIB
+
+
+def test_batches_are_bounded_by_what_is_decoded(tmp_path: Path) -> None:
+    """Repeated texts, which a footer counts once, are known by a look at first rows; where rows grow, batches have fewer."""
+    texts = ["a" * 20_000, "b" * 20_000, "c" * 20_000, "d"]
+    columns = {"n": range(4000), "text": [texts[n % 3] if n >= 2000 else texts[3] for n in range(4000)]}
+    pq.write_table(pa.table(columns), tmp_path / "late.parquet", row_group_size=1000)
+    pq.write_table(pa.table(columns).slice(2000), tmp_path / "early.parquet")
+    early = open_source(str(tmp_path / "early.parquet"), None, "early.parquet", 1000)
+    assert 20_000 < early.facts.sizes.mean_bytes < 20_100
+    late = open_source(str(tmp_path / "late.parquet"), None, "late.parquet", 1000)
+    with late.batches(1000, 4 * MIB) as reader:
+        batches = list(reader)
+    assert pa.Table.from_batches(batches).to_pydict() == {name: list(each) for name, each in columns.items()}
+    sizes = [(batch.num_rows, batch.nbytes) for batch in batches]
+    assert sizes[:2] == [(1000, 1000 * 13)] * 2
+    # The first quarter of the first large row group shows it: what follows that row group is within its bytes.
+    assert max(size for _, size in sizes) < 5.1 * MIB
+    assert max(size for _, size in sizes[-5:]) <= 4 * MIB
+    assert [column.num_chunks for column in pa.Table.from_batches(batches).columns] == [len(batches)] * 2

@@ -230,3 +230,17 @@ def test_footers_are_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert source.count() == 20
     assert source.given() == (15, 15)
     assert (now, most) == ([0], [1])
+
+
+def test_small_files_share_batches(tmp_path: Path) -> None:
+    """Rows of several files come in one batch, in order, each with its own key."""
+    for n in range(40):
+        (tmp_path / f"many/k={n % 4}").mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"n": [n, n + 1000]}), tmp_path / f"many/k={n % 4}/{n:02}.parquet")
+    source = open_source(str(tmp_path / "many"), None, "many", 64)
+    with source.batches(64, 0) as reader:
+        batches = list(reader)
+    assert [batch.num_rows for batch in batches] == [64, 16]
+    rows = pa.Table.from_batches(batches).to_pylist()
+    assert [row["k"] for row in rows] == [k for k in range(4) for _ in range(20)]
+    assert [row["n"] for row in rows] == [n + more for k in range(4) for n in range(k, 40, 4) for more in (0, 1000)]

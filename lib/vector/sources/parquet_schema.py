@@ -21,6 +21,7 @@ from lib.vector.crs import normal_crs
 from lib.vector.sources.facts import Box
 from lib.vector.sources.row_groups import box_of
 
+DRIVER = "Parquet"
 _NOT_OURS = ("geo", "ARROW:schema", "pandas")
 # What is read of a column at once; without it a column of a row group is read whole.
 _BUFFER_BYTES = MIB
@@ -39,10 +40,12 @@ _TYPES: tuple[tuple[Any, str], ...] = (
     (pa.types.is_decimal, "OFTReal"),
     (pa.types.is_string, "OFTString"),
     (pa.types.is_large_string, "OFTString"),
+    (pa.types.is_string_view, "OFTString"),
     (pa.types.is_null, "OFTString"),
     (pa.types.is_binary, "OFTBinary"),
     (pa.types.is_large_binary, "OFTBinary"),
     (pa.types.is_fixed_size_binary, "OFTBinary"),
+    (pa.types.is_binary_view, "OFTBinary"),
     (pa.types.is_date, "OFTDate"),
     (pa.types.is_time, "OFTTime"),
     (pa.types.is_timestamp, "OFTDateTime"),
@@ -57,6 +60,8 @@ _READ_AS: tuple[tuple[Any, Any], ...] = (
     (pa.types.is_float16, pa.float32()),
     (pa.types.is_decimal, pa.float64()),
     (pa.types.is_null, pa.string()),
+    (pa.types.is_string_view, pa.string()),
+    (pa.types.is_binary_view, pa.binary()),
     (pa.types.is_date64, pa.date32()),
     (pa.types.is_fixed_size_binary, pa.binary()),
 )
@@ -178,7 +183,7 @@ def _geo(said: Mapping[str, str], schema: Any, label: str) -> tuple[str, dict[st
 
 def _is_binary(kind: Any) -> bool:
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return any(is_one(kind) for is_one in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 def _own(file: Any, said: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
@@ -234,3 +239,14 @@ def read_as(kind: Any) -> Any:
         return pa.json_(storage) if kind.extension_name == "arrow.json" else storage
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return next((read for is_of, read in _READ_AS if is_of(kind)), kind)
+
+
+def decoded(column: Any, kind: Any) -> Any:
+    """A column as the type that it is read as."""
+    if column.type == kind:
+        return column
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.wrap_array(column)
+    return column.dictionary_decode().cast(kind) if pa.types.is_dictionary(column.type) else column.cast(kind)
