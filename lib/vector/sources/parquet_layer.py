@@ -73,7 +73,7 @@ def layer_of(path: Path, label: str, *, samples: bool = False) -> tuple[Layer, t
         SourceError: a file is damaged, or has what is not read; they differ; a folder has other files among them.
     """
     is_folder = path.is_dir()
-    paths = parquet_folder.files_in(path, label) if is_folder else [path]
+    paths, passed = parquet_folder.files_in(path, label) if is_folder else ([path], [])
     keys, values = parquet_folder.keys_of(path, paths, label) if is_folder else ({}, [()])
     parts: list[Part] = []
     table: Table | None = None
@@ -100,9 +100,10 @@ def layer_of(path: Path, label: str, *, samples: bool = False) -> tuple[Layer, t
     used = {name: (kind, at) for at, (name, kind) in enumerate(keys.items()) if folded(name) not in own}
     if table.geometry and any(folded(name) == folded(table.geometry.name) for name in keys):
         raise SourceError(
-            f"{label}: its folders' names have a key {table.geometry.name!r}, which is the geometries' column"
+            f"{label}: its folders' names have a key {table.geometry.name!r}, which is the geometries' column",
+            hint="rename the folders",
         )
-    notes = [
+    notes = passed + [
         f"{label}: {name!r} is a column of the files, too, which is read, and not what folders' names say"
         for name in keys
         if name not in used
@@ -128,7 +129,7 @@ def _sampled(file: Any) -> int:
     if not kinds or batch is None or not batch.num_rows:
         return 0
     size: int = sum(decoded(batch.column(name), kind).nbytes for name, kind in kinds.items())
-    return size // batch.num_rows + 1
+    return int(size // batch.num_rows + 1)
 
 
 def _info(path: Path, table: Table, kinds: dict[str, Any], notes: list[str], label: str) -> dict[str, Any]:

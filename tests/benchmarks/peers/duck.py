@@ -15,8 +15,8 @@ def main(source, destination, least, crs):
     session = duckdb.connect(config={"extension_directory": duckdb_ext.get_extension_dir()})
     session.load_extension("spatial")
     layer = f"'{source}'" if source.endswith(".parquet") else f"ST_Read('{source}')"
-    [*_, (shape, *_)] = (each for each in session.sql(f"DESCRIBE FROM {layer}").fetchall() if each[1] == "GEOMETRY")  # noqa: S608
-    kept = f"FROM {layer} WHERE ST_Area_Spheroid(ST_FlipCoordinates({shape})) >= {least}"  # noqa: S608
+    [*_, (shape, *_)] = (each for each in session.sql(f"DESCRIBE FROM {layer}").fetchall() if each[1] == "GEOMETRY")
+    kept = f"FROM {layer} WHERE ST_Area_Spheroid(ST_FlipCoordinates({shape})) >= {least}"
     session.sql(f"COPY ({kept}) TO '{destination}' (FORMAT parquet, COMPRESSION zstd)")
 
 
