@@ -255,3 +255,37 @@ def test_batches_are_bounded_by_what_is_decoded(tmp_path: Path) -> None:
     assert max(size for _, size in sizes) < 5.1 * MIB
     assert max(size for _, size in sizes[-5:]) <= 4 * MIB
     assert [column.num_chunks for column in pa.Table.from_batches(batches).columns] == [len(batches)] * 2
+
+
+def test_what_other_formats_do_not_hold_of_a_column(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """Decimals, UUIDs and nested columns are told in the plan; what a GeoPackage rounds or cannot hold, once a field."""
+    instant = pa.array([1_577_934_245_678_901, None, 253_402_300_800_000_000], pa.int64())
+    columns = {
+        "n": pa.array([1, 2, 3]), "us": instant.view(pa.timestamp("us", "Europe/Berlin")),
+        "ms": pa.array([1, None, 2], pa.timestamp("ms")), "u64": pa.array([1, None, 2**63], pa.uint64()),
+        "money": pa.array([1, None, 2]).cast(pa.decimal128(30, 2)), "id": pa.array([b"0" * 16] * 3, pa.uuid()),
+        "view": pa.array(["a long text that is no inline one", None, "b"], pa.string_view()),
+        "deep": pa.array([{"a": {"b": 1}}, None, None]),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=2)
+    kept = run_job(tmp_path / "a.parquet", "out.parquet")
+    assert kept.plan.facts["notes"] == list(kept.outcome.warnings) == [
+        "a.parquet: columns of types that are not read: deep (struct<a: struct<b: int64>>)",
+        "a.parquet: columns are read as another type: money (decimal128(30, 2) as double), id (extension<arrow.uuid> as binary)",
+    ]  # fmt: skip
+    found = pq.read_table(kept.output)
+    for name in ("us", "ms", "u64"):
+        assert found[name].combine_chunks() == columns[name]
+    assert found["view"].to_pylist() == columns["view"].to_pylist()
+    done = run_job(tmp_path / "a.parquet", "out.gpkg")
+    for words in (
+        "dates with times of field 'us' are rounded to milliseconds in GPKG",
+        "dates of field 'us' outside the years 1 to 9999 are null in GPKG",
+        "whole numbers become floating point in GPKG: u64 (64 bits without a sign)",
+    ):
+        assert sum(words in each for each in done.outcome.warnings) == 1, words
+    assert not any("'ms'" in each for each in done.outcome.warnings)
+    table = pyogrio.raw.read_arrow(done.output)[1]
+    whens = [each and each.timestamp() for each in table["us"].to_pylist()]
+    assert whens == [1_577_934_245.679, None, None]
+    assert table["u64"].to_pylist() == [1.0, None, 2.0**63]

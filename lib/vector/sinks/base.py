@@ -11,7 +11,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-import numpy as np
 import pyarrow as pa
 import pyogrio
 
@@ -20,6 +19,7 @@ from lib.errors import DestinationError
 from lib.paths import while_written
 from lib.units import MIB
 from lib.vector import ogr
+from lib.vector.sinks.values import timely
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import promote_to_multi
 
@@ -143,6 +143,9 @@ class VectorSink(ABC):
     declares_geometry: ClassVar[bool] = True
     declares_fields: ClassVar[bool] = True
     keeps_metadata: ClassVar[bool] = True
+    # Whether dates with times are kept beyond the millisecond, and in every year; and 64 bits without a sign as such.
+    keeps_microseconds: ClassVar[bool] = False
+    keeps_unsigned: ClassVar[bool] = False
     # The names of the one CRS that it is in; empty where it says in which.
     only_crs: ClassVar[tuple[str, ...]] = ()
     # Whether its CRS is as ESRI words it.
@@ -227,6 +230,7 @@ class VectorSink(ABC):
         Raises:
             OutputError: it has what the format cannot hold.
         """
+        batch = batch if self.keeps_microseconds else timely(self, batch)
         if self.geometry_column is None:
             return batch
         at = batch.schema.get_field_index(self.geometry_column)
@@ -243,6 +247,10 @@ class VectorSink(ABC):
             notes.append(words)
         if self.changes:
             notes.append(f"{self.label}: fields change their type in {self.driver}: {', '.join(self.changes)}")
+        unsigned = [each.name for each in schema if _of_list(each.type) == pa.uint64()]
+        if unsigned and not self.keeps_unsigned:
+            words = f"{', '.join(unsigned)} (64 bits without a sign): exact up to 2^53 only"
+            notes.append(f"{self.label}: whole numbers become floating point in {self.driver}: {words}")
         if self.has_fids and not self.keeps_fids:
             notes.append(f"{self.label}: feature ids are not kept, {self.driver} numbers features anew")
         if self.metadata and not self.keeps_metadata:
@@ -314,16 +322,8 @@ class VectorSink(ABC):
             )
 
 
-def finite(sink: VectorSink, batch: Any) -> Any:
-    """A batch in which numbers that are not finite are null, which is said."""
-    for at, each in enumerate(batch.schema):
-        if pa.types.is_floating(each.type):
-            values = batch.column(at).to_numpy(zero_copy_only=False)
-            wrong = ~np.isfinite(values)
-            if int(wrong.sum()) > batch.column(at).null_count:
-                sink.note(f"{sink.label}: numbers of field {each.name!r} that are not finite are null in {sink.driver}")
-                batch = batch.set_column(at, each, pa.array(values, each.type, mask=wrong))
-    return batch
+def _of_list(kind: Any) -> Any:
+    return kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
 
 
 def _declared(geometry_type: str | None) -> str | None:

@@ -43,6 +43,8 @@ class GeoParquet(VectorSink):
     feature_copies: ClassVar[float] = 4.0
     declares_geometry: ClassVar[bool] = False
     names_layers: ClassVar[bool] = False
+    keeps_microseconds: ClassVar[bool] = True
+    keeps_unsigned: ClassVar[bool] = True
 
     @classmethod
     def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:

@@ -3,6 +3,7 @@
 Each footer is looked at once, and none is kept. What a single footer says is in `parquet_schema.py`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -132,6 +133,15 @@ def _sampled(file: Any) -> int:
     return int(size // batch.num_rows + 1)
 
 
+def _becoming(columns: Mapping[str, Any], label: str) -> list[str]:
+    """What is to be said of columns whose values are read as others: decimals as floating point, UUIDs as bytes."""
+    others = {
+        name: kind for name, kind in columns.items() if pa.types.is_decimal(kind) or isinstance(kind, pa.UuidType)
+    }
+    words = ", ".join(f"{name} ({kind} as {read_as(kind)})" for name, kind in others.items())
+    return [f"{label}: columns are read as another type: {words}"] * bool(others)
+
+
 def _info(path: Path, table: Table, kinds: dict[str, Any], notes: list[str], label: str) -> dict[str, Any]:
     unread = ", ".join(f"{name} ({kind})" for name, kind in table.unread.items())
     types = [ogr_type(kind) or "" for kind in kinds.values()]
@@ -150,5 +160,7 @@ def _info(path: Path, table: Table, kinds: dict[str, Any], notes: list[str], lab
         "features": table.rows,
         "layer_metadata": dict(table.metadata),
         "dataset_metadata": None,
-        "notes": [f"{label}: columns of types that are not read: {unread}"] * bool(unread) + notes,
+        "notes": [f"{label}: columns of types that are not read: {unread}"] * bool(unread)
+        + _becoming(table.columns, label)
+        + notes,
     }
