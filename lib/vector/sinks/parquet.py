@@ -18,6 +18,7 @@ import pyarrow as pa
 from lib.errors import OutputError
 from lib.units import MIB
 from lib.vector.sinks.base import NO_INDEX, PLAIN, Index, Target, VectorSink, unused
+from lib.vector.sinks.values import known_of
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import column_of, has_m
 
@@ -134,7 +135,7 @@ class _RowGroups:
             at = names.index(name)
             boxes = self._see(columns[at])
             if self._covering:
-                columns.append(_boxes(boxes))
+                columns.append(_boxes(boxes, known_of(columns[at])))
                 names.append(self._covering)
         batch = pa.RecordBatch.from_arrays(columns, names)
         if self.held_bytes + (size := batch.nbytes) > self.most_bytes:
@@ -254,16 +255,15 @@ def _as_stored(column: Any, wanted: Any) -> Any:
         ) from error
 
 
-def _boxes(bounds: Any) -> Any:
-    """Boxes as a column of single floats, rounded outwards; null where there are none."""
-    nothing = np.isnan(bounds).any(axis=1)
+def _boxes(bounds: Any, known: Any) -> Any:
+    """Boxes as a column of single floats, rounded outwards: null where a geometry is, not-a-number where it is empty."""
     low, high = bounds[:, :2].astype(np.float32), bounds[:, 2:].astype(np.float32)
     low = np.where(low > bounds[:, :2], np.nextafter(low, np.float32(-np.inf)), low)
     high = np.where(high < bounds[:, 2:], np.nextafter(high, np.float32(np.inf)), high)
     sides = [pa.array(side) for side in (*low.T, *high.T)]
     # From buffers: with a mask `from_arrays` imports `pyarrow.compute`, 0.1 s.
-    known = pa.py_buffer(np.packbits(~nothing, bitorder="little")) if nothing.any() else None
-    return pa.Array.from_buffers(_BOX_TYPE, len(bounds), [known], children=sides)
+    mask = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(_BOX_TYPE, len(bounds), [mask], children=sides)
 
 
 def _projjson(crs: str | None) -> Any:

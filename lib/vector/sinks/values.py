@@ -33,7 +33,7 @@ def timely(sink: "VectorSink", batch: Any) -> Any:
             continue
         column = batch.column(at)
         ticks = np.frombuffer(column.buffers()[1], np.int64, len(column), column.offset * 8)
-        known = ticks[_known(column)]
+        known = ticks[known_of(column)]
         if (known % max(1, per_second // 1000)).any():
             sink.note(
                 f"{sink.label}: dates with times of field {each.name!r} are rounded to milliseconds in {sink.driver}"
@@ -43,12 +43,12 @@ def timely(sink: "VectorSink", batch: Any) -> Any:
             sink.note(
                 f"{sink.label}: dates of field {each.name!r} outside the years 1 to 9999 are null in {sink.driver}"
             )
-            wrong = ~_known(column) | (ticks < low) | (ticks >= high)
+            wrong = ~known_of(column) | (ticks < low) | (ticks >= high)
             batch = batch.set_column(at, each, pa.array(ticks, pa.int64(), mask=wrong).view(each.type))
     return batch
 
 
-def _known(column: Any) -> Any:
+def known_of(column: Any) -> Any:
     """Which values are not null, (rows,) bool; `is_valid` would import `pyarrow.compute`."""
     if not column.null_count:
         return np.ones(len(column), bool)
