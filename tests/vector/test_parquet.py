@@ -289,3 +289,24 @@ def test_what_other_formats_do_not_hold_of_a_column(run_job: Callable[..., Any],
     whens = [each and each.timestamp() for each in table["us"].to_pylist()]
     assert whens == [1_577_934_245.679, None, None]
     assert table["u64"].to_pylist() == [1.0, None, 2.0**63]
+
+
+def test_what_metadata_say_of_geometries_and_is_not_kept(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A second column of geometries comes as bytes; spherical edges and an epoch are told."""
+    frame = parcels(20)
+    frame["middle"] = geopandas.GeoSeries([shapely.Point(n, 2) for n in range(20)], crs=4326)
+    frame.to_parquet(tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    geo = json.loads(table.schema.metadata[b"geo"])
+    geo["columns"]["geometry"] |= {"edges": "spherical", "epoch": 2021.47}
+    pq.write_table(table.replace_schema_metadata({b"geo": json.dumps(geo).encode()}), tmp_path / "b.parquet")
+    assert not run_job(tmp_path / "a.parquet", "x.parquet", select="n").plan.facts["notes"][1:]
+    done = run_job(tmp_path / "b.parquet", "out.parquet")
+    begins = (
+        "further columns of geometries are read as bytes: middle",
+        "its edges are said",
+        "the epoch of its coordinates, 2021.47,",
+    )
+    notes = [each.partition(": ")[2] for each in done.plan.facts["notes"]]
+    assert [note.startswith(words) for note, words in zip(notes, begins, strict=True)] == [True] * 3
+    assert pq.read_table(done.output)["middle"].to_pylist() == table["middle"].to_pylist()

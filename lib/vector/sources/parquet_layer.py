@@ -78,7 +78,7 @@ def layer_of(path: Path, label: str, *, samples: bool = False) -> tuple[Layer, t
     keys, values = parquet_folder.keys_of(path, paths, label) if is_folder else ({}, [()])
     parts: list[Part] = []
     table: Table | None = None
-    first, mean, total, sample = PurePosixPath(), 0, 0, 0
+    first, mean, total, largest = PurePosixPath(), 0, 0, 0
     for each, its_keys in zip(paths, values, strict=True):
         name = PurePosixPath(each.relative_to(path)) if is_folder else PurePosixPath(each.name)
         part_label = f"{label}/{name}" if is_folder else label
@@ -87,10 +87,10 @@ def layer_of(path: Path, label: str, *, samples: bool = False) -> tuple[Layer, t
             sizes = [
                 (group.total_byte_size, group.num_rows) for group in map(footer.row_group, range(footer.num_row_groups))
             ]
-            if samples and not sample and footer.num_row_groups:
-                sample = _sampled(file)
+            if samples and not largest and footer.num_row_groups:
+                mean, largest = _sampled(file)
             parts.append(Part(each, part_label, its_keys, found.rows, footer.num_row_groups, None, found.rows))
-        mean = max([mean, sample, *(size // rows + 1 for size, rows in sizes if rows)])
+        mean = max([mean, *(size // rows + 1 for size, rows in sizes if rows)])
         total += sum(size for size, _ in sizes)
         if table is None:
             table, first = found, name
@@ -104,7 +104,8 @@ def layer_of(path: Path, label: str, *, samples: bool = False) -> tuple[Layer, t
             f"{label}: its folders' names have a key {table.geometry.name!r}, which is the geometries' column",
             hint="rename the folders",
         )
-    notes = passed + [
+    notes = passed + [f"{label}: {words}" for words in table.notes]
+    notes += [
         f"{label}: {name!r} is a column of the files, too, which is read, and not what folders' names say"
         for name in keys
         if name not in used
@@ -112,11 +113,11 @@ def layer_of(path: Path, label: str, *, samples: bool = False) -> tuple[Layer, t
     kinds = table.columns | {name: kind for name, (kind, _) in used.items()}  # type: ignore[operator]
     info = _info(path, table, kinds, notes, label)
     names = dict(zip(info["fields"], field_names(info), strict=True))
-    return Layer(table, names, used, info, Sizes(mean, total_bytes=total, count=table.rows)), tuple(parts)
+    return Layer(table, names, used, info, Sizes(mean, largest, total, table.rows)), tuple(parts)
 
 
-def _sampled(file: Any) -> int:
-    """Mean bytes of a decoded row among a file's first; 0 where they cannot be read, which reading says."""
+def _sampled(file: Any) -> tuple[int, int]:
+    """Mean and most bytes of a decoded row among a file's first; 0 where they cannot be read, which reading says."""
     table = table_of(file, "")
     kinds = {name: read_as(kind) for name, kind in table.columns.items()}
     if table.geometry is not None:
@@ -126,11 +127,13 @@ def _sampled(file: Any) -> int:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, MemoryError):
             raise
-        return 0
+        return 0, 0
     if not kinds or batch is None or not batch.num_rows:
-        return 0
-    size: int = sum(decoded(batch.column(name), kind).nbytes for name, kind in kinds.items())
-    return int(size // batch.num_rows + 1)
+        return 0, 0
+    columns = [decoded(batch.column(name), kind) for name, kind in kinds.items()]
+    rows = pa.RecordBatch.from_arrays(columns, list(kinds))
+    largest = max(rows.slice(at, 1).nbytes for at in range(len(rows)))
+    return int(rows.nbytes // len(rows) + 1), int(largest)
 
 
 def _becoming(columns: Mapping[str, Any], label: str) -> list[str]:

@@ -99,6 +99,7 @@ class Table:
         geometry: its geometries; None of a plain Parquet file.
         metadata: what the file says of itself.
         rows: as the footer counts them.
+        notes: what is not kept of what the metadata say of geometries.
     """
 
     columns: Mapping[str, Any]
@@ -106,6 +107,7 @@ class Table:
     geometry: Geometry | None
     metadata: Mapping[str, str]
     rows: int
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -156,7 +158,18 @@ def table_of(file: Any, label: str) -> Table:
         ),
         metadata={key: text for key, text in said.items() if key not in _NOT_OURS},
         rows=file.metadata.num_rows,
+        notes=tuple(_notes(said, name, column)) if name else (),
     )
+
+
+def _notes(said: Mapping[str, str], name: str, column: Mapping[str, Any]) -> Iterator[str]:
+    others = [each for each in json.loads(said.get("geo", "{}")).get("columns", ()) if each != name]
+    if others:
+        yield f"further columns of geometries are read as bytes: {', '.join(others)}"
+    if column.get("edges") == "spherical":
+        yield "its edges are said to be spherical: they are taken as geodesics, and where boxes are asked for as straight lines"
+    if column.get("epoch") is not None:
+        yield f"the epoch of its coordinates, {column['epoch']}, is not kept"
 
 
 def _geo(said: Mapping[str, str], schema: Any, label: str) -> tuple[str, dict[str, Any]] | None:
