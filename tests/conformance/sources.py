@@ -556,7 +556,13 @@ def repeated(folder: Path) -> Path:
     return folder / "repeated.parquet"
 
 
-LARGE_FEATURES = {"wide": wide, "huge": huge, "repeated": repeated}
+def huge_parquet(folder: Path) -> Path:
+    """The same polygon, GeoParquet."""
+    _write(gpd.read_file(huge(folder)), folder / "huge.parquet", "Parquet")
+    return folder / "huge.parquet"
+
+
+LARGE_FEATURES = {"wide": wide, "huge": huge, "repeated": repeated, "huge-parquet": huge_parquet}
 
 
 def kept_by_geod(path: Path, least_sqm: float) -> set[int]:
