@@ -3,7 +3,7 @@
 Each footer is looked at once, and none is kept. What a single footer says is in `parquet_schema.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,27 +76,7 @@ def layer_of(path: Path, label: str, *, samples: bool = False) -> tuple[Layer, t
     is_folder = path.is_dir()
     paths, passed = parquet_folder.files_in(path, label) if is_folder else ([path], [])
     keys, values = parquet_folder.keys_of(path, paths, label) if is_folder else ({}, [()])
-    parts: list[Part] = []
-    table: Table | None = None
-    first, mean, total, largest = PurePosixPath(), 0, 0, 0
-    for each, its_keys in zip(paths, values, strict=True):
-        name = PurePosixPath(each.relative_to(path)) if is_folder else PurePosixPath(each.name)
-        part_label = f"{label}/{name}" if is_folder else label
-        with opened(each, part_label) as file:
-            found, footer = table_of(file, part_label), file.metadata
-            sizes = [
-                (group.total_byte_size, group.num_rows) for group in map(footer.row_group, range(footer.num_row_groups))
-            ]
-            if samples and not largest and footer.num_row_groups:
-                mean, largest = _sampled(file)
-            parts.append(Part(each, part_label, its_keys, found.rows, footer.num_row_groups, None, found.rows))
-        mean = max([mean, *(size // rows + 1 for size, rows in sizes if rows)])
-        total += sum(size for size, _ in sizes)
-        if table is None:
-            table, first = found, name
-        else:
-            table = parquet_folder.merged(table, found, first, name, label)
-    assert table is not None  # noqa: S101 - for mypy: there is a file
+    table, parts, sizes = _footers(path, list(zip(paths, values, strict=True)), label, samples=samples)
     own = {folded(name) for name in (*table.columns, *table.unread)}
     used = {name: (kind, at) for at, (name, kind) in enumerate(keys.items()) if folded(name) not in own}
     if table.geometry and any(folded(name) == folded(table.geometry.name) for name in keys):
@@ -113,24 +93,52 @@ def layer_of(path: Path, label: str, *, samples: bool = False) -> tuple[Layer, t
     kinds = table.columns | {name: kind for name, (kind, _) in used.items()}  # type: ignore[operator]
     info = _info(path, table, kinds, notes, label)
     names = dict(zip(info["fields"], field_names(info), strict=True))
-    return Layer(table, names, used, info, Sizes(mean, largest, total, table.rows)), tuple(parts)
+    return Layer(table, names, used, info, sizes), parts
 
 
-def _sampled(file: Any) -> tuple[int, int]:
+def _footers(
+    path: Path, files: Sequence[tuple[Path, tuple[Any, ...]]], label: str, *, samples: bool
+) -> tuple[Table, tuple[Part, ...], Sizes]:
+    """What the footers of files say, which are given with the values of their keys."""
+    parts: list[Part] = []
+    table: Table | None = None
+    first, mean, total, largest = PurePosixPath(), 0, 0, 0
+    for each, its_keys in files:
+        name = PurePosixPath(each.relative_to(path)) if each != path else PurePosixPath(each.name)
+        part_label = f"{label}/{name}" if each != path else label
+        with opened(each, part_label) as file:
+            found, footer = table_of(file, part_label), file.metadata
+            groups = [
+                (group.total_byte_size, group.num_rows) for group in map(footer.row_group, range(footer.num_row_groups))
+            ]
+            if samples and not largest and groups:
+                sample, largest = _sampled(file, found)
+                mean = max(mean, sample)
+            parts.append(Part(each, part_label, its_keys, found.rows, footer.num_row_groups, None, found.rows))
+        mean = max([mean, *(size // rows + 1 for size, rows in groups if rows)])
+        total += sum(size for size, _ in groups)
+        if table is None:
+            table, first = found, name
+        else:
+            table = parquet_folder.merged(table, found, first, name, label)
+    assert table is not None  # noqa: S101 - for mypy: there is a file
+    return table, tuple(parts), Sizes(mean, largest, total, table.rows)
+
+
+def _sampled(file: Any, table: Table) -> tuple[int, int]:
     """Mean and most bytes of a decoded row among a file's first; 0 where they cannot be read, which reading says."""
-    table = table_of(file, "")
     kinds = {name: read_as(kind) for name, kind in table.columns.items()}
     if table.geometry is not None:
         kinds[table.geometry.name] = table.geometry.kind
     try:
         batch = next(file.iter_batches(_SAMPLED_ROWS, row_groups=[0], columns=list(kinds), use_threads=False), None)
+        columns = [decoded(batch.column(name), kind) for name, kind in kinds.items()] if batch else []
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, MemoryError):
             raise
         return 0, 0
-    if not kinds or batch is None or not batch.num_rows:
+    if not columns:
         return 0, 0
-    columns = [decoded(batch.column(name), kind) for name, kind in kinds.items()]
     rows = pa.RecordBatch.from_arrays(columns, list(kinds))
     largest = max(rows.slice(at, 1).nbytes for at in range(len(rows)))
     return int(rows.nbytes // len(rows) + 1), int(largest)
