@@ -141,6 +141,7 @@ class VectorWork(LayerWork):
         lower_by = planning.lower_by(self._task, self.layouts[0], planning.choose(self._task, 0))
         shown = self._source.facts.shown | {key: fact for step in self._steps for key, fact in step.facts.items()}
         shown |= {"predicates": self._ways} if self._ways else {}
+        shown |= {"notes": list(self._source.facts.notes)} if self._source.facts.notes else {}
         shown |= {"field_changes": list(self._sink.changes)} if self._sink.changes else {}
         more |= {
             "disk_bytes": self._sink.disk(self._source.facts) + self._sink.copied_bytes,

@@ -96,9 +96,9 @@ def test_zones_of_one_column_in_parquet(run_job: Callable[..., Any], tmp_path: P
 
 
 _FIELDS: dict[str, tuple[Any, str]] = {
-    "below a millisecond": (pa.array([1_000, 1_500, None], pa.timestamp("us")), "below a millisecond, which are cut"),
-    "nanoseconds": (pa.array([1_000_000, 1_500_001, None], pa.timestamp("ns", "UTC")), "below a millisecond"),
-    "unsigned": (pa.array([2**63 + 1, 1, None], pa.uint64()), "numbers above 2^53"),
+    "below a millisecond": (pa.array([1_000, 1_500, None], pa.timestamp("us")), "keep milliseconds at most"),
+    "nanoseconds": (pa.array([1_000_000, 1_500_001, None], pa.timestamp("ns", "UTC")), "keep milliseconds at most"),
+    "unsigned": (pa.array([2**63 + 1, 1, None], pa.uint64()), "exact up to 2^53 only"),
     "null numbers in lists": (pa.array([[1, None], [], None], pa.list_(pa.int64())), "nulls in its lists"),
     "null texts in lists": (pa.array([["a", None], [], None]), "nulls in its lists"),
     "decimals": (pa.array([decimal.Decimal("1.10"), None, None], pa.decimal128(20, 2)), "decimals are read as 64-bit"),

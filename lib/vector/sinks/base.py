@@ -11,7 +11,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-import numpy as np
 import pyarrow as pa
 import pyogrio
 
@@ -21,6 +20,7 @@ from lib.paths import while_written
 from lib.units import MIB
 from lib.vector import ogr
 from lib.vector.sinks.held import held, said_of, schema_held
+from lib.vector.sinks.values import timely
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import promote_to_multi
 
@@ -234,6 +234,7 @@ class VectorSink(ABC):
         """
         if self.by_ogr:
             batch = held(batch, lambda words: self.note(f"{self.label}: {words} in {self.driver}"))
+            batch = timely(self, batch)
         if self.geometry_column is None:
             return batch
         at = batch.schema.get_field_index(self.geometry_column)
@@ -252,6 +253,10 @@ class VectorSink(ABC):
             notes.append(f"{self.label}: fields change their type in {self.driver}: {', '.join(self.changes)}")
         if self.by_ogr and (zones := said_of(schema)):
             notes.append(f"{self.label}: {zones}")
+        unsigned = [each.name for each in schema if _of_list(each.type) == pa.uint64()]
+        if unsigned and self.by_ogr:
+            words = f"{', '.join(unsigned)} (64 bits without a sign): exact up to 2^53 only"
+            notes.append(f"{self.label}: whole numbers become floating point in {self.driver}: {words}")
         if self.has_fids and not self.keeps_fids:
             notes.append(f"{self.label}: feature ids are not kept, {self.driver} numbers features anew")
         if self.metadata and not self.keeps_metadata:
@@ -323,16 +328,8 @@ class VectorSink(ABC):
             )
 
 
-def finite(sink: VectorSink, batch: Any) -> Any:
-    """A batch in which numbers that are not finite are null, which is said."""
-    for at, each in enumerate(batch.schema):
-        if pa.types.is_floating(each.type):
-            values = batch.column(at).to_numpy(zero_copy_only=False)
-            wrong = ~np.isfinite(values)
-            if int(wrong.sum()) > batch.column(at).null_count:
-                sink.note(f"{sink.label}: numbers of field {each.name!r} that are not finite are null in {sink.driver}")
-                batch = batch.set_column(at, each, pa.array(values, each.type, mask=wrong))
-    return batch
+def _of_list(kind: Any) -> Any:
+    return kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
 
 
 def _declared(geometry_type: str | None) -> str | None:

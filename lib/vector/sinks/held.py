@@ -1,4 +1,4 @@
-"""What OGR holds of Arrow's types otherwise: times in a named zone or below a millisecond, unsigned numbers, nulls in lists.
+"""What OGR holds of Arrow's types otherwise: times in a named zone, nulls in lists. What it makes of values is in `values.py`.
 
 Such values come from Parquet alone. OGR itself would write a time in Europe/Berlin as UTC's without a zone, and say nothing.
 """
@@ -7,14 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from pyarrow._compute import call_function
 
 # Zones that OGR knows (ogrlayerarrow.cpp): it takes any other for none.
 _KNOWN_ZONE = re.compile(r"(Etc/)?UTC|[+-]\d\d:\d\d")
-_PER_MILLISECOND = {"us": 1_000, "ns": 1_000_000}
-_MOST_EXACT = 2**53
 
 
 def held_as(kind: Any) -> Any:
@@ -47,17 +43,6 @@ def held(batch: Any, note: Callable[[str], None]) -> Any:
 def _lost(column: Any) -> str:
     """What OGR makes of some of a column's values."""
     kind = column.type
-    if pa.types.is_timestamp(kind) and (part := _PER_MILLISECOND.get(kind.unit)):
-        return "times below a millisecond, which are cut off" if (_values(column, np.int64) % part).any() else ""
-    if pa.types.is_uint64(kind):
-        is_inexact = (_values(column, np.uint64) > _MOST_EXACT).any()
-        return "numbers above 2^53, which are rounded to 64-bit floating point" if is_inexact else ""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return "nulls in its lists, which become 0 or an empty text" if column.flatten().null_count else ""
     return ""
-
-
-def _values(column: Any, dtype: Any) -> Any:
-    """The values of a column of 64 bits that are not null, (values,)."""
-    column = call_function("drop_null", [column]) if column.null_count else column
-    return np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * 8)
