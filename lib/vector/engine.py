@@ -31,7 +31,7 @@ from lib.vector.row_checks import CHORD_SHARE, STEP_DEGREES
 from lib.vector.sinks import VectorSink, sink_for, target_of
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.sources.facts import InTable, LayerFacts
-from lib.vector.steps import Step, Tally, columns_of, pushed, result_of, steps_of
+from lib.vector.steps import Step, Tally, columns_of, load, pushed, result_of, steps_of
 from lib.vector.stream import ahead_of, apply, plain, stream
 
 # Of the features dropped those that the source's driver did not give: it was asked for fewer.
@@ -53,7 +53,9 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
         DestinationError: no such sink, or it cannot hold the layer.
         UsageError: the user's function cannot be imported, or a filter says nothing of this layer.
     """
-    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
+    with ThreadPoolExecutor(1, "swath-imports") as pool:
+        pool.submit(load, job)  # beside SQLite's look, which lets go of the interpreter; what fails fails again below
+        source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
     steps, layer = steps_of(job, source.facts)
     source, ways = pushed(source, steps)
     sink = sink_for(job.driver, layer, target_of(job))
