@@ -171,6 +171,7 @@ class VectorWork(LayerWork):
             if self.calls_function:  # only now: before the first plan nothing held it
                 self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
+            self._index_beside()
             self._write(bench, tally, notes)
         notes += self._sink.met.notes
         ogr.release()
@@ -207,6 +208,26 @@ class VectorWork(LayerWork):
             warnings=tuple(dict.fromkeys(notes)),
             driver=self._sink.driver,
         )
+
+    def _index_beside(self) -> None:
+        """Have the index built beside the pass, where the first rows say that it is a large one, and there is the memory."""
+        facts, layout = self._source.facts, self.layouts[0]
+        if not layout.is_ahead or self._sink.index_beside(facts) is None:
+            return
+        rows, tally = 0, self._tally()
+
+        def see(batch: Any) -> None:
+            nonlocal rows
+            rows, tally.kept = batch.num_rows, apply(batch, self._steps, tally).num_rows
+
+        if self._steps:
+            first_batches(self._source, layout, see)
+        kept = facts.features * tally.kept // rows if rows else facts.features
+        index = self._sink.index_beside(replace(facts, features=kept))
+        # What a plan needs is for all features: the first rows are only the first.
+        if index is not None and (index := self._sink.index_beside(facts)) is not None:
+            beside = replace(layout, index=index)
+            self.layouts = [beside if planning.needs(self._task, beside) <= self._left_bytes else layout]
 
     def _write(self, bench: Bench, tally: Tally, notes: list[str]) -> None:
         assert bench.staged is not None  # noqa: S101 - for mypy
