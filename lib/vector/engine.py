@@ -212,7 +212,8 @@ class VectorWork(LayerWork):
     def _index_beside(self) -> None:
         """Have the index built beside the pass, where the first rows say that it is a large one, and there is the memory."""
         facts, layout = self._source.facts, self.layouts[0]
-        if not layout.is_ahead or self._sink.index_beside(facts) is None:
+        # Of a part that a driver looks for, the first rows may take as long as all.
+        if not (layout.is_ahead and self._source.is_whole) or self._sink.index_beside(facts) is None:
             return
         rows, tally = 0, self._tally()
 
@@ -387,11 +388,18 @@ class _Counting:
     """The source's own counts, in a thread beside the pass."""
 
     def __init__(self, source: VectorSource) -> None:
+        self._source = source
         self._pool = ThreadPoolExecutor(1, "swath-count")
-        submit = self._pool.submit
-        self._features, self._given, self._table = submit(source.count), submit(source.given), submit(source.in_table)
+        self._counts = self._pool.submit(self._counted)
 
     def count(self) -> _Counts:
         """All of them; raises what counting raised."""
         self._pool.shutdown(wait=False)
-        return _Counts(self._features.result(), self._given.result(), self._table.result())
+        return self._counts.result()
+
+    def _counted(self) -> _Counts:
+        source = self._source
+        features, table = source.count(), source.in_table()
+        # What the table was asked was of the same rows: the condition is not gone through twice.
+        given = (table.rows, table.rows) if table is not None and not source.is_whole else source.given()
+        return _Counts(features, given, table)
