@@ -399,7 +399,9 @@ class _Counting:
 
     def _counted(self) -> _Counts:
         source = self._source
-        features, table = source.count(), source.in_table()
-        # What the table was asked was of the same rows: the condition is not gone through twice.
-        given = (table.rows, table.rows) if table is not None and not source.is_whole else source.given()
-        return _Counts(features, given, table)
+        if (table := source.in_table()) is None:
+            return _Counts(source.count(), source.given(), None)
+        # What the table was asked was of the same rows: they are not gone through twice.
+        if source.is_whole:
+            return _Counts(table.rows, None, table)
+        return _Counts(source.count(), (table.rows, table.rows), table)
