@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lib.vector.authalic import half_authalic
 from lib.vector.coarse import GEOD_NOISE_SQM, SAFETY, is_leading, ring_areas
-from lib.vector.exact import arbitrate
+from lib.vector.exact import arbitrate, exact_areas
 from lib.vector.method import AreaMethod, Bounds
 from lib.vector.runs import LINE, MULTI_LINE, MULTI_POINT, POINT, VERTICES_AT_ONCE, find_runs, parts
 from lib.vector.wkb import POLYGONAL, Column, Rings, find_rings, is_any_of, ring_coordinates, vertices
@@ -85,11 +85,15 @@ def areas_of(column: Column, method: AreaMethod) -> tuple[NDArray[np.float64], i
     And how many rows are damaged.
     """
     rings = find_rings(column)
-    areas, errors = measure(column, rings, method)
     has_rings = np.zeros(len(column.sizes), bool)
     has_rings[rings.rows[rings.counts > 0]] = True
     simple, other = _without_rings(column)
-    unsure = (has_rings & ~(errors <= _RELATIVE_ERROR * areas)) | other
+    unsure = other
+    if method.mode == "geodesic":  # the bend of edges alone is more than a billionth, of parcels too
+        areas = exact_areas(column, rings, has_rings, method)
+    else:
+        areas, errors = measure(column, rings, method)
+        unsure = (has_rings & ~(errors <= _RELATIVE_ERROR * areas)) | other
     areas[~(has_rings | simple)] = np.nan
     for row, (area, _) in arbitrate(column, rings, method, np.flatnonzero(unsure), other).items():
         areas[row] = area

@@ -25,14 +25,23 @@ class Counting:
     """The source's own counts, in a thread beside the pass."""
 
     def __init__(self, source: VectorSource) -> None:
+        self._source = source
         self._pool = ThreadPoolExecutor(1, "swath-count")
-        submit = self._pool.submit
-        self._features, self._given, self._table = submit(source.count), submit(source.given), submit(source.in_table)
+        self._counts = self._pool.submit(self._counted)
 
     def count(self) -> Counts:
         """All of them; raises what counting raised."""
         self._pool.shutdown(wait=False)
-        return Counts(self._features.result(), self._given.result(), self._table.result())
+        return self._counts.result()
+
+    def _counted(self) -> Counts:
+        source = self._source
+        if (table := source.in_table()) is None:
+            return Counts(source.count(), source.given(), None)
+        # What the table was asked was of the same rows: they are not gone through twice.
+        if source.is_whole:
+            return Counts(table.rows, None, table)
+        return Counts(source.count(), (table.rows, table.rows), table)
 
 
 def reconcile(source: VectorSource, tally: Tally, counted: Counts) -> None:

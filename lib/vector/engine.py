@@ -6,6 +6,7 @@ pure, `probe.py` measures, `stream.py` is the pass, `verify.py` the checks that 
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from lib.vector.sinks import SINKS, VectorSink, sink_for, target_of
 from lib.vector.sources import VectorSource, given_by, open_source
 from lib.vector.sources.facts import LayerFacts
 from lib.vector.sources.typed import as_it_is
-from lib.vector.steps import Step, Tally, columns_of, pushed, result_of, steps_of
+from lib.vector.steps import Step, Tally, columns_of, load, pushed, result_of, steps_of
 from lib.vector.stream import Pass, ahead_of, apply, plain, stream
 
 # What a run takes beside what a look that writes nothing sees: traces, the meter, a thread.
@@ -51,7 +52,9 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
         DestinationError: no such sink, or it cannot hold the layer.
         UsageError: the user's function cannot be imported, or a filter says nothing of this layer.
     """
-    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
+    with ThreadPoolExecutor(1, "swath-imports") as pool:
+        pool.submit(load, job)  # beside SQLite's look, which lets go of the interpreter; what fails fails again below
+        source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
     steps, layer = steps_of(job, source.facts)
     source, ways = pushed(source, steps)
     if (kind := SINKS.get(job.driver)) and kind.needs_declared:
@@ -165,6 +168,7 @@ class VectorWork(LayerWork):
             if self.calls_function:  # only now: before the first plan nothing held it
                 self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
+            self._index_beside()
             self._write(bench, tally, notes)
         notes += self._sink.met.notes
         ogr.release()
@@ -216,6 +220,27 @@ class VectorWork(LayerWork):
             "predicates": self._ways,
             **self._source.skipped,
         }
+
+    def _index_beside(self) -> None:
+        """Have the index built beside the pass, where the first rows say that it is a large one, and there is the memory."""
+        facts, layout = self._source.facts, self.layouts[0]
+        # Of a part that a driver looks for, the first rows may take as long as all.
+        if not (layout.is_ahead and self._source.is_whole) or self._sink.index_beside(facts) is None:
+            return
+        rows, tally = 0, self._tally()
+
+        def see(batch: Any) -> None:
+            nonlocal rows
+            rows, tally.kept = batch.num_rows, apply(batch, self._steps, tally).num_rows
+
+        if self._steps:
+            first_batches(self._source, layout, see)
+        kept = facts.features * tally.kept // rows if rows else facts.features
+        index = self._sink.index_beside(replace(facts, features=kept))
+        # What a plan needs is for all features: the first rows are only the first.
+        if index is not None and (index := self._sink.index_beside(facts)) is not None:
+            beside = replace(layout, index=index)
+            self.layouts = [beside if planning.needs(self._task, beside) <= self._left_bytes else layout]
 
     def _write(self, bench: Bench, tally: Tally, notes: list[str]) -> None:
         assert bench.staged is not None  # noqa: S101 - for mypy

@@ -44,10 +44,14 @@ _ROW_BYTES = 150
 
 
 class Index(NamedTuple):
-    """What an index or a row group takes, bytes: while features are written, and at the end in the memory that batches had."""
+    """What an index or a row group takes, bytes: while features are written, and at the end in the memory that batches had.
+
+    `is_beside`: it is built while features are written, by a thread.
+    """
 
     held_bytes: int = 0
     built_bytes: int = 0
+    is_beside: bool = False
 
 
 NO_INDEX = Index()
@@ -210,6 +214,11 @@ class VectorSink(ABC):
     @abstractmethod
     def index(self, facts: LayerFacts, share: float) -> Index:
         """What its index takes; where its size is a choice, such a share of what makes it faster."""
+
+    def index_beside(self, facts: LayerFacts) -> Index | None:
+        """What its index takes where a thread builds it beside the pass; None where that is not worth it or cannot be."""
+        del facts
+        return None
 
     def config(self, index: Index) -> dict[str, str]:
         """GDAL's configuration for such an index."""

@@ -30,10 +30,12 @@ class InTable(NamedTuple):
     """What a table has that OGR does not show.
 
     Attributes:
-        geometries: rows whose geometry is not NULL, whether it decodes or not.
+        rows: all, or those for which the condition holds that the driver is asked.
+        geometries: those of them whose geometry is not NULL, whether it decodes or not.
         texts: columns of numbers in which a row has text or a blob, which OGR reads as 0, and the first such row's id.
     """
 
+    rows: int
     geometries: int
     texts: dict[str, int]
 
