@@ -77,7 +77,7 @@ def exact_areas(column: Column, rings: Rings, rows: NDArray[np.bool_], method: A
         edges = pairwise([0, *np.cumsum(counts).tolist()])
         found[part] = [abs(method.geod.polygon_area_perimeter(x[at:end], y[at:end])[0]) for at, end in edges]
     found[rings.holes[mine]] *= -1
-    return np.bincount(rings.rows[mine], found, len(rows))
+    return np.bincount(rings.rows[mine], found, len(rows)).astype(np.float64)  # of none it gives integers
 
 
 def _degrees(xy: NDArray[np.float64], method: AreaMethod) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
