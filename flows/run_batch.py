@@ -18,7 +18,7 @@ from lib.batch.inputs import KINDS
 from lib.batch.order import Order, order_of
 from lib.batch.planning import Foreseen, check_disk
 from lib.batch.request import Batch, batch_of
-from lib.batch.run import budget_in, sampled, workers_of
+from lib.batch.run import at_once, budget_in, sampled
 from lib.batch.summary import Reports, Summary, reports_in, row_of
 from lib.errors import BatchFailed, MemoryRefused, SwathError, UsageError
 from lib.knobs import Knob
@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 # Beyond so many files several are one task: a server keeps some thousand task runs of a run at ease.
 _MOST_TASKS = 2000
 _LARGEST_GROUP = 100
-_AHEAD = 4
+_AHEAD = 64
 
 
 @job_flow("run-batch", KNOBS, kind="batch", verb="batch")
@@ -64,8 +64,11 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
                 todo.append(each)
         summary.planning_seconds = time.monotonic() - began
         check_disk(batch, todo)
-        with _engine(engine, dask_address, batch) as (runner, most), sampled(summary, batch, began):
-            for state in _done(runner, list(_orders(batch, todo, most, end)), workers_of(batch)):
+        with (
+            _engine(engine, dask_address, batch, at_once(batch, todo)) as (runner, most),
+            sampled(summary, batch, began),
+        ):
+            for state in _done(runner, list(_orders(batch, todo, most, end))):
                 for at, report in state:
                     end(at, report)
                 if fail_fast and summary.failed:
@@ -135,12 +138,12 @@ def _orders(batch: Batch, todo: Sequence[Foreseen], most: int | None, end: _Ends
         yield group
 
 
-def _done(runner: TaskRunner[Any], groups: Sequence[list[Order]], workers: int) -> Iterator[list[tuple[int, Report]]]:
+def _done(runner: TaskRunner[Any], groups: Sequence[list[Order]]) -> Iterator[list[tuple[int, Report]]]:
     """The groups' ends, in their order; no more are handed on than keep the workers busy."""
     waiting = deque(groups)
     under_way: deque[PrefectFuture[Any]] = deque()
     while waiting or under_way:
-        while waiting and len(under_way) < _AHEAD * max(workers, 16):
+        while waiting and len(under_way) < _AHEAD:
             orders = waiting.popleft()
             with _memory(runner, max(each.job.resources.limit_bytes for each in orders)):
                 under_way.append(runner.submit(do_files, {"orders": orders}))
@@ -162,18 +165,20 @@ def _ends_of(state: State[Any]) -> list[tuple[int, Report]]:
 
 
 @contextlib.contextmanager
-def _engine(engine: str, address: str | None, batch: Batch) -> Iterator[tuple[TaskRunner[Any], int | None]]:
+def _engine(
+    engine: str, address: str | None, batch: Batch, workers: int
+) -> Iterator[tuple[TaskRunner[Any], int | None]]:
     """The task runner, and what the largest of its workers can hold, where they say so."""
     if engine == "threads":
         if address:
             raise UsageError("dask_address is of engine dask", hint="let engine be dask, or leave dask_address out")
-        threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers_of(batch))
+        threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
         with threads as runner:
             yield runner, None
         return
     from flows.dask_engine import dask_runner
 
-    with dask_runner(address, workers_of(batch), batch.base.resources.limit_bytes) as (dask, most):
+    with dask_runner(address, workers, batch.base.resources.limit_bytes) as (dask, most):
         yield dask, most
 
 

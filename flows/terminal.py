@@ -283,6 +283,8 @@ def show_plan(report: Report) -> None:
     show(f"{plan['chunks'] or 'unknown'} chunks of {chunk_words(plan)}, {plan['threads']} thread(s){cache}")
     if changes := plan.get("facts", {}).get("field_changes"):
         show(f"fields that change their type: {', '.join(changes)}")
+    for note in plan.get("facts", {}).get("notes", ()):
+        show(note)
     show(f"to lower the peak: {plan['lower_by'] or 'nothing that a setting could change'}")
 
 

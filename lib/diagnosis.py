@@ -15,6 +15,7 @@ from typing import Literal
 # "short": a write was cut off, and nobody says why: mostly a full disk, or a limit (`space_is_short`).
 Kind = Literal["memory", "disk full", "short", "io", "other"]
 
+_OF_GDALS_SOURCES = re.compile(r"(?:error occurred )?\bin (?:file )?/\S+/(\w+\.\w+),? at line (\d+)", re.IGNORECASE)
 FULL = "the disk is full or a file-size limit was reached"
 
 # Of GDAL, libtiff, zstd, NumPy, Arrow, glibc, CPython and OpenBLAS under RLIMIT_AS; "Too big tiles" is GDAL's GeoPackage, whose
@@ -122,6 +123,11 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         seen.append(each)
         yield each
         each = each.__cause__ or each.__context__
+
+
+def without_places(words: str) -> str:
+    """GDAL's words without the folders of its own sources."""
+    return _OF_GDALS_SOURCES.sub(r"error at \1, line \2", words)
 
 
 def one_line(error: BaseException) -> str:

@@ -32,10 +32,17 @@ _SYSTEMS = {
 _NETWORK = re.compile(r"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(?:_streaming)?[/?]")
 _PACKED = re.compile(r"/vsi(?:zip|tar|gzip|7z|rar)/")
 _ARCHIVE = re.compile(
-    r"/vsi(?:zip|tar|7z|rar)/(?:\{(?P<braced>.*?)\}|(?P<plain>.*?\.(?:zip|kmz|tar\.gz|tgz|tar|7z|rar)))(?:/.*)?",
+    r"/vsi(?:zip|tar|7z|rar)/(?:\{(?P<braced>.*?)\}|(?P<plain>.*?\.(?:zip|kmz|shz|tar\.gz|tgz|tar|7z|rar)))(?:/.*)?",
     re.DOTALL,
 )
-ARCHIVES = {".zip": "/vsizip/", ".tar": "/vsitar/", ".tgz": "/vsitar/", ".tar.gz": "/vsitar/"}
+ARCHIVES = {
+    ".zip": "/vsizip/",
+    ".kmz": "/vsizip/",
+    ".shz": "/vsizip/",
+    ".tar": "/vsitar/",
+    ".tgz": "/vsitar/",
+    ".tar.gz": "/vsitar/",
+}
 
 
 def is_local(name: str) -> bool:

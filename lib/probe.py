@@ -7,18 +7,20 @@ import gc
 import importlib
 import sys
 import tracemalloc
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Literal, NamedTuple
 
 from lib.errors import SourceError
 from lib.folders import rasters_in
-from lib.paths import check_exists, is_local
+from lib.paths import archive_system, check_exists, is_local
+from lib.units import file_label
 
 # Vectors by name: asked of OGR first, anything else of the raster library first.
 _OF_VECTORS = (
-    "csv dxf fgb gdb geojson geojsonl geojsons geoparquet gml gpkg gpx json kml kmz mif parquet pbf shp sqlite tab"
+    "csv dxf fgb gdb geojson geojsonl geojsons geoparquet gml gpkg gpx json kml kmz mif parquet pbf shp shz sqlite tab"
 )
+_PACKED = (".zip", ".gz", ".tar")
 VECTOR_SUFFIXES = frozenset(f".{name}" for name in _OF_VECTORS.split())
 
 
@@ -41,9 +43,10 @@ def probe(source: str, what: str = "source") -> Probe:
     """
     check_exists(what, source)
     path = Path(source)
-    vector_first = path.suffix.lower() in VECTOR_SUFFIXES
+    vector_first = _is_vectors_name(file_label(source))
+    refusals: list[SourceError] = []
     for ask in (_vector, _raster) if vector_first else (_raster, _vector):
-        found = ask(source)
+        found = ask(source, refusals)
         if found:
             return found
     if is_local(source) and path.is_dir() and not vector_first and (rasters := rasters_in(path)):
@@ -53,7 +56,16 @@ def probe(source: str, what: str = "source") -> Probe:
             f"{what} {source} is a folder and no dataset",
             hint="name a file in it, a folder of rasters or of Parquet files, or a .gdb folder",
         )
+    if refusals and (
+        not is_local(source) or archive_system(source)
+    ):  # what its server says, or which datasets it holds
+        raise max(refusals, key=lambda refused: " holds no " not in refused.message)
     raise SourceError(f"{what} {source} is neither a raster nor a vector dataset that GDAL reads")
+
+
+def _is_vectors_name(name: str) -> bool:
+    *_, before, suffix = ["", "", *PurePosixPath(name.lower()).suffixes]
+    return suffix in VECTOR_SUFFIXES or (suffix in _PACKED and before in VECTOR_SUFFIXES)
 
 
 def load(name: str) -> ModuleType:
@@ -74,21 +86,25 @@ def load(name: str) -> ModuleType:
             tracemalloc.start(1)
 
 
-def _raster(source: str) -> Probe | None:
+def _raster(source: str, refusals: list[SourceError]) -> Probe | None:
     formats = load("lib.raster.formats")
     try:
         with formats.environment(), formats.open_source(source) as dataset:
             return Probe("raster", dataset.driver)
-    except SourceError:
+    except SourceError as refused:
+        refusals.append(refused)
         return None
 
 
-def _vector(source: str) -> Probe | None:
+def _vector(source: str, refusals: list[SourceError]) -> Probe | None:
     reading = load("lib.vector.reading")
     try:
         info = reading.read_info(source)
     except MemoryError:
         raise
+    except SourceError as refused:
+        refusals.append(refused)
+        return None
     except Exception:  # noqa: BLE001 - whatever pyogrio says, it is no vector dataset
         return None
     return Probe("vector", info["driver"])

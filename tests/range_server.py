@@ -56,6 +56,7 @@ class How:
         hangs_from: the GET from which on nothing is answered.
         changes_at: the GET before which the file becomes another, `(number, name of the other)`.
         user: `name:password` that is asked for.
+        fails_for: files whose names end so are answered with 500.
     """
 
     is_s3: bool = False
@@ -65,6 +66,7 @@ class How:
     hangs_from: int | None = None
     changes_at: tuple[int, str] | None = None
     user: str = ""
+    fails_for: str = ""
 
 
 class Served:
@@ -118,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif how.hangs_from is not None and number >= how.hangs_from:
             self._note(0)
             threading.Event().wait(60)
+        elif how.fails_for and path.endswith(how.fails_for):
+            self._say(500, b"no")
         elif how.fails and how.fails[1] <= number < how.fails[2]:
             self._say(how.fails[0], b"no")
         elif not file.is_file():

@@ -71,14 +71,21 @@ class Pool:
         self.threads.shutdown()
 
     def run(
-        self, todo: list[Foreseen], on_event: Callable[[int, dict[str, Any]], None] | None = None
+        self,
+        todo: list[Foreseen],
+        on_event: Callable[[int, dict[str, Any]], None] | None = None,
+        *,
+        workers: int | None = None,
     ) -> Generator[Ended]:
-        """Do them in their order; each one's end as it comes. What is under way when nobody listens any more is stopped."""
+        """Do them in their order; each one's end as it comes. What is under way when nobody listens any more is stopped.
+
+        Of the workers no more than `workers` are at work, where that is given.
+        """
         waiting: SimpleQueue[Foreseen] = SimpleQueue()
         for each in todo:
             waiting.put(each)
         ended: SimpleQueue[Ended | BaseException | None] = SimpleQueue()
-        busy = min(self.workers, len(todo))
+        busy = min(workers or self.workers, len(todo))
         for idle in self.runners[busy:]:
             idle.close()
         tasks = [self.threads.submit(self._work, each, waiting, ended, on_event) for each in self.runners[:busy]]

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lib.batch.planning import Foreseen, check_disk, foresee_all
@@ -25,6 +25,16 @@ def workers_of(batch: Batch) -> int:
     """How many files are worked on at once: as many as the cores have room for threads of theirs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // (batch.base.resources.threads or 1))
+
+
+def at_once(batch: Batch, todo: Sequence[Foreseen]) -> int:
+    """How many of those files are worth to be worked on at once: not more than the budget has room for, by the one in the middle.
+
+    One more would only wait, and end its child for that.
+    """
+    limits = sorted(each.limit_bytes for each in todo)
+    room = (budget_in(batch) or 0) // (limits[len(limits) // 2] or 1) if limits else 1
+    return max(1, min(workers_of(batch), room))
 
 
 def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None = None) -> Summary:
@@ -64,7 +74,7 @@ def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None
         summary.planning_seconds = time.monotonic() - began
         todo = [] if stops else todo
         check_disk(batch, todo)
-        with contextlib.closing(pool.run(todo)) as ends, sampled(summary, batch, began):
+        with contextlib.closing(pool.run(todo, workers=at_once(batch, todo))) as ends, sampled(summary, batch, began):
             for ended in ends:
                 end(ended.at, ended.report)
                 if fail_fast and not ended.report.ok:

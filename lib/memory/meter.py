@@ -110,7 +110,8 @@ class Meter:
             self._raise_if_drift_stays(resident)
         if now - self._beat > _HEARTBEAT_EVERY_SECONDS or self._chunks == self._of_chunks:
             self._beat = now
-            self._send({"event": "chunk", "done": self._chunks, "of": self._of_chunks, "resident_bytes": resident})
+            of = self._of_chunks and max(self._of_chunks, self._chunks)  # batches that are full by their bytes are more
+            self._send({"event": "chunk", "done": self._chunks, "of": of, "resident_bytes": resident})
         if self._residues.asks(resident - self._cached()) or self._is_time_to_release(now):
             self._released_chunk = self._chunks
             self._release(resident)

@@ -152,6 +152,11 @@ def _location(frames: Iterable[tuple[str, int]]) -> str:
 
 
 @cache
+def _standard() -> tuple[str, ...]:
+    """How files of the standard library begin; to ask takes 0.3 ms."""
+    return "<frozen ", f"{sysconfig.get_path('stdlib')}/", f"{sysconfig.get_path('platstdlib')}/"
+
+
+@cache
 def _is_library(file: str) -> bool:
-    standard = "<frozen ", f"{sysconfig.get_path('stdlib')}/", f"{sysconfig.get_path('platstdlib')}/"
-    return file.startswith(standard) or "/site-packages/" in file or "/dist-packages/" in file
+    return file.startswith(_standard()) or "/site-packages/" in file or "/dist-packages/" in file

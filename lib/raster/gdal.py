@@ -15,6 +15,8 @@ from typing import Any
 from rasterio import _base
 from rasterio._path import _parse_path, _vsi_path
 
+from lib.elsewhere import function
+
 _POINTER, _TEXT, _INT, _INT64, _UINT64 = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int64, ctypes.c_uint64
 _TEXTS = ctypes.POINTER(ctypes.c_char_p)
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
@@ -44,17 +46,9 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def function(name: str, signature: tuple[Any, ...]) -> Any:
-    """A C function of the GDAL that rasterio uses; of its signature the result's type is first."""
-    result, *arguments = signature
-    found = getattr(ctypes.CDLL(_base.__file__), name)
-    found.restype, found.argtypes = result, arguments
-    return found
-
-
 @functools.cache
 def _function(name: str) -> Any:
-    return function(name, _SIGNATURES[name])
+    return function(_base.__file__, name, _SIGNATURES[name])
 
 
 def handle_of(dataset: Any) -> Any:

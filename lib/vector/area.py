@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from lib.vector.authalic import half_authalic
 from lib.vector.coarse import GEOD_NOISE_SQM, SAFETY, is_leading, ring_areas
-from lib.vector.exact import arbitrate
+from lib.vector.exact import arbitrate, exact_areas
 from lib.vector.method import AreaMethod, Bounds
-from lib.vector.runs import VERTICES_AT_ONCE, parts
+from lib.vector.runs import LINE, MULTI_LINE, MULTI_POINT, POINT, VERTICES_AT_ONCE, find_runs, parts
 from lib.vector.wkb import POLYGONAL, Column, Rings, find_rings, is_any_of, ring_coordinates, vertices
 
+_FLAT = (POINT, LINE, MULTI_POINT, MULTI_LINE)
 _RELATIVE_ERROR = 1e-9  # of an area that is written down
 
 
@@ -57,11 +58,8 @@ def decide(column: Column, method: AreaMethod, bounds: Bounds) -> _Decision:
     if near.any():
         fine = within(*measure(column, _of_rows(rings, near), method), bounds)
         keep[near], drop[near] = fine[0][near], fine[1][near]
-    # Points and lines have area 0; collections, surfaces and other byte orders are for shapely.
-    present = column.sizes > 0
-    simple = is_any_of(column.types, (1, 2, 4, 5)) & present
+    simple, other = _without_rings(column)
     keep[simple] = bounds.holds(0.0)
-    other = present & ~(simple | is_any_of(column.types, POLYGONAL))
     unsure = (has_rings & ~(keep | drop)) | other
     nowhere = ~has_rings & ~simple & ~other
     keep[nowhere] = False
@@ -70,9 +68,10 @@ def decide(column: Column, method: AreaMethod, bounds: Bounds) -> _Decision:
     for row, (area, _) in arbitrated.items():
         keep[row] = bounds.holds(area)
     outside = sum(math.isnan(area) for area, _ in arbitrated.values())
+    empty = int(unsure.sum()) - len(arbitrated)
     return _Decision(
         keep,
-        without_area=int(nowhere.sum()) + outside,
+        without_area=int(nowhere.sum()) + empty + outside,
         arbitrated=len(arbitrated),
         damaged=int(rings.damaged.sum()),
         wide=sum(wide for _, wide in arbitrated.values()),
@@ -86,17 +85,30 @@ def areas_of(column: Column, method: AreaMethod) -> tuple[NDArray[np.float64], i
     And how many rows are damaged.
     """
     rings = find_rings(column)
-    areas, errors = measure(column, rings, method)
     has_rings = np.zeros(len(column.sizes), bool)
     has_rings[rings.rows[rings.counts > 0]] = True
-    present = column.sizes > 0
-    simple = is_any_of(column.types, (1, 2, 4, 5)) & present
-    other = present & ~(simple | is_any_of(column.types, POLYGONAL))
-    unsure = (has_rings & ~(errors <= _RELATIVE_ERROR * areas)) | other
+    simple, other = _without_rings(column)
+    unsure = other
+    if method.mode == "geodesic":  # the bend of edges alone is more than a billionth, of parcels too
+        areas = exact_areas(column, rings, has_rings, method)
+    else:
+        areas, errors = measure(column, rings, method)
+        unsure = (has_rings & ~(errors <= _RELATIVE_ERROR * areas)) | other
     areas[~(has_rings | simple)] = np.nan
     for row, (area, _) in arbitrate(column, rings, method, np.flatnonzero(unsure), other).items():
         areas[row] = area
     return areas, int(rings.damaged.sum())
+
+
+def _without_rings(column: Column) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Points and lines that are not empty, whose area is 0; collections, surfaces and other byte orders: shapely's."""
+    flat = is_any_of(column.types, _FLAT)
+    other = (column.sizes > 0) & ~(flat | is_any_of(column.types, POLYGONAL))
+    if not flat.any():
+        return flat, other
+    found, filled = find_runs(column, _FLAT), np.zeros(len(flat), bool)
+    filled[found.rows[found.counts > 0]] = True
+    return filled, other
 
 
 def within(
@@ -133,7 +145,10 @@ def _by_rows(
     """Exteriors less holes, whatever their windings, and the errors of all; both (rows,)."""
     rows, signed = len(column.sizes), np.abs(areas)
     np.negative(signed, out=signed, where=rings.holes)
-    return np.bincount(rings.rows, signed, rows), np.bincount(rings.rows, errors, rows)
+    if not len(rings.rows):  # of nothing NumPy counts in integers
+        return np.zeros(rows), np.zeros(rows)
+    with np.errstate(invalid="ignore"):  # what is not finite: the arbiter's
+        return np.bincount(rings.rows, signed, rows), np.bincount(rings.rows, errors, rows)
 
 
 def _measure_part(
@@ -195,7 +210,8 @@ def _ring_sums(
     between = between[between >= 0]
     area[between] = error[between] = 0
     starts = np.minimum(ends - counts, len(area) - 1)
-    areas, errors = np.add.reduceat(area, starts), np.add.reduceat(error, starts)
+    with np.errstate(invalid="ignore"):  # what is not finite: the arbiter's
+        areas, errors = np.add.reduceat(area, starts), np.add.reduceat(error, starts)
     empty = counts < 2  # noqa: PLR2004 - an edge needs two vertices
     areas[empty] = errors[empty] = 0
     return areas, errors

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
+
 # OGR's types by the names that people know; Arrow's are in `steps/cast.py`.
 OGR_TYPES = {
     "boolean": "OFTInteger:OFSTBoolean",
@@ -39,6 +41,21 @@ _WHOLE, _FLAGS = re.compile(r"[+-]?\d+"), {"true": True, "t": True, "1": True, "
 _RANGES = {"integer": 2**31, "integer64": 2**63}
 _EXACT = 2**53
 _PLAIN = 1e16  # Python itself writes larger ones with an exponent
+
+
+def plain_values(column: Any) -> list[Any]:
+    """An Arrow column's values as Python's own, whose times have no nanoseconds: those are cut off.
+
+    Unsigned numbers of 64 bits are floating point, as OGR has them.
+    """
+    kind = column.type
+    if pa.types.is_uint64(kind):
+        return [None if each is None else float(each) for each in column.to_pylist()]
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        column = column.cast(pa.timestamp("us", kind.tz), safe=False)
+    elif pa.types.is_time64(kind) and kind.unit == "ns":
+        column = column.cast(pa.time64("us"), safe=False)
+    return list(column.to_pylist())
 
 
 def kind_of(ogr_type: str) -> str | None:

@@ -1,4 +1,15 @@
-"""Coordinate reference systems by name: whether two are one, and what they are called. pyproj is imported where it is needed."""
+"""Coordinate reference systems by name: whether two are one, what they are called, the way from one to another.
+
+pyproj is imported where it is needed.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+from lib.errors import SourceError
+
+if TYPE_CHECKING:
+    from pyproj import CRS, Transformer
 
 
 def same_crs(found: str | None, wanted: str | None) -> bool:
@@ -30,6 +41,44 @@ def crs_name(crs: str | None) -> str:
 def is_undefined(crs: str) -> bool:
     """Whether a CRS is one of GeoPackage's two that say that nothing is known."""
     return any(f'"Undefined {kind} SRS"' in crs for kind in ("Cartesian", "geographic"))
+
+
+def is_known(crs: str | None) -> bool:
+    """Whether a layer has a CRS that says where its coordinates are, or at least how long they are."""
+    return bool(crs) and not is_undefined(str(crs))
+
+
+def unit_of(crs: "CRS", label: str) -> float:
+    """What a coordinate is in metres or radians.
+
+    Raises:
+        SourceError: nobody knows.
+    """
+    unit = float(crs.axis_info[0].unit_conversion_factor)
+    if not (unit > 0 and math.isfinite(unit)):
+        raise SourceError(
+            f"{label}: the unit of its CRS ({crs.name}) is unknown, so how long its coordinates are is, too",
+            hint="give the layer the CRS that it is in: ogr2ogr -a_srs",
+        )
+    return unit
+
+
+def way_between(before: "CRS", after: "CRS", label: str) -> "Transformer":
+    """PROJ's transformation, x before y.
+
+    Raises:
+        SourceError: there is none, as from a site's own grid.
+    """
+    from pyproj import Transformer
+    from pyproj.exceptions import ProjError
+
+    try:
+        return Transformer.from_crs(before, after, always_xy=True)
+    except ProjError as error:
+        raise SourceError(
+            f"{label}: PROJ knows no way from {before.name} to {after.name}",
+            hint="where a layer's own CRS is wrong or only a site's, give it the right one: ogr2ogr -a_srs",
+        ) from error
 
 
 def normal_crs(text: str) -> str:

@@ -10,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lib import provenance
 from lib.diagnosis import space_is_short
-from lib.errors import DataError
 from lib.jobs import VectorJob
 from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
@@ -22,20 +21,20 @@ from lib.space import Space
 from lib.units import MIB
 from lib.vector import ogr, verify
 from lib.vector import plan as planning
-from lib.vector.bad_rows import LISTED, BadRow, BadRows, error_of
+from lib.vector.bad_rows import BadRows
+from lib.vector.counting import DRIVER, Counting, reconcile
 from lib.vector.crs import crs_name
 from lib.vector.layer import LayerWork
 from lib.vector.plan import Layout, Task
 from lib.vector.probe import first_batches
 from lib.vector.row_checks import CHORD_SHARE, STEP_DEGREES
-from lib.vector.sinks import VectorSink, sink_for, target_of
+from lib.vector.sinks import SINKS, VectorSink, sink_for, target_of
 from lib.vector.sources import VectorSource, given_by, open_source
-from lib.vector.sources.facts import InTable, LayerFacts
-from lib.vector.steps import Step, Tally, columns_of, pushed, result_of, steps_of
-from lib.vector.stream import ahead_of, apply, plain, stream
+from lib.vector.sources.facts import LayerFacts
+from lib.vector.sources.typed import as_it_is
+from lib.vector.steps import Step, Tally, columns_of, load, pushed, result_of, steps_of
+from lib.vector.stream import Pass, ahead_of, apply, plain, stream
 
-# Of the features dropped those that the source's driver did not give: it was asked for fewer.
-DRIVER = "driver"
 # What a run takes beside what a look that writes nothing sees: traces, the meter, a thread.
 _RUN_BYTES = 4 * MIB
 _NEARLY = 0.9  # a GeoPackage's geometry has a header
@@ -53,10 +52,15 @@ def prepare(job: VectorJob, room: Room) -> "VectorWork":
         DestinationError: no such sink, or it cannot hold the layer.
         UsageError: the user's function cannot be imported, or a filter says nothing of this layer.
     """
-    source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
+    with ThreadPoolExecutor(1, "swath-imports") as pool:
+        pool.submit(load, job)  # beside SQLite's look, which lets go of the interpreter; what fails fails again below
+        source = open_source(job.source, job.layer, job.label, job.resources.chunk_rows, given_by(job))
     steps, layer = steps_of(job, source.facts)
     source, ways = pushed(source, steps)
+    if (kind := SINKS.get(job.driver)) and kind.needs_declared:
+        layer = as_it_is(layer, source.facts)
     sink = sink_for(job.driver, layer, target_of(job))
+    crs_name(layer.crs)  # now: the checks ask PROJ of a CRS without a number, and what it weighs is measured then
     if verify.recomputes(job, steps):
         importlib.import_module("lib.vector.recompute")  # now: what it weighs is measured then
     return VectorWork(job, room, source, sink, steps, layer, ways)
@@ -140,6 +144,7 @@ class VectorWork(LayerWork):
         lower_by = planning.lower_by(self._task, self.layouts[0], planning.choose(self._task, 0))
         shown = self._source.facts.shown | {key: fact for step in self._steps for key, fact in step.facts.items()}
         shown |= {"predicates": self._ways} if self._ways else {}
+        shown |= {"notes": list(self._source.facts.notes)} if self._source.facts.notes else {}
         shown |= {"field_changes": list(self._sink.changes)} if self._sink.changes else {}
         more |= {
             "disk_bytes": self._sink.disk(self._source.facts) + self._sink.copied_bytes,
@@ -157,23 +162,18 @@ class VectorWork(LayerWork):
             FunctionError: the user's function.
         """
         assert bench.staged is not None  # noqa: S101 - for mypy: a vector job writes
-        facts, tally, notes = self._source.facts, self._tally(), list(self._source.facts.notes)
-        if facts.geometry_name and not facts.crs:
-            notes.append(f"{facts.label} has no CRS; the output has none either")
-        if facts.is_crs_assumed:
-            notes.append(f"{facts.label} has no CRS: it is assumed to be in {crs_name(facts.crs)}")
-        if self._sink.names_layers and self._sink.layer != facts.layer:
-            notes.append(f"{facts.label}: layer {facts.layer!r} is called {self._sink.layer!r} in the output")
-        counting = _Counting(self._source)
+        facts, tally, notes = self._source.facts, self._tally(), self._said_before()
+        counting = Counting(self._source)
         with ogr.collected(notes):
             if self.calls_function:  # only now: before the first plan nothing held it
                 self.look()
             self.probe.heaviest(self._source, self.layouts[0], self._see)
+            self._index_beside()
             self._write(bench, tally, notes)
         notes += self._sink.met.notes
         ogr.release()
         counted = counting.count()
-        self._reconcile(tally, counted)
+        reconcile(self._source, tally, counted)
         table = counted.table
         notes += [
             f"{facts.label}: field {name!r} has text among its numbers, in row {row} first: OGR reads it as 0"
@@ -182,18 +182,7 @@ class VectorWork(LayerWork):
         for step in self._steps:
             notes += step.notes(tally)
         notes += [*tally.bad.notes, *_arcs(facts.label, tally.linearised)]
-        result = {
-            "layer": self._sink.layer,
-            "features_read": tally.read + tally.dropped[DRIVER],
-            "features_kept": tally.kept,
-            "features_before": self._sink.features_before,
-            "batches": tally.batches,
-            "features_linearised": tally.linearised,
-            **result_of(self._steps, tally),
-            **tally.bad.result,
-            "predicates": self._ways,
-            **self._source.skipped,
-        }
+        result = self._result(tally)
         bench.meter.finish()
         bench.meter.phase("verify", patient=True)
         is_judged = verify.recomputes(self._job, self._steps) and not self._sink.features_before
@@ -206,6 +195,53 @@ class VectorWork(LayerWork):
             driver=self._sink.driver,
         )
 
+    def _said_before(self) -> list[str]:
+        """What is to be said of the layer whatever its features are."""
+        facts, notes = self._source.facts, list(self._source.facts.notes)
+        if facts.geometry_name and not facts.crs:
+            notes.append(f"{facts.label} has no CRS; the output has none either")
+        if facts.is_crs_assumed:
+            notes.append(f"{facts.label} has no CRS: it is assumed to be in {crs_name(facts.crs)}")
+        if self._sink.names_layers and self._sink.layer != facts.layer:
+            notes.append(f"{facts.label}: layer {facts.layer!r} is called {self._sink.layer!r} in the output")
+        return notes
+
+    def _result(self, tally: Tally) -> dict[str, Any]:
+        """The result, when all is counted."""
+        return {
+            "layer": self._sink.layer,
+            "features_read": tally.read + tally.dropped[DRIVER],
+            "features_kept": tally.kept,
+            "features_before": self._sink.features_before,
+            "batches": tally.batches,
+            "features_linearised": tally.linearised,
+            **result_of(self._steps, tally),
+            **tally.bad.result,
+            "predicates": self._ways,
+            **self._source.skipped,
+        }
+
+    def _index_beside(self) -> None:
+        """Have the index built beside the pass, where the first rows say that it is a large one, and there is the memory."""
+        facts, layout = self._source.facts, self.layouts[0]
+        # Of a part that a driver looks for, the first rows may take as long as all.
+        if not (layout.is_ahead and self._source.is_whole) or self._sink.index_beside(facts) is None:
+            return
+        rows, tally = 0, self._tally()
+
+        def see(batch: Any) -> None:
+            nonlocal rows
+            rows, tally.kept = batch.num_rows, apply(batch, self._steps, tally).num_rows
+
+        if self._steps:
+            first_batches(self._source, layout, see)
+        kept = facts.features * tally.kept // rows if rows else facts.features
+        index = self._sink.index_beside(replace(facts, features=kept))
+        # What a plan needs is for all features: the first rows are only the first.
+        if index is not None and (index := self._sink.index_beside(facts)) is not None:
+            beside = replace(layout, index=index)
+            self.layouts = [beside if planning.needs(self._task, beside) <= self._left_bytes else layout]
+
     def _write(self, bench: Bench, tally: Tally, notes: list[str]) -> None:
         assert bench.staged is not None  # noqa: S101 - for mypy
         facts, sink, layout = self._source.facts, self._sink, self.layouts[0]
@@ -217,19 +253,9 @@ class VectorWork(LayerWork):
                 ) as reader,
                 ahead_of(reader, facts.label) if layout.is_ahead else nullcontext(plain(reader, facts.label)) as take,
             ):
-                batches = stream(
-                    take,
-                    self._steps,
-                    sink,
-                    tally,
-                    bench.meter,
-                    label=facts.label,
-                    geometry_name=facts.geometry_name,
-                    batch_bytes=layout.batch_bytes,
-                    chunks=self.chunks(),
-                    after=self._settler(bench, tally),
-                    is_whole=self._source.is_whole,
-                )
+                doing = Pass(self._steps, sink, tally, facts.geometry_name, layout.batch_bytes, self._source.is_whole)
+                after = self._settler(bench, tally)
+                batches = stream(take, doing, bench.meter, label=facts.label, chunks=self.chunks(), after=after)
                 schema = reader.schema
                 for step in self._steps:
                     schema = step.schema(schema)
@@ -244,7 +270,9 @@ class VectorWork(LayerWork):
             raise ogr.translated(error, facts.label, writing=True, space_is_short=short) from error
 
     def _provenance(self) -> dict[str, str]:
-        """What the output says of its origin; of a folder the size of what is in it."""
+        """What the output says of its origin: of a folder the size of what is in it, of a remote file what its server says."""
+        if (state := self._source.origin.state) is not None:
+            return provenance.texts(self._job, state._asdict())
         is_folder = Path(self._job.source).is_dir()
         return provenance.texts(self._job, {"bytes": self._source.facts.source_bytes} if is_folder else None)
 
@@ -299,76 +327,8 @@ class VectorWork(LayerWork):
             "largest_feature_bytes": layer.sizes.largest_bytes,
         }
 
-    def _reconcile(self, tally: Tally, counted: "_Counts") -> None:
-        """Features read against what the source has by another count; a partial read must not pass as a whole one.
-
-        What the driver dropped is what the source has beside that.
-        """
-        facts, has = self._source.facts, counted.features
-        least, most = counted.given or (has, has)
-        if least is not None and most is not None and tally.read < least:
-            self._left_out(tally, most - tally.read)
-        if least is not None and most is not None and not least <= tally.read <= most:
-            asked = " that it was asked for" if counted.given else ""
-            raise DataError(
-                f"{facts.label}: layer {facts.layer} has {_between(least, most)} features{asked}, but {tally.read} could be read",
-                features=most,
-                features_read=tally.read,
-            )
-        if counted.given and has is not None:
-            tally.dropped[DRIVER] += has - tally.read
-        if (table := counted.table) is not None and table.geometries > tally.geometries + tally.bad.count:
-            raise DataError(
-                f"{facts.label}: {table.geometries - tally.geometries} geometries of layer {facts.layer} do not decode",
-                hint="`ogrinfo -al` shows their rows without one: mend or remove them",
-            )
-
-    def _left_out(self, tally: Tally, missing: int) -> None:
-        """Bad rows that the driver has left out by itself, where they are all that is missing; as many are listed as are told.
-
-        Raises:
-            DataError: they are not to be skipped.
-        """
-        first: list[BadRow] = []
-        found = 0
-        for each in self._source.left_out():
-            if not tally.bad.skips:
-                raise error_of(each, tally.bad.label)
-            first += [each] if len(first) < LISTED else []
-            found += 1
-        if found == missing:
-            tally.bad.add(first)
-            tally.bad.count += found - len(first)
-            tally.read += found
-
 
 def _arcs(label: str, rows: int) -> list[str]:
     """What is to be said of curves."""
     words = f"{label}: curves of {rows} features became chords of at most {STEP_DEGREES:g} degrees, at most"
     return [f"{words} {CHORD_SHARE:.2%} of an arc's radius away from it"] if rows else []
-
-
-def _between(least: int, most: int) -> str:
-    return str(most) if least == most else f"{least} to {most}"
-
-
-class _Counts(NamedTuple):
-    """Features in all, as many as the driver has to give where it is asked for fewer, and what else is in the table."""
-
-    features: int | None
-    given: tuple[int, int] | None
-    table: InTable | None
-
-
-class _Counting:
-    """The source's own counts, in a thread beside the pass."""
-
-    def __init__(self, source: VectorSource) -> None:
-        self._pool = ThreadPoolExecutor(1, "swath-count")
-        submit = self._pool.submit
-        self._features, self._given, self._table = submit(source.count), submit(source.given), submit(source.in_table)
-
-    def count(self) -> _Counts:
-        """All of them; raises what counting raised."""
-        self._pool.shutdown(wait=False)
-        return _Counts(self._features.result(), self._given.result(), self._table.result())

@@ -7,6 +7,7 @@ from typing import Literal
 from pyproj import CRS, Geod, Transformer
 
 from lib.errors import SourceError
+from lib.vector.crs import is_known, unit_of
 from lib.vector.distortion import Distortion
 
 
@@ -64,7 +65,7 @@ def area_method(
     Raises:
         SourceError: there is no CRS, or none in which an area means anything.
     """
-    if not crs_text:
+    if not is_known(crs_text):
         raise SourceError(
             f"{label} has no CRS, so its {what} are unknown", hint="give it one with --assume-crs, such as EPSG:32633"
         )
@@ -73,7 +74,7 @@ def area_method(
         raise SourceError(
             f"{label}: {what} have no meaning in its CRS ({crs.name})", hint="reproject it: ogr2ogr -t_srs"
         )
-    unit, base = crs.axis_info[0].unit_conversion_factor, crs.geodetic_crs
+    unit, base = unit_of(crs, label), crs.geodetic_crs
     if base is None or (wanted == "planar" and not crs.is_geographic):
         if wanted == "geodesic":
             raise SourceError(f"{label}: its CRS ({crs.name}) has no ellipsoid", hint="use --area planar")

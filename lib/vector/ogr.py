@@ -22,7 +22,13 @@ _HIDDEN = ("geopandas", "pandas", "pyproj", "shapely")
 # Sources are only read: no statistics, locks or templates beside them.
 # A CSV's line beyond 10 MB would end the layer without an error.
 # A GeoJSON's feature beyond 200 MB would be refused, what was written here among them.
-_ALWAYS = {"GDAL_PAM_ENABLED": "NO", "OGR_CSV_MAX_LINE_SIZE": "-1", "OGR_GEOJSON_MAX_OBJ_SIZE": "0"}
+# A GML is read layer by layer, whatever a .gfs beside it says: in the other modes features between those of others are skipped.
+_ALWAYS = {
+    "GDAL_PAM_ENABLED": "NO",
+    "OGR_CSV_MAX_LINE_SIZE": "-1",
+    "OGR_GEOJSON_MAX_OBJ_SIZE": "0",
+    "GML_READ_MODE": "STANDARD",
+}
 _SHAPEFILE = (".shp", ".shx", ".dbf")
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 _APPLICATION, _GEOPACKAGES = (
@@ -30,11 +36,7 @@ _APPLICATION, _GEOPACKAGES = (
     (b"GPKG", b"GP10", b"GP11"),
 )  # the application id in its header (sqlite.org/fileformat.html)
 _EXTENSION, _WKB_EXTENSIONS = b"ARROW:extension:name", (b"ogc.wkb", b"geoarrow.wkb")
-_NO_CRS = "'crs' was not provided"
-# OGR's words of a GeoPackage's column whose declared type is none of SQLite's or its own: it takes it for a geometry.
-_NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
 _OF_2GB = re.compile("2GB file size limit|maximum file size of|to .shp file: Success")
-_OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
 
 
 class _Hider(importlib.abc.MetaPathFinder):
@@ -82,6 +84,7 @@ import pyogrio.raw  # noqa: E402
 from lib.vector.encoding import ogr_name  # noqa: E402 - it imports Arrow
 from lib.vector.names import field_names, geometry_column  # noqa: E402
 from lib.vector.row_checks import Found, RowChecks  # noqa: E402
+from lib.vector.warned import OUR_OPTION, in_our_words  # noqa: E402
 
 
 class Literal(str):
@@ -147,7 +150,7 @@ def _open_options(source: str, encoding: str | None = None) -> dict[str, str]:
     then they must be read with it. GML's .gfs template is not written.
     """
     path = Path(source)
-    if path.suffix.lower() in (".gml", ".xml"):
+    if path.suffix.lower() in (".gml", ".xml", ".gz") or _start(path).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return {"WRITE_GFS": "NO"}
     if _start(path)[_APPLICATION:] in _GEOPACKAGES and is_immutable(path):
         return {"IMMUTABLE": "YES"}
@@ -164,12 +167,14 @@ def opening(source: str, encoding: str | None = None) -> Iterator[tuple[str, dic
     """
     options = _open_options(source, encoding)
     if not is_local(source):
-        virtual = for_gdal(source)
-        yield source if virtual == source else Literal(virtual), options
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", f".*{OUR_OPTION.pattern}")
+            yield Literal(for_gdal(source)), options
         return
     own = for_gdal(source)
     with without_escapes(own) if "IMMUTABLE" in options else nullcontext(own) as name, warnings.catch_warnings():
         warnings.filterwarnings("ignore", f"File {DESCRIPTORS}/")  # which has no extension, GDAL says
+        warnings.filterwarnings("ignore", f".*{OUR_OPTION.pattern}")
         try:
             yield Literal(name or own), options if name else {}
         except Exception as error:
@@ -181,14 +186,19 @@ def opening(source: str, encoding: str | None = None) -> Iterator[tuple[str, dic
 def is_immutable(path: Path) -> bool:
     """Whether a file is an SQLite database that no program has open with changes beside it."""
     has_live_wal = wal_bytes(path) > 0 and path.with_name(path.name + "-shm").exists()
-    return _start(path).startswith(_SQLITE_MAGIC) and not has_live_wal
+    return is_sqlite(path) and not has_live_wal
+
+
+def is_sqlite(path: Path) -> bool:
+    """Whether a file is an SQLite database."""
+    return _start(path).startswith(_SQLITE_MAGIC)
 
 
 def _start(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(_APPLICATION + 4)
-    except OSError:
+    except (OSError, SwathError):  # the latter of a server: opening it will tell
         return b""
 
 
@@ -200,19 +210,6 @@ def wal_bytes(path: Path) -> int:
         return 0
 
 
-def _in_our_words(texts: list[str]) -> list[str]:
-    """Warnings without those of options that are ours; columns that are dropped named in one."""
-    columns = {each[1]: each[2] for text in texts if (each := _NOT_READ.fullmatch(text))}
-    dropped = {f"Field format '{kind}' not supported" for kind in columns.values()}
-    rest = [
-        each for each in texts if each not in dropped and not _NOT_READ.fullmatch(each) and not _OUR_OPTION.search(each)
-    ]
-    if not columns:
-        return rest
-    named = ", ".join(f"{name} ({kind})" for name, kind in columns.items())
-    return [f"columns of types that OGR does not know are not read: {named}", *rest]
-
-
 @contextmanager
 def collected(into: list[str]) -> Iterator[None]:
     """Gather what GDAL and pyogrio warn of, once each, instead of printing it."""
@@ -221,9 +218,8 @@ def collected(into: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            for text in _in_our_words([" ".join(str(warning.message).split()) for warning in caught]):
-                # Of a missing CRS the engine says itself, with the source's name.
-                if text not in into and not text.startswith(_NO_CRS):
+            for text in in_our_words([" ".join(str(warning.message).split()) for warning in caught]):
+                if text not in into:
                     into.append(text)
 
 
@@ -283,6 +279,13 @@ def open_batches(
         ) as (meta, reader),
     ):
         yield meta, _plain(meta, reader, checks, fids=fids)
+
+
+@contextmanager
+def open_sql(name: str, query: str) -> Iterator[Any]:
+    """What a query in the dataset's own SQL gives, as a pyarrow reader."""
+    with pyogrio.raw.open_arrow(Literal(name), sql=query, use_pyarrow=True) as (_, reader):
+        yield reader
 
 
 class _Plain:
@@ -351,8 +354,8 @@ def _plain(meta: dict[str, Any], reader: Any, checks: RowChecks | None, *, fids:
 
 
 @contextmanager
-def reads(label: str) -> Iterator[None]:
-    """Translate what reading raises.
+def reads(label: str, *, after: int = 0) -> Iterator[None]:
+    """Translate what reading raises, after so many features.
 
     Raises:
         DataError: what OGR or Arrow raised, about the source `label`.
@@ -362,7 +365,7 @@ def reads(label: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        raise translated(error, label, writing=False) from error
+        raise translated(error, label, writing=False, after=after) from error
 
 
 def release() -> None:
@@ -370,13 +373,16 @@ def release() -> None:
     pa.default_memory_pool().release_unused()
 
 
-def translated(error: Exception, source: str, *, writing: bool, space_is_short: bool = False) -> SwathError:
+def translated(
+    error: Exception, source: str, *, writing: bool, space_is_short: bool = False, after: int = 0
+) -> SwathError:
     """What an exception of pyogrio, Arrow or SQLite means.
 
     Args:
         error: what was raised.
         source: the source's name, for the message.
         writing: whether the output was being written, and not the source read.
+        after: features that had been read by then.
         space_is_short: whether the output may have been larger than the disk or a file-size limit leaves room for.
     """
     words = one_line(error)
@@ -387,8 +393,12 @@ def translated(error: Exception, source: str, *, writing: bool, space_is_short: 
     return (
         _of_writing(error, words, source, space_is_short)
         if writing
-        else DataError(f"{source} cannot be read to its end: {words}", hint=_damage_hint(words))
+        else DataError(f"{source} cannot be read to its end{_behind(after)}: {words}", hint=_damage_hint(words))
     )
+
+
+def _behind(rows: int) -> str:
+    return f", after {rows} features" if rows else ""
 
 
 def _damage_hint(words: str) -> str:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lib.vector import ogr
+from lib.vector import elsewhere, ogr
 from lib.vector.sources import parquet
 
 
@@ -17,10 +17,11 @@ def read_info(source: str, layer: str | None = None, *, count: bool = False) -> 
         layer: its name; None for the first one.
         count: walk all features where the format does not keep their number.
     """
-    path = Path(source)
+    name = elsewhere.named(source, layer)
+    path = elsewhere.file_of(name)
     if parquet.is_parquet(path):
         return parquet.read_info(path, path.name)
-    return ogr.read_info(source, layer, count=count)[0]
+    return ogr.read_info(name, layer, count=count)[0]
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def open_batches(
     source: str, layer: str | None, rows: int, columns: Sequence[str] | None = None
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """A description of what is read, and a reader of batches of at most so many rows, of these columns where they are named."""
-    path = Path(source)
+    path = Path(source)  # an output, which is local
     if parquet.is_parquet(path):
         with parquet.open_batches(path, path.name, rows, columns) as reader:
             yield parquet.read_info(path, path.name), reader

@@ -14,14 +14,20 @@ from typing import Any
 import numpy as np
 import shapely
 
+from lib.units import MIB
+from lib.vector.casts import plain_values
 from lib.vector.exact import is_unread
 from lib.vector.method import AreaMethod, Bounds
+from lib.vector.sources.facts import LayerFacts
 from lib.vector.steps import Row, Step, UndecidedError, outcome
 from lib.vector.wkb import NOT_READ, promote_to_multi, values_of
 
 # Sums in another order differ in the last digits; nearer to a bound than this nothing is claimed.
 _RELATIVE_TOLERANCE = 1e-9
 _INTEGERS = {"OFTInteger", "OFTInteger64"}
+# Of sampled geometries, which are kept until all of the output was read: a vertex, and shapely's and GEOS's objects.
+_KEPT_BYTES, SAMPLED = 8 * MIB, 4096
+_VERTEX_BYTES, _GEOMETRY_BYTES, _XY_BYTES = 24, 400, 16
 
 
 def decoded(values: list[bytes | None]) -> Any:
@@ -112,7 +118,7 @@ def row_digests(
     if geometry_column is not None:
         column = batch.column(batch.schema.get_field_index(geometry_column))
         geometries = (promote_to_multi(column) if promotes else column).to_pylist()
-    columns = [batch.column(batch.schema.get_field_index(name)).to_pylist() for name in fields]
+    columns = [plain_values(batch.column(batch.schema.get_field_index(name))) for name in fields]
     if not all(step.keeps_values for step in steps):
         columns = [list(each) for each in zip(*_values_behind(batch, fields, steps), strict=True)]
     return [
@@ -148,13 +154,19 @@ def rows_of(batch: Any, geometry_column: str | None) -> list[Row]:
         shapely.GEOSException: bytes that are no geometry.
     """
     names = [name for name in batch.schema.names if name != geometry_column]
-    columns = {name: batch.column(name).to_pylist() for name in names}
+    columns = {name: plain_values(batch.column(name)) for name in names}
     none: list[bytes | None] = [None] * batch.num_rows
     raw = values_of(batch.column(geometry_column)) if geometry_column else none
     return [
         Row(dict(zip(names, values, strict=True)), geometry)
         for geometry, *values in zip(decoded(raw), *columns.values(), strict=True)
     ]
+
+
+def kept_bytes(facts: LayerFacts) -> int:
+    """What a `Membership` keeps at most of a layer's sampled geometries: all, or so much; at least the largest."""
+    largest = _GEOMETRY_BYTES + facts.sizes.largest_bytes * _VERTEX_BYTES // _XY_BYTES
+    return max(largest, min(_KEPT_BYTES, facts.at_most(SAMPLED) * largest))
 
 
 @dataclass(slots=True)
@@ -171,7 +183,7 @@ class Membership:
         claims_dropped: whether a row that is dropped must not be there: no other may look like it.
         must: what the output lacks still, by key: the geometries expected, None where they are in the digest.
         must_not: digests of rows that are dropped, where that is claimed.
-        rows: rows looked at.
+        rows: rows looked at, of those whose geometries have room.
         strangers: rows of the output that should have been dropped.
     """
 
@@ -184,17 +196,28 @@ class Membership:
     _lefts: dict[bytes, list[float]] = field(default_factory=dict)
     rows: int = 0
     strangers: int = 0
+    _kept_bytes: int = 0
 
     def add(self, digests: list[bytes], rows: list[Row], steps: Sequence[Step]) -> None:
-        """Take rows of the source in, with their digests; what the plain path does not decide is not claimed."""
-        self.rows += len(digests)
+        """Take rows of the source in, with their digests; what the plain path does not decide is not claimed.
+
+        Nor what comes when there is no more room for geometries: of one that is larger than that, the first is taken.
+        """
         for digest, row in zip(digests, rows, strict=True):
+            self.rows += 1
             try:
                 found = outcome(steps, row)
             except UndecidedError:
                 continue
             if found is not None:
                 geometry = _unless_empty(found.geometry) if self.by_geometry else None
+                size = (
+                    0 if geometry is None else _GEOMETRY_BYTES + _VERTEX_BYTES * shapely.get_num_coordinates(geometry)
+                )
+                if self._kept_bytes and self._kept_bytes + size > _KEPT_BYTES:
+                    self.rows -= 1
+                    continue
+                self._kept_bytes += size
                 self.must[self._key(digest, geometry)].append(geometry)
             elif self.claims_dropped:
                 self.must_not.add(digest)

@@ -15,6 +15,7 @@ from pyarrow._compute import TakeOptions, call_function
 
 from lib.errors import DataError, UsageError
 from lib.vector import runs
+from lib.vector.crs import way_between
 from lib.vector.exact import is_unread
 from lib.vector.sources.facts import Box
 from lib.vector.wkb import LINEAR_HINT, NOT_LINEAR, SURFACES, column_of, is_any_of, values_of
@@ -123,7 +124,7 @@ def moved(polygons: NDArray[Any], crs: str, to: str, what: str) -> NDArray[Any]:
         return polygons
     left, low, right, high = shapely.total_bounds(polygons)
     cut = shapely.segmentize(polygons, max(right - left, high - low, 1e-300) / _PARTS)
-    move = pyproj.Transformer.from_crs(there, here, always_xy=True)
+    move = way_between(there, here, what)
     found: NDArray[Any] = shapely.transform(cut, lambda points: np.column_stack(move.transform(*points.T)))
     if not np.isfinite(shapely.get_coordinates(found)).all():
         raise UsageError(

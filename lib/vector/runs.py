@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.vector.wkb import POLYGONAL, Column, find_rings, is_any_of, ring_coordinates, uint32
+from lib.vector.wkb import POLYGONAL, Column, find_rings, is_any_of, ring_coordinates, uint32, vertices
 
 POINT, LINE, MULTI_POINT, MULTI_LINE = 1, 2, 4, 5
 LINEAR = (LINE, MULTI_LINE)
@@ -43,11 +43,12 @@ def find_runs(column: Column, types: tuple[int, ...] = SIMPLE) -> Runs:
     for kind in np.unique(chosen).tolist():
         rows = np.flatnonzero(chosen == kind)
         if kind == POINT:
-            found.append(_points(column, rows, damaged))
+            found.append(_filled(column, _points(column, rows, damaged)))
         elif kind == LINE:
             found.append(_counted(column, rows, column.starts[rows] + _HEADER_BYTES, damaged))
         elif kind in (MULTI_POINT, MULTI_LINE):
-            found += _of_multi(column, rows, damaged, of_points=kind == MULTI_POINT)
+            parts_of = _of_multi(column, rows, damaged, of_points=kind == MULTI_POINT)
+            found += [_filled(column, each) for each in parts_of] if kind == MULTI_POINT else parts_of
     if any(each in types for each in POLYGONAL):
         rings = find_rings(column)
         damaged |= rings.damaged
@@ -65,6 +66,13 @@ def _points(column: Column, rows: NDArray[np.int64], damaged: NDArray[np.bool_])
     damaged[rows[~fits]] = True
     rows = rows[fits]
     return rows, column.starts[rows] + _HEADER_BYTES, np.ones(len(rows), np.int64)
+
+
+def _filled(column: Column, points: _Found) -> _Found:
+    """Those that are not empty: such have not-a-number for X and Y."""
+    rows, starts, counts = points
+    known = ~np.isnan(vertices(column.data, starts)).all(axis=1)
+    return rows[known], starts[known], counts[known]
 
 
 def _counted(column: Column, rows: NDArray[np.int64], at: NDArray[np.int64], damaged: NDArray[np.bool_]) -> _Found:

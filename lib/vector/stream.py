@@ -6,6 +6,7 @@ A thread reads the next batch while this one is worked on: OGR, SQLite and Arrow
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lib.memory.cap import trim
@@ -54,13 +55,16 @@ def _ended() -> Future[Any]:
 
 def plain(reader: Any, label: str) -> _Next:
     """What gives the reader's next batch, None behind the last; raises DataError."""
+    rows = 0
 
     def take() -> Taken | None:
-        with ogr.reads(label):
+        nonlocal rows
+        with ogr.reads(label, after=rows):
             try:
                 batch = reader.read_next_batch()
             except StopIteration:
                 return None
+            rows += batch.num_rows
             found = getattr(reader, "found", None)  # pyarrow's own readers look at nothing
             return Taken(batch, found or Found(batch.num_rows))
 
@@ -82,69 +86,80 @@ def apply(batch: Any, steps: Sequence[Step], tally: Tally) -> Any:
     return batch
 
 
-def stream(
-    take: _Next,
-    steps: Sequence[Step],
-    sink: VectorSink,
-    tally: Tally,
-    meter: Meter,
-    *,
-    label: str,
-    geometry_name: str | None,
-    batch_bytes: int,
-    chunks: int,
-    after: Callable[[Any], None],
-    is_whole: bool = True,
-) -> Iterator[Any]:
-    """The batches for the sink; empty ones are left out.
+@dataclass(slots=True)
+class Pass:
+    """What is done to the batches of a pass.
 
-    An exception is kept in the tally before it is raised, because the library that pulls this stream hides it.
-
-    Args:
-        take: gives the next batch.
+    Attributes:
         steps: done to each.
         sink: conforms what is left to its format.
         tally: counts.
-        meter: is ticked by batch.
-        label: the source's name, for errors.
         geometry_name: of the column; None where there is none.
         batch_bytes: what a batch was planned to have.
+        is_whole: whether the rows are all of the source's, so that their numbers are.
+        at: rows that came so far.
+    """
+
+    steps: Sequence[Step]
+    sink: VectorSink
+    tally: Tally
+    geometry_name: str | None
+    batch_bytes: int
+    is_whole: bool = True
+    at: int = 0
+
+    def kept(self, taken: Taken) -> Iterator[Any]:
+        """What is left of a batch, in pieces where it is large; those of which nothing is left are left out."""
+        batch, found = taken
+        tally = self.tally
+        tally.take(found)
+        if self.geometry_name:
+            tally.geometries += batch.num_rows - batch.column(self.geometry_name).null_count
+        done = 0
+        for piece in _pieces(batch, self.batch_bytes):
+            rows = piece.num_rows
+            tally.begin(found, self.at if self.is_whole else None, slice(done, done + rows))
+            kept = apply(piece, self.steps, tally)
+            done += rows
+            del piece
+            if kept.num_rows:
+                tally.kept += kept.num_rows
+                yield self.sink.conform(kept)
+            del kept
+        self.at += found.rows
+
+
+def stream(
+    take: _Next, doing: Pass, meter: Meter, *, label: str, chunks: int, after: Callable[[int | None], None]
+) -> Iterator[Any]:
+    """The batches for the sink; empty ones are left out.
+
+    What goes wrong is in the tally before it is raised, because the library that pulls this stream hides it.
+
+    Args:
+        take: gives the next batch.
+        doing: what is done to each.
+        meter: is ticked by batch.
+        label: the source's name, for errors.
         chunks: how many batches there will be; 0 where not known.
         after: is called when a batch has been written, with the batch's size in bytes; with None behind the last.
-        is_whole: whether the rows are all of the source's, so that their numbers are.
     """
     try:
         meter.start(chunks)
-        at = 0
         while (taken := take()) is not None:
-            batch, found = taken
-            tally.take(found)
-            if geometry_name:
-                tally.geometries += batch.num_rows - batch.column(geometry_name).null_count
-            size = batch.nbytes
-            done = 0
-            for piece in _pieces(batch, batch_bytes):
-                rows = piece.num_rows
-                tally.begin(found, at if is_whole else None, slice(done, done + rows))
-                kept = apply(piece, steps, tally)
-                done += rows
-                del piece
-                if kept.num_rows:
-                    tally.kept += kept.num_rows
-                    yield sink.conform(kept)
-                del kept
-            at += found.rows
-            del batch, taken
+            size = taken.batch.nbytes
+            yield from doing.kept(taken)
+            del taken
             after(size)
             meter.chunk()
         after(None)
         trim()  # indexes are planned in the memory that the batches had
         meter.phase("close", patient=True)
     except MemoryError as error:
-        tally.error = error
+        doing.tally.error = error
         raise
     except Exception as error:
-        tally.error = ogr.translated(error, label, writing=False)
+        doing.tally.error = ogr.translated(error, label, writing=False)
         raise
 
 

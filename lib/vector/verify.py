@@ -33,7 +33,7 @@ _BASIC_ROWS = 16
 _BASIC_BYTES = 2 * MIB
 _FULL_ROWS = 2048
 _SOURCE_BATCHES = 4
-_SOURCE_ROWS = 1024
+_SOURCE_ROWS = 1024  # of each: `recompute.SAMPLED` in all
 _SEED = 20240229
 _MOST_ROWS = 4096
 # Digests, decoded geometries and Python objects of a batch, for each of its bytes.
@@ -261,20 +261,26 @@ class VerifyWork(LayerWork):
         """Judge the first and the heaviest batch of each layer as all will be; what comes of it is thrown away."""
         import numpy.random  # noqa: F401 - samples are drawn with it: a part of what is measured
 
-        from lib.vector.recompute import Membership, row_digests
+        from lib.vector.recompute import Membership, kept_bytes, row_digests
 
         for source, layout in zip(self._sources, self.layouts, strict=True):
 
             def see(batch: Any, source: VectorSource = source) -> None:
                 fields, name = list(source.facts.fields), source.facts.geometry_name
-                self._judge_source(batch, source, fields, Membership())
+                self._judge_source(batch, source, fields, self._members() if self._has_work else Membership())
                 geometries = _geometries(batch, name)
                 Membership().see(row_digests(batch, name, fields), geometries if name else [None] * batch.num_rows)
 
             self.probe.heaviest(source, layout, see)
             first_batches(source, layout, see)
-        self.measured = self.probe.reached_bytes + _RUN_BYTES, 0, self.layouts
+        kept = kept_bytes(self._sources[-1].facts) if self._has_work and self._members().by_geometry else 0
+        self.measured = self.probe.reached_bytes + _RUN_BYTES + kept, 0, self.layouts
         return self.plan_of(*self.measured[:2])
+
+    @property
+    def _has_work(self) -> bool:
+        """Whether it is known what made the output of which source."""
+        return isinstance(self._job.work, VectorJob)
 
     def _recompute(self, info: dict[str, Any], bench: Bench) -> None:
         from lib.vector.recompute import comparable_fields
@@ -343,6 +349,7 @@ class VerifyWork(LayerWork):
         work = self._job.work
         sink = SINKS.get(work.driver) if isinstance(work, VectorJob) else None
         is_multi = sink.promotes_of(source.facts) if sink else source.facts.is_multi_unsure
+        is_multi |= (self._job.expected or {}).get("geometry_type") == f"Multi{source.facts.geometry_type}"
         digests = row_digests(rows, in_digest, fields, promotes=is_multi, steps=self._steps)
         members.add(digests, rows_of(rows, name), self._steps)
 

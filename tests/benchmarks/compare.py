@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyogrio
 import rasterio
 import shapely
@@ -89,10 +91,24 @@ def _valid(file: Any, window: Any) -> tuple[Any, Any]:
     return pixels, valid & ~np.isnan(pixels) if pixels.dtype.kind == "f" else valid
 
 
+def _read(path: Path) -> tuple[list[str], Any, list[Any]]:
+    """Fields, WKB and columns of a layer, by pyogrio."""
+    meta, _, shapes, columns = pyogrio.raw.read(path)
+    return [str(name) for name in meta["fields"]], shapes, columns
+
+
+def _read_parquet(path: Path) -> tuple[list[str], Any, list[Any]]:
+    """The same of a GeoParquet file; boxes beside the shapes, which not all write, are left out."""
+    table = pq.read_table(path)
+    shape = json.loads(table.schema.metadata[b"geo"])["primary_column"]
+    fields = [each.name for each in table.schema if each.name != shape and not pa.types.is_struct(each.type)]
+    columns = [table[name].to_numpy() for name in fields]
+    return fields, table[shape].cast(pa.binary()).to_numpy(), columns
+
+
 def _rows(path: Path) -> tuple[Any, list[Any], list[Any]]:
     """Numbers, WKB and columns of a layer, all in the order of `number`."""
-    meta, _, shapes, columns = pyogrio.raw.read(path)
-    fields = [str(name) for name in meta["fields"]]
+    fields, shapes, columns = _read_parquet(path) if path.suffix == ".parquet" else _read(path)
     numbers = columns[fields.index("number")].astype("int64")
     order = np.argsort(numbers)
     return numbers[order], shapes[order], [[name, columns[i][order]] for i, name in enumerate(fields)]
@@ -112,7 +128,7 @@ def _same_values(ours: Any, theirs: Any) -> bool:
 def _true_areas(path: Path, numbers: Any, wkb: Any) -> Any:
     """Geodesic areas of some parcels, square metres."""
     shapes = shapely.from_wkb(wkb[np.isin(_rows(path)[0], numbers)])
-    crs = pyogrio.read_info(path)["crs"]
+    crs = "EPSG:4326" if path.suffix == ".parquet" else pyogrio.read_info(path)["crs"]
     if crs != "EPSG:4326":
         to_degrees = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform
         shapes = shapely.transform(shapes, to_degrees, interleaved=False)

@@ -16,6 +16,7 @@ class Peer:
         is_limit: it writes nothing, and prints as JSON the `seconds` that count and how many `bytes` it encoded.
         goal: ratio that swath should reach, None where no goal was set.
         peak_goal: the same of the peaks.
+        is_bimodal: its speed differs between its processes: its fastest run counts, of five or more.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Peer:
     is_limit: bool = False
     goal: float | None = None
     peak_goal: float | None = None
+    is_bimodal: bool = False
 
     @property
     def writes(self) -> bool:
@@ -66,6 +68,7 @@ class Entry:
         peers: whom it is measured against, in the same rounds.
         least_sqm: threshold of a vector's filter, for the comparison.
         tolerance: of a raster's pixels, for the comparison.
+        suffix: of the results; empty: the kind's own.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Entry:
     peers: tuple[Peer, ...] = field(default=())
     least_sqm: float = 0
     tolerance: Tolerance = EXACT
+    suffix: str = ""
 
 
 GDAL = ("osgeo.gdal",)
@@ -184,6 +188,23 @@ def _vector(name: str, what: str, scene: str, least: int, goals: _Goals, *more: 
     )  # fmt: skip
 
 
+def _parquet(name: str, what: str, scene: str, least: int, wall: float, peak: float) -> Entry:
+    """A filter by area into GeoParquet; goals are against the faster peer, which has been SedonaDB: of the other, the time's."""
+    peers = (
+        ("SedonaDB", "sedona.py", ("sedonadb", "geoarrow.pyarrow")),
+        ("DuckDB", "duck.py", ("duckdb", "duckdb_ext")),
+    )
+    return Entry(
+        name, what, "vector", scene, ("--min-area-sqm", str(least)),
+        tuple(
+            Peer(*peer, (str(least), "geographic"), goal=wall, peak_goal=peak if peer[0] == "SedonaDB" else None,
+                 is_bimodal=peer[0] == "DuckDB")
+            for peer in peers
+        ),
+        least, suffix=".parquet",
+    )  # fmt: skip
+
+
 _NONE = (None, None)
 ENTRIES = (
     *RASTERS,
@@ -206,8 +227,10 @@ ENTRIES = (
     _vector("v6", "V6: Shapefile", "parcels.shp", 5000, {
         "read_arrow.py": _NONE, "sedona.py": (0.95, 0.6), "geopandas_arrow.py": _NONE,
     }),
+    _parquet("v7", "V7: GeoPackage to GeoParquet", "parcels.gpkg", 5000, 0.75, 0.6),
     _vector("v8", "V8: attribute, box and area", "parcels.gpkg", 2000, {"gdal_sql.py": (1.0, None)},
             "--where", "zone = 'meadow' AND value < 45000", "--bbox", BOX),
+    _parquet("v10", "V10: GeoParquet to GeoParquet", "parcels.parquet", 5000, 0.90, 0.6),
 )  # fmt: skip
 
 # Entries that are no ratio to a peer: `single.py` measures them.

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
+import pyarrow as pa
 import pyogrio
 import rasterio
 import shapely
@@ -25,6 +27,7 @@ MEDIAN_SQM, SIGMA = 600, 1.364
 CORNERS = {4: 0.55, 5: 0.1, 6: 0.1, 7: 0.07, 8: 0.06, 9: 0.05, 10: 0.04, 11: 0.03}
 ZONES = ("arable", "meadow", "vineyard", "Obstgärten", "forêt")
 NAMES = ("Müller", "Kovač", "Łukasz", "Peña", "Owner", "Σταύρος", "Smith", "Ødegård")
+ROW_GROUP = 100_000
 STRIP = 512
 TILED = {"tiled": True, "blockxsize": 512, "blockysize": 512}
 HOLES = {300: 0.8, 60: 0.6}
@@ -173,11 +176,21 @@ def parcels(path: Path, rows: int, driver: str, crs: str = "EPSG:4326") -> None:
         "year": (source.integers(1950, 2026, rows).astype("int32"), None),
         "share": (source.uniform(0, 1, rows), None),
     }
+    if driver == "Parquet":
+        _write_parquet(path, columns, shapes, crs)
+        return
     values, masks = zip(*columns.values(), strict=True)
     pyogrio.raw.write(
         path, driver=driver, geometry=shapes, geometry_type="Polygon", field_data=list(values), field_mask=list(masks),
         fields=list(columns), crs=crs,
     )  # fmt: skip
+
+
+def _write_parquet(path: Path, columns: dict[str, tuple[Any, Any]], shapes: Any, crs: str) -> None:
+    """As geopandas writes a GeoParquet file that is to be filtered: boxes beside the shapes, ZSTD, row groups of 100,000."""
+    arrays = {name: pa.array(values, mask=mask) for name, (values, mask) in columns.items()}
+    frame = geopandas.GeoDataFrame(pa.table(arrays).to_pandas(), geometry=shapely.from_wkb(shapes), crs=crs)
+    frame.to_parquet(path, compression="zstd", write_covering_bbox=True, row_group_size=ROW_GROUP)
 
 
 def _of(
@@ -202,6 +215,7 @@ SCENES: dict[str, Callable[[Path, str], None]] = {
     "laea.gpkg": _of("laea.gpkg", "GPKG", "EPSG:3035"),
     "parcels.fgb": _of("parcels.fgb", "FlatGeobuf"),
     "parcels.shp": _of("parcels.shp", "ESRI Shapefile"),
+    "parcels.parquet": _of("parcels.parquet", "Parquet"),
     "few.gpkg": _of("few.gpkg", "GPKG", few=True),
 }
 

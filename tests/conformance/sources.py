@@ -468,14 +468,22 @@ VECTORS = {
     "GeoJSON": "parcels.geojson",
     "GeoJSONSeq": "parcels.geojsonl",
     "SQLite": "parcels.sqlite",
+    "Parquet": "parcels.parquet",
 }
 
 
 def vector(folder: Path, driver: str) -> Path:
     """Thirty thousand parcels in geographic coordinates."""
     path = folder / VECTORS[driver]
-    _frame(ROWS).to_file(path, driver=driver)
+    _write(_frame(ROWS), path, driver)
     return path
+
+
+def _write(frame: gpd.GeoDataFrame, path: Path, driver: str, **options: Any) -> None:
+    if driver == "Parquet":
+        frame.to_parquet(path, compression="zstd", write_covering_bbox=True, **options)
+    else:
+        frame.to_file(path, driver=driver, **options)
 
 
 def wide(folder: Path) -> Path:
@@ -498,6 +506,7 @@ def huge(folder: Path) -> Path:
 # One row of many has a string of 9 MB: as much as GDAL takes in a GeoJSON.
 SKEWED = VECTORS | {"CSV": "parcels.csv"}
 SKEWED.pop("ESRI Shapefile")  # its strings end at 254 bytes
+SKEWED.pop("Parquet")  # no footer tells the longest text: where it does not fit, the ladder says what would do
 SKEWED_ROWS = 20_000
 
 
@@ -505,7 +514,7 @@ def skewed(folder: Path, driver: str) -> Path:
     """Twenty thousand parcels, one of them with a string of 9 MB."""
     frame, path = _frame(SKEWED_ROWS), folder / SKEWED[driver]
     frame.loc[7777, "name"] = "long " * 1_800_000
-    frame.to_file(path, driver=driver, **({"GEOMETRY": "AS_WKT"} if driver == "CSV" else {}))
+    _write(frame, path, driver, **({"GEOMETRY": "AS_WKT"} if driver == "CSV" else {}))
     return path
 
 
@@ -539,12 +548,26 @@ def columns(folder: Path, driver: str, rows: int) -> Path:
     return path
 
 
-LARGE_FEATURES = {"wide": wide, "huge": huge}
+def repeated(folder: Path) -> Path:
+    """Four thousand parcels with one of five texts of 20 kB each, which a Parquet file has five times in all: 80 MB of 1."""
+    frame = _frame(4_000)
+    frame["name"] = [f"{number % 5:05d} " * 3333 for number in frame["number"]]
+    _write(frame, folder / "repeated.parquet", "Parquet")
+    return folder / "repeated.parquet"
+
+
+def huge_parquet(folder: Path) -> Path:
+    """The same polygon, GeoParquet."""
+    _write(gpd.read_file(huge(folder)), folder / "huge.parquet", "Parquet")
+    return folder / "huge.parquet"
+
+
+LARGE_FEATURES = {"wide": wide, "huge": huge, "repeated": repeated, "huge-parquet": huge_parquet}
 
 
 def kept_by_geod(path: Path, least_sqm: float) -> set[int]:
     """The numbers of the parcels of at least this area, by geopandas and pyproj.Geod."""
     geod = Geod(ellps="WGS84")
-    frame = gpd.read_file(path)
+    frame = gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path)
     areas = [abs(geod.geometry_area_perimeter(shape)[0]) for shape in orient_polygons(frame.geometry.to_numpy())]
     return set(frame.loc[np.array(areas) >= least_sqm, "number"])

@@ -212,6 +212,33 @@ def test_what_is_torn_is_an_error_even_so(make: Callable[[Path], Path], skips: b
     assert not (tmp_path / "out.gpkg").exists()
 
 
+@pytest.mark.parametrize("at", [0, 40, 79])
+def test_a_damaged_page_is_between_two_features(at: int, tmp_path: Path) -> None:
+    """Those that can be read on either side are named, and that it is not skipped."""
+    source = tmp_path / "s.gpkg"
+    frame = geopandas.GeoDataFrame({"n": range(1, 401), "t": "y" * 600}, geometry=[shapely.Point(1, 2)] * 400, crs=4326)
+    frame.to_file(source, layer="s", SPATIAL_INDEX="NO")
+    content, size = bytearray(source.read_bytes()), 4096
+    leaves = [page for page in range(0, len(content), size)
+              if content[page] == 0x0D and b"yyyy" in content[page : page + size]]  # fmt: skip
+    page = (leaves[:1] + leaves[40:41] + leaves[-1:])[[0, 40, 79].index(at)]
+    content[page] = 0xFF
+    source.write_bytes(content)
+    report = run_published(make_job(source, tmp_path / "out.gpkg", skip_bad=True))
+    assert report.error is not None
+    words = {0: "before the feature of id", 40: "between the features of id", 79: "behind the feature of id"}[at]
+    assert f"s.gpkg: layer s is damaged {words}" in report.error.message
+    named = [int(each) for each in re.findall(r"\d+", report.error.message.partition(" id ")[2])]
+    steps = {0: (-1,), 40: (1, -1), 79: (1,)}[at]
+    database = sqlite3.connect(source)
+    for number, step in zip(named, steps, strict=True):
+        assert database.execute("SELECT n FROM s WHERE fid = ?", (number,)).fetchone() == (number,)
+        with pytest.raises(sqlite3.DatabaseError):
+            database.execute("SELECT n FROM s WHERE fid = ?", (number + 2 * step,)).fetchone()  # SQLite reads one ahead
+    database.close()
+    assert "--skip-bad skips no damaged pages" in report.error.hint
+
+
 def test_bad_rows_are_shown_in_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The terminal lists them, and says how many more there are."""
     from flows.terminal import show_report

@@ -15,6 +15,10 @@ import pytest
 import shapely
 from conftest_vector import make_job, verified_again
 
+from lib.jobs import Resources, VectorJob
+from lib.run import run_job as run_child
+from lib.run import run_published
+from lib.units import MIB, mib
 from lib.vector import gdal
 from lib.vector.row_checks import CHORD_SHARE, STEP_DEGREES
 from lib.vector.whole import curved, damaged
@@ -145,3 +149,30 @@ def test_which_bytes_are_whole_and_which_are_curves() -> None:
     assert damaged(column).tolist() == [False] * (len(whole) + 1) + [True] * len(cut)
     start = len(whole) - len(_KINDS)
     assert [row for row in curved(column) if row < len(whole)] == list(range(start, len(whole)))
+
+
+@pytest.mark.slow
+def test_the_limit_that_is_named_does_for_chords(tmp_path: Path) -> None:
+    """A layer of circles is planned as what it becomes, sixteen times as large: the smallest limit by the header is enough."""
+    source, rows = tmp_path / "s.gpkg", 60_000
+    frame = geopandas.GeoDataFrame({"n": range(rows)}, geometry=[shapely.box(0, 0, 10, 10)] * rows, crs="EPSG:32633")
+    pyogrio.write_dataframe(frame, source, layer="s", SPATIAL_INDEX="NO")
+    database = sqlite3.connect(source)
+    database.execute("UPDATE s SET geom = ?", (b"GP\0\1" + struct.pack("<i", 32633) + _DISC,))
+    database.execute("UPDATE gpkg_geometry_columns SET geometry_type_name = 'CURVEPOLYGON'")
+    database.commit()
+    database.close()
+
+    def job(limit_bytes: int) -> VectorJob:
+        output = str(tmp_path / "out.gpkg")
+        resources = Resources(limit_bytes=limit_bytes, threads_max=2)
+        return VectorJob(source=str(source), destination=output, driver="GPKG", overwrite=True, resources=resources)
+
+    planned = run_child(job(4096 * MIB), plan_only=True)
+    assert planned.plan is not None
+    limit_bytes = mib(planned.plan["smallest_limit_bytes"]) * MIB
+    report = run_published(job(limit_bytes))
+    assert report.status == "completed", report.error
+    assert report.plan is not None
+    assert (report.memory.peak_bytes or 0) <= report.plan["projected_bytes"] <= limit_bytes
+    assert len(report.attempts) == 1

@@ -87,7 +87,11 @@ SHAPES: dict[str, tuple[tuple[str, ...], str, list[Any], tuple[str, ...]]] = {
         (*_KEPT[:5], "refused"),
     ),
     "other types than the layer declares": (
-        ("gpkg",), "Polygon", [_BOX, shapely.Point(10, 50)], ("kept", "refused", *_KEPT[:3], "refused"),
+        ("gpkg",), "Polygon", [_BOX, shapely.Point(10, 50)], (*_KEPT[:5], "refused"),
+    ),
+    "multipolygons in a layer of polygons": (
+        ("gpkg",), "Polygon", [_BOX, shapely.MultiPolygon([_BOX, shapely.box(11, 50, 11.1, 50.1)])],
+        ("kept", "all multi", *_KEPT[:4]),
     ),
     "polygons beside multipolygons of a Shapefile": (
         ("shp",), "Polygon", [_BOX, shapely.MultiPolygon([_BOX, shapely.box(11, 50, 11.1, 50.1)])],

@@ -235,3 +235,78 @@ def test_memory_of_a_row_group_is_in_the_plan(tmp_path: Path) -> None:
     sink = work._sink
     assert sink.index(replace(facts, source_bytes=10**9), 1.0).held_bytes == 54 * MIB
     assert sink.index(replace(facts, source_bytes=10**9), 0.0).held_bytes == 12 * MIB
+
+
+def test_batches_are_bounded_by_what_is_decoded(tmp_path: Path) -> None:
+    """Repeated texts, which a footer counts once, are known by a look at first rows; where rows grow, batches have fewer."""
+    texts = ["a" * 20_000, "b" * 20_000, "c" * 20_000, "d"]
+    columns = {"n": range(4000), "text": [texts[n % 3] if n >= 2000 else texts[3] for n in range(4000)]}
+    pq.write_table(pa.table(columns), tmp_path / "late.parquet", row_group_size=1000)
+    pq.write_table(pa.table(columns).slice(2000), tmp_path / "early.parquet")
+    early = open_source(str(tmp_path / "early.parquet"), None, "early.parquet", 1000)
+    assert 20_000 < early.facts.sizes.mean_bytes < 20_100
+    late = open_source(str(tmp_path / "late.parquet"), None, "late.parquet", 1000)
+    with late.batches(1000, 4 * MIB) as reader:
+        batches = list(reader)
+    assert pa.Table.from_batches(batches).to_pydict() == {name: list(each) for name, each in columns.items()}
+    sizes = [(batch.num_rows, batch.nbytes) for batch in batches]
+    assert sizes[:2] == [(1000, 1000 * 13)] * 2
+    # The first quarter of the first large row group shows it: what follows that row group is within its bytes.
+    assert max(size for _, size in sizes) < 5.1 * MIB
+    assert max(size for _, size in sizes[-5:]) <= 4 * MIB
+    assert [column.num_chunks for column in pa.Table.from_batches(batches).columns] == [len(batches)] * 2
+
+
+def test_what_other_formats_do_not_hold_of_a_column(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """Decimals, UUIDs and nested columns are told in the plan; what a GeoPackage rounds or cannot hold, once a field."""
+    instant = pa.array([1_577_934_245_678_901, None, 253_402_300_800_000_000], pa.int64())
+    columns = {
+        "n": pa.array([1, 2, 3]), "us": instant.view(pa.timestamp("us", "Europe/Berlin")),
+        "ms": pa.array([1, None, 2], pa.timestamp("ms")), "u64": pa.array([1, None, 2**63], pa.uint64()),
+        "money": pa.array([1, None, 2]).cast(pa.decimal128(30, 2)), "id": pa.array([b"0" * 16] * 3, pa.uuid()),
+        "view": pa.array(["a long text that is no inline one", None, "b"], pa.string_view()),
+        "deep": pa.array([{"a": {"b": 1}}, None, None]),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", row_group_size=2)
+    kept = run_job(tmp_path / "a.parquet", "out.parquet")
+    assert kept.plan.facts["notes"] == list(kept.outcome.warnings) == [
+        "a.parquet: columns of types that are not read: deep (struct<a: struct<b: int64>>)",
+        "a.parquet: columns are read as another type: money (decimal128(30, 2) as double), id (extension<arrow.uuid> as binary)",
+    ]  # fmt: skip
+    found = pq.read_table(kept.output)
+    for name in ("us", "ms", "u64"):
+        assert found[name].combine_chunks() == columns[name]
+    assert found["view"].to_pylist() == columns["view"].to_pylist()
+    done = run_job(tmp_path / "a.parquet", "out.gpkg")
+    for words in (
+        "dates with times of field 'us' keep milliseconds at most in GPKG",
+        "dates of field 'us' outside the years 1 to 9999 are null in GPKG",
+        "whole numbers become floating point in GPKG: u64 (64 bits without a sign)",
+    ):
+        assert sum(words in each for each in done.outcome.warnings) == 1, words
+    assert not any("'ms'" in each for each in done.outcome.warnings)
+    table = pyogrio.raw.read_arrow(done.output)[1]
+    whens = [each and each.timestamp() for each in table["us"].to_pylist()]
+    assert whens == [1_577_934_245.679, None, None]
+    assert table["u64"].to_pylist() == [1.0, None, 2.0**63]
+
+
+def test_what_metadata_say_of_geometries_and_is_not_kept(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """A second column of geometries comes as bytes; spherical edges and an epoch are told."""
+    frame = parcels(20)
+    frame["middle"] = geopandas.GeoSeries([shapely.Point(n, 2) for n in range(20)], crs=4326)
+    frame.to_parquet(tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    geo = json.loads(table.schema.metadata[b"geo"])
+    geo["columns"]["geometry"] |= {"edges": "spherical", "epoch": 2021.47}
+    pq.write_table(table.replace_schema_metadata({b"geo": json.dumps(geo).encode()}), tmp_path / "b.parquet")
+    assert not run_job(tmp_path / "a.parquet", "x.parquet", select="n").plan.facts["notes"][1:]
+    done = run_job(tmp_path / "b.parquet", "out.parquet")
+    begins = (
+        "further columns of geometries are read as bytes: middle",
+        "its edges are said",
+        "the epoch of its coordinates, 2021.47,",
+    )
+    notes = [each.partition(": ")[2] for each in done.plan.facts["notes"]]
+    assert [note.startswith(words) for note, words in zip(notes, begins, strict=True)] == [True] * 3
+    assert pq.read_table(done.output)["middle"].to_pylist() == table["middle"].to_pylist()

@@ -166,6 +166,7 @@ def test_a_box_of_another_crs_is_a_polygon(crs: str, run_job: Callable[..., Any]
     ("choices", "said"),
     [
         ({"bbox": (37.5, -98.5, 38.4, -97.7)}, "-98.5 to -97.7 are no latitudes"),
+        ({"bbox": (400, 37, 401, 38)}, "400 to 401 are no longitudes"),
         ({"bbox": (4e6, 5e5, 4.2e6, 6e5), "bbox_crs": "EPSG:32614"}, "would not with x and y swapped"),
         ({"bbox": BOX, "bbox_crs": "EPSG:99999"}, "--bbox-crs: 'EPSG:99999' is no CRS"),
         ({"bbox": (-9e9, -9e9, 9e9, 9e9), "bbox_crs": "EPSG:32614"}, "has no place in the layer's CRS"),
@@ -180,6 +181,23 @@ def test_a_box_that_has_no_place_is_refused(choices: dict[str, Any], said: str, 
         prepared(make_job(tmp_path / "in.gpkg", tmp_path / "out.gpkg", **choices))
     assert said in str(caught.value)
     assert caught.value.hint
+
+
+def test_a_region_that_nothing_meets_is_said(run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """Axes that are swapped where both orders are places, above all."""
+    frame = geopandas.GeoDataFrame(geometry=[box(10, 50, 11, 51)], crs=4326)
+    frame.to_file(tmp_path / "in.gpkg")
+    geopandas.GeoDataFrame(geometry=[box(30, 50, 31, 51)], crs=4326).to_file(tmp_path / "far.gpkg")
+    for name, choices, said in (
+        ("a.gpkg", {"bbox": (50, 10, 51, 11)}, "nothing meets --bbox 50,10,51,11 in EPSG:4326: x (longitude, easting)"),
+        ("b.gpkg", {"intersects": str(tmp_path / "far.gpkg")}, "nothing meets --intersects 1 polygons of far.gpkg"),
+        ("c.gpkg", {"bbox": (10, 50, 11, 51)}, ""),
+    ):
+        done = run_job(tmp_path / "in.gpkg", name, **choices)
+        notes = [note for note in done.outcome.warnings if "nothing meets" in note]
+        assert len(notes) == bool(said)
+        assert all(said in note for note in notes)
+        assert done.outcome.result["features_kept"] == (not said)
 
 
 def test_a_box_of_another_crs_needs_the_layers(tmp_path: Path) -> None:

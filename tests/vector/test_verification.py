@@ -12,7 +12,8 @@ from conftest_vector import AMPLE_BYTES, make_bench, make_job, parcels, room, so
 from lib.jobs import ProfileJob, Resources, VerifyJob
 from lib.reports import Plan
 from lib.units import MIB
-from lib.vector import profile, verify
+from lib.vector import profile, recompute, verify
+from lib.vector.steps import Row
 
 
 @pytest.fixture(params=["a.gpkg", "a.fgb", "a.shp"])
@@ -126,3 +127,19 @@ def test_profile_reads_a_sample_and_suggests(filtered: tuple[Path, Any]) -> None
     assert result["suggested_limit_mb"] * MIB >= plans[0].projected_bytes
     assert result["bytes_per_row"] > 50
     assert result["kind"] == "vector"
+
+
+def test_sampled_geometries_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large ones only so many are kept, the first among them however large; what is not kept is not claimed."""
+    monkeypatch.setattr(recompute, "_KEPT_BYTES", 100_000)
+    discs = [shapely.Point(n, 0).buffer(0.1, quad_segs=250) for n in range(10)]  # 1,001 vertices: 24 kB
+    digests = [bytes([n]) for n in range(10)]
+    members = recompute.Membership(by_geometry=True)
+    members.add(digests, [Row({}, disc) for disc in discs], ())
+    assert members.rows == members.missing == 4
+    members.see(digests, discs)
+    assert members.missing == 0
+    alone = recompute.Membership(by_geometry=True)
+    monkeypatch.setattr(recompute, "_KEPT_BYTES", 1_000)
+    alone.add(digests, [Row({}, disc) for disc in discs], ())
+    assert alone.rows == alone.missing == 1

@@ -168,18 +168,19 @@ def values_of(name: str) -> st.SearchStrategy[str]:
 
 def conditions() -> st.SearchStrategy[str]:
     """Conditions of one operator each."""
-    signs, numbers = st.sampled_from(list(COMPARE)), st.sampled_from("iwr")
+    signs, numbers, negations = st.sampled_from(list(COMPARE)), st.sampled_from("iwr"), st.sampled_from(["", "NOT "])
 
     def of_field(name: str) -> st.SearchStrategy[str]:
         some = values_of(name)
         several = st.lists(some, min_size=1, max_size=3)
         found = [
             st.builds("{} {} {}".format, st.just(name), st.sampled_from(["=", "<>"]) if name == "b" else signs, some),
-            st.builds(lambda few: f"{name} IN ({', '.join(few)})", several),
+            st.builds(lambda few, no: f"{name} {no}IN ({', '.join(few)})", several, negations),
+            st.builds("{} {} {}".format, some, st.sampled_from(["=", "<>"]) if name == "b" else signs, st.just(name)),
             st.sampled_from([f"{name} IS NULL", f"{name} IS NOT NULL"]),
         ]
         if name != "b":
-            found.append(st.builds(f"{name} BETWEEN {{}} AND {{}}".format, some, some))
+            found.append(st.builds(f"{name} {{}}BETWEEN {{}} AND {{}}".format, negations, some, some))
         return st.one_of(found)
 
     patterns = st.lists(
@@ -189,8 +190,38 @@ def conditions() -> st.SearchStrategy[str]:
         *map(of_field, POOLS),
         st.builds("{} {} {}".format, numbers, signs, numbers),
         st.builds("{} {} {} {} {}".format, numbers, st.sampled_from("+-*/"), numbers, signs, values_of("i")),
-        st.builds(lambda parts: f"t LIKE '{''.join(parts)}'", patterns),
-        st.sampled_from(["b", "t < u", "d < TIMESTAMP('2024-02-29T00:00:01Z')", "s >= DATE('2024-02-29')", "true"]),
+        st.builds(
+            "{} {} ({} {} {}) {} {}".format,
+            numbers,
+            st.sampled_from("+-*/"),
+            numbers,
+            st.sampled_from("+-*/"),
+            values_of("i"),
+            signs,
+            numbers,
+        ),
+        st.builds("{} {} {} IS {}NULL".format, numbers, st.sampled_from("+-*/"), values_of("i"), negations),
+        st.builds("{} {}BETWEEN {} AND {}".format, numbers, negations, numbers, numbers),
+        st.builds("{} {}IN ({}, {}, 1)".format, numbers, negations, numbers, numbers),
+        st.builds(
+            lambda name, no, parts: f"{name} {no}LIKE '{''.join(parts)}'", st.sampled_from("tu"), negations, patterns
+        ),
+        st.sampled_from(
+            [
+                "b",
+                "t < u",
+                "d = s",
+                "t IN ('a', u)",
+                "b = b",
+                "NOT b",
+                "false",
+                "t = t",
+                "d < s OR d > s",
+                "d < TIMESTAMP('2024-02-29T00:00:01Z')",
+                "s >= DATE('2024-02-29')",
+                "true",
+            ]
+        ),
     )
 
 
@@ -205,7 +236,7 @@ def nested(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 ROWS = st.fixed_dictionaries({name: st.none() | st.sampled_from(pool) for name, pool in POOLS.items()})
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.recursive(conditions(), nested, max_leaves=4), st.lists(ROWS, min_size=1, max_size=5))
 @example("w = 9007199254740993", [dict.fromkeys(POOLS) | {"w": each} for each in WIDE])
 @example("w < 9223372036854775808", [dict.fromkeys(POOLS) | {"w": each} for each in WIDE])
@@ -442,7 +473,7 @@ def test_verification_sees_a_row_that_a_filter_should_have_dropped(layers: dict[
         ("nam = 'x'", "has no field 'nam'"),
         ("t = 1", "field 't' (text) cannot be compared by = with 1"),
         ("d = '2024-01-01'", "field 'd' (date) cannot be compared"),
-        ("i", "field 'i' is field 'i' (integer), and no condition"),
+        ("i", "--where: field 'i' (integer) is no condition by itself"),
         ("t LIKE 5", "LIKE"),
         ("i LIKE 'a'", "LIKE is for text"),
         ("t + 1 = 2", "+ is for numbers"),

@@ -71,7 +71,7 @@ class _Binder:
             field = self._field(tree["property"])
             if field.kind != "boolean":
                 raise UsageError(
-                    f"--where: field {field.name!r} is {_words(field)}, and no condition", hint="compare it"
+                    f"--where: {_words(field)} is no condition by itself", hint=f"compare it, such as {field.name} = …"
                 )
             return Truth(field)
         match tree:

@@ -11,7 +11,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
-import numpy as np
 import pyarrow as pa
 import pyogrio
 
@@ -20,6 +19,8 @@ from lib.errors import DestinationError
 from lib.paths import while_written
 from lib.units import MIB
 from lib.vector import ogr
+from lib.vector.sinks.held import held, said_of, schema_held
+from lib.vector.sinks.values import timely
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import promote_to_multi
 
@@ -43,10 +44,14 @@ _ROW_BYTES = 150
 
 
 class Index(NamedTuple):
-    """What an index or a row group takes, bytes: while features are written, and at the end in the memory that batches had."""
+    """What an index or a row group takes, bytes: while features are written, and at the end in the memory that batches had.
+
+    `is_beside`: it is built while features are written, by a thread.
+    """
 
     held_bytes: int = 0
     built_bytes: int = 0
+    is_beside: bool = False
 
 
 NO_INDEX = Index()
@@ -150,6 +155,10 @@ class VectorSink(ABC):
     # Decimals that coordinates are rounded to; None where they are kept. Whether rings come back turned round, parts moved.
     decimals: ClassVar[int | None] = None
     turns_rings: ClassVar[bool] = False
+    # Whether a layer that declares a type of geometries holds no others.
+    needs_declared: ClassVar[bool] = False
+    # Whether OGR writes it.
+    by_ogr: ClassVar[bool] = True
     # Types of fields whose values come back as they were.
     exact: ClassVar[tuple[str, ...]] = ("OFTInteger", "OFTInteger64", "OFTReal", "OFTString")
 
@@ -206,6 +215,11 @@ class VectorSink(ABC):
     def index(self, facts: LayerFacts, share: float) -> Index:
         """What its index takes; where its size is a choice, such a share of what makes it faster."""
 
+    def index_beside(self, facts: LayerFacts) -> Index | None:
+        """What its index takes where a thread builds it beside the pass; None where that is not worth it or cannot be."""
+        del facts
+        return None
+
     def config(self, index: Index) -> dict[str, str]:
         """GDAL's configuration for such an index."""
         del index
@@ -227,6 +241,9 @@ class VectorSink(ABC):
         Raises:
             OutputError: it has what the format cannot hold.
         """
+        if self.by_ogr:
+            batch = held(batch, lambda words: self.note(f"{self.label}: {words} in {self.driver}"))
+            batch = timely(self, batch)
         if self.geometry_column is None:
             return batch
         at = batch.schema.get_field_index(self.geometry_column)
@@ -243,6 +260,12 @@ class VectorSink(ABC):
             notes.append(words)
         if self.changes:
             notes.append(f"{self.label}: fields change their type in {self.driver}: {', '.join(self.changes)}")
+        if self.by_ogr and (zones := said_of(schema)):
+            notes.append(f"{self.label}: {zones}")
+        unsigned = [each.name for each in schema if _of_list(each.type) == pa.uint64()]
+        if unsigned and self.by_ogr:
+            words = f"{', '.join(unsigned)} (64 bits without a sign): exact up to 2^53 only"
+            notes.append(f"{self.label}: whole numbers become floating point in {self.driver}: {words}")
         if self.has_fids and not self.keeps_fids:
             notes.append(f"{self.label}: feature ids are not kept, {self.driver} numbers features anew")
         if self.metadata and not self.keeps_metadata:
@@ -301,7 +324,7 @@ class VectorSink(ABC):
         )
         with while_written(path) as written:
             pyogrio.raw.write_arrow(
-                pa.RecordBatchReader.from_batches(schema, batches),
+                pa.RecordBatchReader.from_batches(schema_held(schema), batches),
                 ogr.literal(written),
                 layer=self.layer,
                 driver=self.driver,
@@ -314,16 +337,8 @@ class VectorSink(ABC):
             )
 
 
-def finite(sink: VectorSink, batch: Any) -> Any:
-    """A batch in which numbers that are not finite are null, which is said."""
-    for at, each in enumerate(batch.schema):
-        if pa.types.is_floating(each.type):
-            values = batch.column(at).to_numpy(zero_copy_only=False)
-            wrong = ~np.isfinite(values)
-            if int(wrong.sum()) > batch.column(at).null_count:
-                sink.note(f"{sink.label}: numbers of field {each.name!r} that are not finite are null in {sink.driver}")
-                batch = batch.set_column(at, each, pa.array(values, each.type, mask=wrong))
-    return batch
+def _of_list(kind: Any) -> Any:
+    return kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
 
 
 def _declared(geometry_type: str | None) -> str | None:

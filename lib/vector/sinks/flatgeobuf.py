@@ -31,6 +31,7 @@ class FlatGeobuf(VectorSink):
     own_bytes: ClassVar[int] = 3 * MIB
     feature_copies: ClassVar[float] = 3.0
     disk_factor: ClassVar[int] = 2
+    needs_declared: ClassVar[bool] = True
 
     @classmethod
     def of(cls, facts: LayerFacts, target: Target = PLAIN) -> Self:

@@ -14,7 +14,8 @@ from lib import provenance
 from lib.errors import DestinationError, OutputError
 from lib.units import MIB
 from lib.vector.crs import crs_name, same_crs
-from lib.vector.sinks.base import PLAIN, Index, Target, VectorSink, finite
+from lib.vector.sinks.base import PLAIN, Index, Target, VectorSink
+from lib.vector.sinks.values import finite
 from lib.vector.sources import LayerFacts
 from lib.vector.sources.facts import GEOJSON_ID_BYTES
 from lib.vector.wkb import column_of, has_m

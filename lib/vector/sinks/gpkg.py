@@ -1,9 +1,10 @@
-"""GeoPackage: keeps feature ids from one to the next, as `ogr2ogr` does; its R-tree is built in bounded memory at the end.
+"""GeoPackage: keeps feature ids from one to the next, as `ogr2ogr` does; its R-tree is built in bounded memory, behind or beside.
 
 What is added to an existing file goes into a copy of it, made page by page under SQLite's own lock.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Self
 from lib import provenance
 from lib.errors import OutputError
 from lib.units import MIB
+from lib.vector import ogr
 from lib.vector.sinks.base import NO_INDEX, PLAIN, TEXT_LISTS, Index, Target, VectorSink, unused
 from lib.vector.sinks.existing import Existing, copied, looked_at, marks
 from lib.vector.sources import LayerFacts
@@ -19,6 +21,9 @@ from lib.vector.sources import LayerFacts
 _ENTRY_BYTES = 36
 _NOT_FIRST = "`~!@#$%^&*()+-={}|[]\\:\";'<>?,./"  # of a layer's name, by ogrgeopackagedatasource.cpp
 _LEAST_BYTES, _MOST_BYTES = 5 * MIB, 48 * MIB
+# lib/MEASURED.md, "An R-tree beside the pass": features from which on it is worth a thread, SQLite's pages then, and its own.
+_BESIDE_FEATURES = 300_000
+_CACHE_MIB, _THREAD_BYTES = 10, 4 * MIB
 
 
 def most_index_bytes(facts: LayerFacts) -> int:
@@ -75,11 +80,17 @@ class GeoPackage(VectorSink):
     def check(self, geometries: Any) -> None:
         """It holds all."""
 
+    def index_beside(self, facts: LayerFacts) -> Index | None:
+        """The R-tree of all features, held while they are written, and more of SQLite's pages than the 2 MiB that it has else."""
+        if facts.features < _BESIDE_FEATURES or self.existing or not self.index(facts, 1.0).built_bytes:
+            return None
+        return Index(facts.features * _ENTRY_BYTES + _CACHE_MIB * MIB + _THREAD_BYTES, is_beside=True)
+
     def config(self, index: Index) -> dict[str, str]:
-        """The R-tree is built behind the pass: beside it, in a thread, it takes 34 MiB more, whatever its limit."""
+        """The R-tree is built behind the pass or beside it, in no more memory; what is beyond SQLite inserts one by one."""
         return {
-            "OGR_GPKG_ALLOW_THREADED_RTREE": "NO",
-            "OGR_GPKG_MAX_RAM_USAGE_RTREE": str(max(index.built_bytes, _LEAST_BYTES)),
+            "OGR_GPKG_ALLOW_THREADED_RTREE": "YES" if index.is_beside else "NO",
+            "OGR_GPKG_MAX_RAM_USAGE_RTREE": str(max(index.built_bytes, index.held_bytes, _LEAST_BYTES)),
         }
 
     @property
@@ -115,7 +126,9 @@ class GeoPackage(VectorSink):
             OutputError: the existing file was changed meanwhile.
         """
         if self.existing is None:
-            VectorSink.write(self, path, schema, batches, metadata, index)
+            # Only here: the source's own pages are read once, in their order.
+            with ogr.configured(OGR_SQLITE_CACHE=str(_CACHE_MIB)) if index.is_beside else nullcontext():
+                VectorSink.write(self, path, schema, batches, metadata, index)
             return
         before = copied(self.existing.path, path)
         sink = self

@@ -15,7 +15,8 @@ import pyarrow as pa
 from lib.errors import DestinationError, DiskRefused, OutputError
 from lib.units import MIB, format_bytes
 from lib.vector.names import folded
-from lib.vector.sinks.base import NO_INDEX, PLAIN, TEXT_LISTS, Index, Target, VectorSink, finite
+from lib.vector.sinks.base import NO_INDEX, PLAIN, TEXT_LISTS, Index, Target, VectorSink
+from lib.vector.sinks.values import finite
 from lib.vector.sources import LayerFacts
 from lib.vector.wkb import column_of, has_m
 

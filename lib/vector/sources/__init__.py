@@ -7,12 +7,16 @@ line in `ogr.FORMATS`.
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from lib.errors import SourceError
 from lib.jobs import VectorJob
+from lib.paths import is_local
 from lib.vector.bad_rows import BadRow
 from lib.vector.sources.facts import Box, Given, InTable, LayerFacts, Place, Sizes, Wish
+
+if TYPE_CHECKING:
+    from lib.vector.elsewhere import Origin
 
 __all__ = ["Box", "Given", "LayerFacts", "Place", "Sizes", "VectorSource", "Wish", "given_by", "open_source"]
 
@@ -23,6 +27,10 @@ class VectorSource(Protocol):
     @property
     def facts(self) -> LayerFacts:
         """What is known of it."""
+
+    @property
+    def origin(self) -> "Origin":
+        """Where it comes from."""
 
     def count(self) -> int | None:
         """All features by another way than the stream's, after the pass or beside it, or None; raises DataError."""
@@ -65,15 +73,20 @@ def open_source(source: str, layer: str | None, label: str, rows: int, given: Gi
     Raises:
         SourceError: it is missing, or no layer that can be streamed, or not what is given.
     """
+    from lib.vector import elsewhere
     from lib.vector.sources.ogr import OgrSource
+    from lib.vector.sources.opening import check_files
     from lib.vector.sources.parquet import ParquetSource, is_parquet
 
     path = Path(source)
+    if is_local(source):
+        check_files(path, label)
     if path.is_dir() and next(path.iterdir(), None) is None:
         raise SourceError(f"{label} is an empty folder", hint="name a file, or a folder of Parquet files")
-    if is_parquet(path):
-        return ParquetSource.opened(source, layer, label, given or Given())
-    return OgrSource.opened(source, layer, label, rows, given or Given())
+    origin = elsewhere.origin_of(source, layer)
+    if is_parquet(origin.file):
+        return ParquetSource.opened(origin, layer, label, given or Given())
+    return OgrSource.opened(origin, layer, label, rows, given or Given())
 
 
 def given_by(job: VectorJob) -> Given:

@@ -17,6 +17,7 @@ _BLOCK_BYTES = 256 * 1024
 _DELIMITERS = b",;\t|"
 _QUOTE, _LINE_END, _RETURN = b'"\n\r'
 UNCLOSED = "its quotes are not closed"
+_TORN = "the file ends in it: it has fewer values than there are fields"
 
 
 @dataclass(slots=True)
@@ -34,19 +35,22 @@ class Lines:
     has_header: bool
     count: int = -1
     is_unclosed: bool = False
+    _torn: int = -1
     _long: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def too_long(self, first: int, rows: int) -> dict[int, str]:
         """Places of rows, of so many from number `first` on, that have more values than there are fields."""
         self.read()
         low, high = np.searchsorted(self._long, [first, first + rows])
-        return {int(row) - first: "it has more values than there are fields" for row in self._long[low:high]}
+        bad = {int(row) - first: "it has more values than there are fields" for row in self._long[low:high]}
+        return bad | ({self._torn - first: _TORN} if first <= self._torn < first + rows else {})
 
     def read(self) -> None:
         """Go through the file, once."""
         if self.count >= 0:
             return
         delimiter, width, long, row = _delimiter(self.path), -1, list[int](), -int(self.has_header)
+        size = self.path.stat().st_size
         with self.path.open("rb") as file:
             for starts, ends, delimiters, is_closed in _records(self.path, delimiter):
                 filled = np.flatnonzero(~_is_blank(file, starts, ends))
@@ -57,6 +61,9 @@ class Lines:
                         long.append(row + int(np.searchsorted(filled, at)))
                 row += len(filled)
                 self.is_unclosed = not is_closed and bool(len(filled))
+                is_last = is_closed and len(filled) and int(ends[filled[-1]]) == size  # no line end behind it
+                if is_last and int(delimiters[filled[-1]]) < width:
+                    self._torn = row - 1
         self.count, self._long = max(row, 0), np.array(long, np.int64)
 
 

@@ -16,16 +16,26 @@ _STEP = 4
 _UNKNOWN_MEAN_BYTES = 1024
 # Measured of 1.1 million: 46 to 52.
 GEOJSON_ID_BYTES = 52
+# By which way a driver's rows come; of those that are not named OGR asks the driver for one feature after the other.
+_SAFE = "one feature after the other, in batches that OGR makes of them"
+_READ_BY = {
+    "Parquet": "Arrow: row groups by pyarrow, as pyogrio's GDAL has no driver for Parquet",
+    "GPKG": "Arrow: the driver's own batches",
+    "FlatGeobuf": "Arrow: the driver's own batches, without a limit in bytes, on which it loses rows",
+    "GML": f"{_SAFE}; layer by layer (GML_READ_MODE), as the other ways pass over features",
+}
 
 
 class InTable(NamedTuple):
     """What a table has that OGR does not show.
 
     Attributes:
-        geometries: rows whose geometry is not NULL, whether it decodes or not.
+        rows: all, or those for which the condition holds that the driver is asked.
+        geometries: those of them whose geometry is not NULL, whether it decodes or not.
         texts: columns of numbers in which a row has text or a blob, which OGR reads as 0, and the first such row's id.
     """
 
+    rows: int
     geometries: int
     texts: dict[str, int]
 
@@ -90,7 +100,7 @@ class LayerFacts:
     """A layer as its header describes it.
 
     Attributes:
-        source: the dataset's path.
+        source: the dataset's path, or its name among GDAL's virtual files.
         label: its base name, for messages.
         driver: OGR's short name.
         layer: the layer's name.
@@ -162,16 +172,26 @@ class LayerFacts:
         return max(self.features, 0) * GEOJSON_ID_BYTES if self.driver == "GeoJSON" else 0
 
     @property
+    def reading(self) -> str:
+        """By which way it is read, and what bounds a batch."""
+        if self.driver == "Parquet":
+            return "by pyarrow, in batches of so many rows as their bytes allow"
+        more = "; OGR holds them to the bytes, too" if self.driver == "GPKG" else ", for OGR's own bound loses rows"
+        return f"OGR's Arrow stream, in batches of so many rows as their bytes allow{more}"
+
+    @property
     def shown(self) -> dict[str, Any]:
         """The facts that a reader of the plan wants to see."""
         return {
             "driver": self.driver,
+            "reading": self.reading,
             "layer": self.layer,
             "features": self.features,
             "geometry_type": self.geometry_type,
             "crs": self.crs,
             "crs_assumed": self.is_crs_assumed,
             "fields": len(self.fields),
+            "read_by": _READ_BY.get(self.driver, _SAFE),
             "source_bytes": self.source_bytes,
             "largest_feature_bytes": self.sizes.largest_bytes,
         }

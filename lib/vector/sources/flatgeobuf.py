@@ -45,7 +45,7 @@ def in_box(path: Path, label: str, box: tuple[float, float, float, float]) -> tu
             return None
         file.seek(header.end + _LEAF.itemsize * _tree_nodes(header.features, header.node_size)[1])
         for first in range(0, header.features, _BLOCK_ROWS):
-            leaves = np.fromfile(file, _LEAF, min(_BLOCK_ROWS, header.features - first))["box"]
+            leaves = _leaves(file, min(_BLOCK_ROWS, header.features - first))["box"]
             x0, y0, x1, y1 = leaves.T
             meeting += int(((x1 >= left) & (x0 <= right) & (y1 >= low) & (y0 <= high)).sum())
             within += int(((x0 >= left) & (x1 <= right) & (y0 >= low) & (y1 <= high)).sum())
@@ -105,13 +105,21 @@ def _by_index(file: BinaryIO, header: _Header, label: str) -> Iterator[NDArray[n
     previous: NDArray[np.int64] = np.zeros(0, np.int64)
     for first in range(0, header.features, _BLOCK_ROWS):
         rows = min(_BLOCK_ROWS, header.features - first)
-        offsets = np.fromfile(file, _LEAF, rows)["offset"].astype(np.int64)
+        offsets = _leaves(file, rows)["offset"].astype(np.int64)
         if size <= 0 or len(offsets) < rows or int(offsets.max()) >= size:
-            raise SourceError(f"{label} is cut short: its index points beyond its end", hint=CUT_SHORT)
+            raise SourceError(
+                f"{label} is cut short: its index points beyond its end, byte {header.size}", hint=CUT_SHORT
+            )
         joined = np.concatenate([previous, offsets])
         yield np.abs(np.diff(joined))
         previous = joined[-1:]
     yield np.abs(size - previous)
+
+
+def _leaves(file: BinaryIO, rows: int) -> NDArray[Any]:
+    """So many records of the index, as many as there are."""
+    block = file.read(rows * _LEAF.itemsize)
+    return np.frombuffer(block, _LEAF, len(block) // _LEAF.itemsize)
 
 
 def _tree_nodes(count: int, node_size: int) -> tuple[int, int]:

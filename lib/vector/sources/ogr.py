@@ -3,7 +3,6 @@
 Opens datasets and reads no features to plan; what a format's own files tell beside OGR is in `FORMATS`.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,23 +12,24 @@ from typing import Any, Protocol, Self
 
 from lib.diagnosis import one_line
 from lib.errors import DataError, SourceError, UsageError
-from lib.paths import for_gdal, is_local
-from lib.vector import ogr
+from lib.paths import is_remote
+from lib.vector import elsewhere, ogr
 from lib.vector.bad_rows import BadRow
 from lib.vector.crs import crs_name, is_undefined, normal_crs, same_crs
 from lib.vector.encoding import Texts
 from lib.vector.names import field_names, geometry_column, raw_names
 from lib.vector.row_checks import RowChecks
-from lib.vector.sources import csv_lines, flatgeobuf, shapefile, sqlite, texts
+from lib.vector.sources import csv_lines, flatgeobuf, geojson, shapefile, sqlite, texts
 from lib.vector.sources.facts import Given, InTable, LayerFacts, Place, Sizes, Wish
 from lib.vector.sources.hidden import BY_FID, hidden_in
+from lib.vector.sources.opening import check_log, described
 from lib.vector.sources.pushing import Pushed, asked_for
-from lib.vector.wkb import SURFACES
 
+_COORDINATES = ({"x", "y"}, {"lon", "lat"}, {"longitude", "latitude"}, {"easting", "northing"})
 _SHOWN = 20  # of names, in one line
-# What OGR's interleaved or unordered readers do not give through one layer's Arrow stream.
-_NOT_STREAMED = ("OSM",)
-_PACKED = {b"PK\x03\x04": "zip", b"\x1f\x8b": "gzip"}
+# OGR goes on with a Shapefile's next record where one cannot be fetched, which takes as long again: it is heard between batches.
+_ROWS_HEARD = 64
+_OF_SQLITE = ("GPKG", "SQLite")
 # Of a dataset that is several files: those with the same stem, by the suffix of the one that is named.
 _SHAPEFILE_PARTS = (".shp", ".shx", ".dbf")
 _MAPINFO_PARTS = (".tab", ".dat", ".map", ".id", ".ind", ".mif", ".mid")
@@ -51,13 +51,13 @@ FORMATS: dict[str, _Format] = {
     "SQLite": sqlite,
     "ESRI Shapefile": shapefile,
     "FlatGeobuf": flatgeobuf,
-    "GeoJSON": texts,
+    "GeoJSON": geojson,
     "GeoJSONSeq": texts,
     "CSV": texts,
 }
 # Of the others OGR's own count, which it made when it opened them, is as good.
 _MOST_NUMBERS = 500  # SQLite takes expressions in a query as it takes columns: 2,000
-_COUNTED_BESIDE = ("GPKG", "ESRI Shapefile", "FlatGeobuf", "GeoJSONSeq")
+_COUNTED_BESIDE = ("GPKG", "ESRI Shapefile", "FlatGeobuf", "GeoJSON", "GeoJSONSeq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ class OgrSource:
     Attributes:
         facts: of the layer.
         path: the file that the layer is in.
+        origin: where that is.
         encoding: of text that the file does not declare; None where nobody says.
         checks_rows: whether text has to be UTF-8 in the end, and geometries whole and linear.
         skips_bad: whether rows that are not are left out.
@@ -76,6 +77,7 @@ class OgrSource:
 
     facts: LayerFacts
     path: Path
+    origin: elsewhere.Origin
     encoding: str | None = None
     checks_rows: bool = True
     skips_bad: bool = False
@@ -83,27 +85,28 @@ class OgrSource:
     pushed: Pushed = field(default_factory=Pushed)
 
     @classmethod
-    def opened(cls, source: str, layer: str | None, label: str, rows: int, given: Given) -> Self:
+    def opened(cls, origin: elsewhere.Origin, layer: str | None, label: str, rows: int, given: Given) -> Self:
         """The layer, by its header; it is to be read in batches of at most `rows`.
 
         Raises:
             SourceError: it is missing, no vector dataset, or has not that one layer; it has curves; its files are cut short.
         """
-        path = Path(source)
-        if not is_local(source):
+        name = origin.name
+        check_log(origin.file, label)
+        info, notes = described(origin.source, name, layer, label, given.encoding)
+        elsewhere.check_parts(origin.source, name, label)
+        path = _layer_path(origin.file, info)
+        if info["driver"] == "GeoJSONSeq" and (at := texts.torn_at(path)) is not None:
             raise SourceError(
-                f"{label} is no local file: how large its features are is not known beforehand",
-                hint="fetch it first, or unpack it",
+                f"{label} is cut short: its last feature, at byte {at}, is not whole", hint=shapefile.CUT_SHORT
             )
-        _check_files(path, label)
-        info, notes = _info(source, layer, label, given.encoding)
-        if layer is None:
-            _check_single(notes, label)
-        _check_streamed(info, label)
-        path = _layer_path(path, info)
+        if info["features"] < 0:
+            info["features"] = _counted(name, path, info, label)
         sizes = _sizes(path, info, label, rows)
-        facts = _facts(source, label, info, notes, path, sizes)
-        return cls(with_crs(facts, given.crs), path, given.encoding, given.checks_text, given.skips_bad, _renames(info))
+        facts = _facts(name, label, info, notes, path, sizes)
+        return cls(
+            with_crs(facts, given.crs), path, origin, given.encoding, given.checks_text, given.skips_bad, _renames(info)
+        )
 
     def count(self) -> int | None:
         """Features by another way than OGR's Arrow stream, which ends early without an error on a corrupt page.
@@ -112,13 +115,15 @@ class OgrSource:
             DataError: the count itself meets damage.
         """
         facts = self.facts
+        self.origin.check_whole(facts.label)
         if facts.sizes.count >= 0 and facts.driver != "ESRI Shapefile":  # whose index has the deleted ones, too
             return facts.sizes.count
         if (lines := self._lines) is not None:
             lines.read()
             return lines.count
-        if facts.driver in _COUNTED_BESIDE and (form := _format(facts.driver, self.path)):
-            return form.count(self.path, facts.layer, facts.label)
+        form = _format(facts.driver, self.path) if facts.driver in _COUNTED_BESIDE else None
+        if form and (counted := form.count(self.path, facts.layer, facts.label)) is not None:
+            return counted
         return facts.features if facts.features >= 0 else None
 
     def in_table(self) -> InTable | None:
@@ -161,16 +166,20 @@ class OgrSource:
         return pushed.least or 0, facts.features if pushed.most is None else pushed.most
 
     def left_out(self) -> Iterator[BadRow]:
-        """Lines that OGR leaves out without a word: those of a text sequence that are no features, a CSV's last one."""
+        """What OGR leaves out without a word: elements of a GeoJSON and of a sequence that are no features, a CSV's last line."""
         if (lines := self._lines) is not None:
             lines.read()
             if lines.is_unclosed:
                 yield BadRow(lines.count, None, csv_lines.UNCLOSED)
             return
-        if self.facts.driver != "GeoJSONSeq" or not self.path.is_file():
+        if self.facts.driver == "GML":
+            texts.check_xml(self.path, self.facts.label)
+        if self.facts.driver not in ("GeoJSON", "GeoJSONSeq") or not self.path.is_file():
             return
-        for number, line in enumerate(texts.lines(self.path), 1):
-            if texts.feature_of(line) is None:
+        is_sequence = self.facts.driver == "GeoJSONSeq"
+        every = map(texts.feature_of, texts.lines(self.path)) if is_sequence else texts.elements(self.path)
+        for number, found in enumerate(every, 1):
+            if not texts.is_feature(found):
                 yield BadRow(number, None, "it is no GeoJSON feature")
 
     @contextmanager
@@ -184,6 +193,7 @@ class OgrSource:
         columns = None if self.renames else columns
         with self._opened(rows, batch_bytes, fids=fids, columns=columns, **self.pushed.options) as reader:
             yield reader
+        self.origin.check_unchanged()
 
     @contextmanager
     def at(self, place: Place, rows: int, batch_bytes: int) -> Iterator[Iterator[Any]]:
@@ -203,14 +213,19 @@ class OgrSource:
         limit_bytes = max(batch_bytes, facts.sizes.largest_bytes) + 2**20
         if self.checks_rows:
             options["checks"] = self._checks(int(options.get("skip", 0)), is_again=is_again)
-        with (
-            ogr.configured(**ogr.reading(facts.driver, limit_bytes)),
-            ogr.open_batches(facts.source, facts.layer, facts.at_most(rows), encoding=self.encoding, **options) as (
-                _,
-                reader,
-            ),
-        ):
-            yield reader
+        is_counted = _format(facts.driver, self.path) is not None
+        if facts.driver == "ESRI Shapefile" and is_remote(self.origin.source):
+            rows = min(rows, _ROWS_HEARD)
+        with ogr.configured(**ogr.reading(facts.driver, limit_bytes)):
+            batches = ogr.open_batches(
+                facts.source, facts.layer, facts.at_most(rows), encoding=self.encoding, **options
+            )
+            if self.origin.is_plain and is_counted:
+                with batches as (_, reader):
+                    yield reader
+            else:
+                with elsewhere.heard(batches, self.origin, facts.label, hears_all=not is_counted) as reader:
+                    yield reader
 
     def _checks(self, skipped: int, *, is_again: bool) -> RowChecks:
         """What looks at rows; those that are looked at beforehand and again are bad with their numbers, then."""
@@ -241,12 +256,16 @@ def _facts(source: str, label: str, info: dict[str, Any], notes: list[str], path
         geometry_name=geometry_column(info) if info["geometry_type"] else None,
         fid_column=info["fid_column"],
         crs=info["crs"],
-        features=sizes.count if sizes.count >= 0 else _features(source, path, info, label),
+        features=sizes.count if sizes.count >= 0 else int(info["features"]),
         source_bytes=_dataset_bytes(path),
         sizes=sizes,
         metadata=info["layer_metadata"] or {},
         has_ids=info["driver"] in ("GeoJSON", "GeoJSONSeq") and path.is_file() and texts.has_numbers(path),
-        notes=(*(note for note in notes if "More than one layer" not in note), *_renamed(info, label)),
+        notes=(
+            *(note for note in notes if "More than one layer" not in note),
+            *_renamed(info, label),
+            *_pointless(info, label),
+        ),
     )
 
 
@@ -278,6 +297,16 @@ def _renames(info: dict[str, Any]) -> bool:
     return raw_names(info) != field_names(info) or geometry_column(info) != (info["geometry_name"] or "wkb_geometry")
 
 
+def _pointless(info: dict[str, Any], label: str) -> list[str]:
+    """What is to be said of a CSV with columns of coordinates that are no points."""
+    names = {str(name).lower() for name in info["fields"]}
+    if info["driver"] != "CSV" or info["geometry_type"] or not any(pair <= names for pair in _COORDINATES):
+        return []
+    return [
+        f"{label} has no geometries: its columns of coordinates are points where a .csvt beside it calls them CoordX and CoordY"
+    ]
+
+
 def _renamed(info: dict[str, Any], label: str) -> list[str]:
     """What is to be said of fields that have other names here."""
     pairs = [(old, new) for old, new in zip(raw_names(info), field_names(info), strict=True) if old != new]
@@ -288,14 +317,12 @@ def _renamed(info: dict[str, Any], label: str) -> list[str]:
     return [f"{label}: fields whose names are taken, whatever their case, are renamed: {words}{more}"]
 
 
-def _features(source: str, path: Path, info: dict[str, Any], label: str) -> int:
-    """Features as the header counts them; else as the table bounds them, or counted: indexes are planned by them."""
-    if info["features"] >= 0:
-        return int(info["features"])
-    if info["driver"] in ("GPKG", "SQLite") and (bound := sqlite.most_rows(path, info["layer_name"])) >= 0:
+def _counted(name: str, path: Path, info: dict[str, Any], label: str) -> int:
+    """Features that no header counts: as the table bounds them, or counted, as indexes are planned by them."""
+    if info["driver"] in _OF_SQLITE and (bound := sqlite.most_rows(path, info["layer_name"])) >= 0:
         return bound
     try:
-        return int(ogr.read_info(source, info["layer_name"], count=True)[0]["features"])
+        return int(ogr.read_info(name, info["layer_name"], count=True)[0]["features"])
     except MemoryError:
         raise
     except Exception as error:
@@ -322,7 +349,9 @@ def _sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
 
 
 def _dataset_bytes(path: Path) -> int:
-    """Size of the files that make up a dataset; 0 where they are not local."""
+    """Size of the files that make up a dataset, unpacked; 0 where that is not known."""
+    if not isinstance(path, Path):
+        return elsewhere.size(str(path))
     if (parts := _PARTS.get(path.suffix.lower())) is not None:
         return sum(part.stat().st_size for end in parts if (part := shapefile.sibling(path, end)))
     if path.is_dir():
@@ -335,124 +364,3 @@ def _layer_path(path: Path, info: dict[str, Any]) -> Path:
     if info["driver"] != "ESRI Shapefile":
         return path
     return shapefile.sibling(path / f"{info['layer_name']}.shp" if path.is_dir() else path, ".shp") or path
-
-
-def _check_streamed(info: dict[str, Any], label: str) -> None:
-    if info["driver"] in _NOT_STREAMED:
-        raise SourceError(
-            f"{label}: {info['driver']} layers cannot be streamed one by one",
-            hint="convert it first: ogr2ogr layers.gpkg SOURCE",
-        )
-    if info["driver"] == "OGR_VRT":
-        raise SourceError(
-            f"{label} is a VRT: how large the features of its sources are is not known beforehand",
-            hint="name its source, or write it out: ogr2ogr out.gpkg SOURCE",
-        )
-
-
-def _check_files(path: Path, label: str) -> None:
-    if not path.exists():
-        raise SourceError(f"source {path} does not exist", hint="check the path")
-    if path.is_file() and path.stat().st_size == 0:
-        raise SourceError(f"{label} is an empty file", hint="fetch or export it again")
-    if path.is_file() and (packed := _packed(path)):
-        raise SourceError(
-            f"{label} is packed ({packed}): how large its features are is not known beforehand", hint="unpack it first"
-        )
-    if ogr.wal_bytes(path) and ogr.is_immutable(path):
-        raise SourceError(
-            f"{label} has changes that are only in its write-ahead log {path.name}-wal: a program ended without closing it",
-            hint=f"put them into the file: sqlite3 {path.name} 'PRAGMA wal_checkpoint(TRUNCATE)'",
-        )
-
-
-def _packed(path: Path) -> str:
-    """How a file is packed, by its first bytes; empty where it is not."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    return next((name for magic, name in _PACKED.items() if start.startswith(magic)), "")
-
-
-def _info(source: str, layer: str | None, label: str, encoding: str | None) -> tuple[dict[str, Any], list[str]]:
-    try:
-        info, notes = ogr.read_info(source, layer, encoding=encoding)
-        raw_names(info)
-    except MemoryError:
-        raise
-    except Exception as error:
-        words = one_line(error)
-        if isinstance(error, UnicodeError):
-            hint = "say how its text is encoded with --encoding, such as ISO-8859-1 or CP1252"
-            if encoding:  # which OGR takes for values only
-                hint = f"convert the file: iconv -f {encoding} -t UTF-8 SOURCE > COPY"
-            raise SourceError(f"{label}: names of its fields are no UTF-8", hint=hint) from error
-        if layer is not None and "could not be opened" in words:
-            names = _layer_names(source)
-            raise SourceError(
-                f"{label} has no layer {layer!r}; it has {', '.join(names) or 'none'}",
-                hint="choose one with --layer",
-                layers=names,
-            ) from error
-        if (found := re.search(r"Geometry type is not supported: -?(\d+)", words)) and int(found[1]) % 1000 in SURFACES:
-            raise SourceError(
-                f"{label}: the layer is declared {SURFACES[int(found[1]) % 1000]}, a surface, which is not read",
-                hint="make polygons of it: ogr2ogr -nlt MULTIPOLYGON polygons.gpkg SOURCE",
-            ) from error
-        if "malformed" in words or "corrupt" in words.lower():
-            raise SourceError(f"{label} is damaged: {words}", hint="fetch or export it again") from error
-        raise _not_vector(source, label, words) from error
-    return info, notes
-
-
-def _not_vector(source: str, label: str, words: str) -> SourceError:
-    """Why OGR does not open it, in the user's terms."""
-    path = Path(source)
-    if path.is_dir():
-        return SourceError(
-            f"{label} is a folder and no vector dataset",
-            hint="name a file, a .gdb folder, or a folder of Parquet files",
-        )
-    if _is_raster(source):
-        return SourceError(f"{label} is a raster", hint="use `swath raster`")
-    if "not recognized" in words or "list index" in words or "out of bounds" in words:
-        return SourceError(f"{label} is not a vector dataset that OGR reads", hint="check it with `ogrinfo`")
-    return SourceError(f"{label} cannot be opened: {words}", hint="check it with `ogrinfo`")
-
-
-def _is_raster(source: str) -> bool:
-    """Ask the raster library, which is only imported to word this error."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import rasterio
-
-            with rasterio.open(for_gdal(source)):
-                return True
-        except MemoryError:
-            raise
-        except Exception:  # noqa: BLE001 - then it is no raster
-            return False
-
-
-def _check_single(notes: list[str], label: str) -> None:
-    """Several layers and none named: pyogrio warns and takes the first, we do not."""
-    if names := _names_in(notes):
-        raise SourceError(
-            f"{label} has {len(names)} layers: {', '.join(names)}", hint="choose one with --layer", layers=names
-        )
-
-
-def _names_in(notes: list[str]) -> list[str]:
-    """The layers' names in pyogrio's warning that there are several; none where it does not warn."""
-    said = next((note for note in notes if note.startswith("More than one layer")), "")
-    return re.findall(r"'(.*?)'(?= \(default\)|, '|\. Specify)", said.partition("':")[2])
-
-
-def _layer_names(source: str) -> list[str]:
-    try:
-        info, notes = ogr.read_info(source)
-    except Exception:  # noqa: BLE001 - it only words an error
-        return []
-    return _names_in(notes) or [info["layer_name"]]

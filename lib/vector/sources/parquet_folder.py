@@ -26,6 +26,7 @@ _MOST_DEPTH = 32
 _SHOWN = 5
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _LEAST, _MOST = -(2**63), 2**63 - 1
+_RENAMED = "rename the folders"
 _ONE_SCHEMA = "write all of its files with one schema"
 
 
@@ -34,28 +35,32 @@ def holds_parquet(folder: Path) -> bool:
     return folder.is_dir() and any(path.lower().endswith(_SUFFIXES) for path in _files(str(folder), 0))
 
 
-def _files(folder: str, depth: int) -> Iterator[str]:
-    """Paths of all that is in a folder and no folder, in order; links are followed."""
+def _files(folder: str, depth: int, passed: list[str] | None = None) -> Iterator[str]:
+    """Paths of all that is in a folder and no folder, in order; links are followed. What is passed over is added to `passed`."""
     with os.scandir(folder) as entries:
-        every = sorted((each for each in entries if not each.name.startswith((".", "_"))), key=lambda each: each.name)
+        every = sorted(entries, key=lambda each: each.name)
     for each in every:
-        if not each.is_dir():
+        if each.name.startswith((".", "_")):
+            if passed is not None:
+                passed.append(each.path)
+        elif not each.is_dir():
             yield each.path
         elif depth < _MOST_DEPTH:
-            yield from _files(each.path, depth + 1)
+            yield from _files(each.path, depth + 1, passed)
         else:
             raise SourceError(
                 f"{each.path} lies more than {_MOST_DEPTH} folders deep", hint="is a link a folder that it is in?"
             )
 
 
-def files_in(folder: Path, label: str) -> list[Path]:
-    """The Parquet files of a folder and of those in it, in their order.
+def files_in(folder: Path, label: str) -> tuple[list[Path], list[str]]:
+    """The Parquet files of a folder and of those in it, in their order; and what is to be said of those that are passed over.
 
     Raises:
         SourceError: there are others among them.
     """
-    paths = [Path(path) for path in _files(str(folder), 0)]
+    passed: list[str] = []
+    paths = [Path(path) for path in _files(str(folder), 0, passed)]
     others = [path for path in paths if not path.name.lower().endswith(_SUFFIXES)]
     if others:
         names = ", ".join(str(path.relative_to(folder)) for path in others[:_SHOWN])
@@ -64,7 +69,9 @@ def files_in(folder: Path, label: str) -> list[Path]:
             f"{label} has other files than Parquet among them: {names}{more}",
             hint="move them elsewhere; names that begin with _ or . are passed over, and Parquet files end in .parquet",
         )
-    return paths
+    hidden = [os.path.relpath(path, folder) for path in passed if path.lower().endswith(_SUFFIXES)]
+    names = ", ".join(hidden[:_SHOWN]) + (f" and {len(hidden) - _SHOWN} more" if len(hidden) > _SHOWN else "")
+    return paths, [f"{label}: passed over, as names that begin with _ or . are: {names}"] * bool(hidden)
 
 
 def keys_of(folder: Path, paths: Sequence[Path], label: str) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
@@ -76,7 +83,7 @@ def keys_of(folder: Path, paths: Sequence[Path], label: str) -> tuple[dict[str, 
     Raises:
         SourceError: files have different keys, or one twice.
     """
-    pairs = [_pairs(path.relative_to(folder).parts[:-1]) for path in paths]
+    pairs = [_pairs(path.relative_to(folder).parts[:-1], label) for path in paths]
     names = [key for key, _ in pairs[0]]
     for path, each in zip(paths, pairs, strict=True):
         found = [key for key, _ in each]
@@ -87,7 +94,7 @@ def keys_of(folder: Path, paths: Sequence[Path], label: str) -> tuple[dict[str, 
                 hint="put all files into folders of the same keys, in the same order",
             )
     if len(set(map(folded, names))) < len(names):
-        raise SourceError(f"{label}: a key is there twice in the names of its folders: {_listed(names)}")
+        raise SourceError(f"{label}: a key is there twice in the names of its folders: {_listed(names)}", hint=_RENAMED)
     texts = list(zip(*([text for _, text in each] for each in pairs), strict=True))
     kinds = [_kind(column) for column in texts]
     values = [
@@ -96,9 +103,18 @@ def keys_of(folder: Path, paths: Sequence[Path], label: str) -> tuple[dict[str, 
     return dict(zip(names, kinds, strict=True)), values or [()] * len(paths)
 
 
-def _pairs(folders: Sequence[str]) -> list[tuple[str, str | None]]:
+def _pairs(folders: Sequence[str], label: str) -> list[tuple[str, str | None]]:
     named = [name.partition("=") for name in folders if "=" in name and not name.startswith("=")]
-    return [(unquote(key), None if text == _NULL else unquote(text)) for key, _, text in named]
+    try:
+        return [
+            (unquote(key, errors="strict"), None if text == _NULL else unquote(text, errors="strict"))
+            for key, _, text in named
+        ]
+    except UnicodeDecodeError as error:
+        raise SourceError(
+            f"{label}: the name of a folder in {'/'.join(folders)} is no UTF-8 where its % codes are decoded",
+            hint="rename it, or write the folders again",
+        ) from error
 
 
 def _kind(texts: Sequence[str | None]) -> Any:
@@ -197,6 +213,7 @@ def _merged_geometry(one: Table, other: Table, first: PurePosixPath, path: PureP
             f"{label}: the CRS of {path} is {crs_name(there.crs)}, and that of {first} {crs_name(here.crs)}",
             hint="bring them to one with --to-crs, each in a run of its own",
         )
-    types = here.types | there.types if here.types and there.types else frozenset()
+    known = [table.geometry.types for table in (one, other) if table.rows and table.geometry]
+    types = frozenset[str]().union(*known) if all(known) else frozenset()
     kind = pa.large_binary() if here.kind != there.kind else here.kind
     return replace(here, kind=kind, types=types, box=None)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lib.vector.crs import normal_crs
 from lib.vector.sources.facts import Box
 from lib.vector.sources.row_groups import box_of
 
+DRIVER = "Parquet"
 _NOT_OURS = ("geo", "ARROW:schema", "pandas")
 # What is read of a column at once; without it a column of a row group is read whole.
 _BUFFER_BYTES = MIB
@@ -39,10 +41,12 @@ _TYPES: tuple[tuple[Any, str], ...] = (
     (pa.types.is_decimal, "OFTReal"),
     (pa.types.is_string, "OFTString"),
     (pa.types.is_large_string, "OFTString"),
+    (pa.types.is_string_view, "OFTString"),
     (pa.types.is_null, "OFTString"),
     (pa.types.is_binary, "OFTBinary"),
     (pa.types.is_large_binary, "OFTBinary"),
     (pa.types.is_fixed_size_binary, "OFTBinary"),
+    (pa.types.is_binary_view, "OFTBinary"),
     (pa.types.is_date, "OFTDate"),
     (pa.types.is_time, "OFTTime"),
     (pa.types.is_timestamp, "OFTDateTime"),
@@ -57,6 +61,8 @@ _READ_AS: tuple[tuple[Any, Any], ...] = (
     (pa.types.is_float16, pa.float32()),
     (pa.types.is_decimal, pa.float64()),
     (pa.types.is_null, pa.string()),
+    (pa.types.is_string_view, pa.string()),
+    (pa.types.is_binary_view, pa.binary()),
     (pa.types.is_date64, pa.date32()),
     (pa.types.is_fixed_size_binary, pa.binary()),
 )
@@ -93,6 +99,7 @@ class Table:
         geometry: its geometries; None of a plain Parquet file.
         metadata: what the file says of itself.
         rows: as the footer counts them.
+        notes: what is not kept of what the metadata say of geometries.
     """
 
     columns: Mapping[str, Any]
@@ -100,6 +107,7 @@ class Table:
     geometry: Geometry | None
     metadata: Mapping[str, str]
     rows: int
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -112,7 +120,8 @@ def opened(path: Path, label: str) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
     try:
-        file = ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+        whence = path if isinstance(path, Path) else path.open("rb")  # one of GDAL's virtual files
+        file = ParquetFile(whence, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{label} is damaged: {one_line(error)}", hint="fetch or export it again") from error
     with file:
@@ -150,7 +159,18 @@ def table_of(file: Any, label: str) -> Table:
         ),
         metadata={key: text for key, text in said.items() if key not in _NOT_OURS},
         rows=file.metadata.num_rows,
+        notes=tuple(_notes(said, name, column)) if name else (),
     )
+
+
+def _notes(said: Mapping[str, str], name: str, column: Mapping[str, Any]) -> Iterator[str]:
+    others = [each for each in json.loads(said.get("geo", "{}")).get("columns", ()) if each != name]
+    if others:
+        yield f"further columns of geometries are read as bytes: {', '.join(others)}"
+    if column.get("edges") == "spherical":
+        yield "its edges are said to be spherical: they are taken as geodesics, and where boxes are asked for as straight lines"
+    if column.get("epoch") is not None:
+        yield f"the epoch of its coordinates, {column['epoch']}, is not kept"
 
 
 def _geo(said: Mapping[str, str], schema: Any, label: str) -> tuple[str, dict[str, Any]] | None:
@@ -178,7 +198,7 @@ def _geo(said: Mapping[str, str], schema: Any, label: str) -> tuple[str, dict[st
 
 def _is_binary(kind: Any) -> bool:
     kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return any(is_one(kind) for is_one in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
 
 
 def _own(file: Any, said: Mapping[str, str]) -> tuple[str, dict[str, Any]] | None:
@@ -211,9 +231,15 @@ def _crs(column: Mapping[str, Any], label: str) -> str | None:
     if said is None:
         return None
     try:
-        return normal_crs(said if isinstance(said, str) else json.dumps(said))
+        return _normal_crs(said if isinstance(said, str) else json.dumps(said))
     except ValueError as error:
         raise SourceError(f"{label}: the CRS of its geometries is none that PROJ knows: {one_line(error)}") from error
+
+
+@lru_cache(maxsize=16)
+def _normal_crs(text: str) -> str:
+    """Once for all files of a folder: PROJ takes 40 ms for each."""
+    return normal_crs(text)
 
 
 def ogr_type(kind: Any) -> str | None:
@@ -234,3 +260,14 @@ def read_as(kind: Any) -> Any:
         return pa.json_(storage) if kind.extension_name == "arrow.json" else storage
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return next((read for is_of, read in _READ_AS if is_of(kind)), kind)
+
+
+def decoded(column: Any, kind: Any) -> Any:
+    """A column as the type that it is read as."""
+    if column.type == kind:
+        return column
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.wrap_array(column)
+    return column.dictionary_decode().cast(kind) if pa.types.is_dictionary(column.type) else column.cast(kind)

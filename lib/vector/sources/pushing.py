@@ -53,6 +53,8 @@ def asked_for(wish: Wish, facts: LayerFacts, path: Path, pushed: Pushed) -> Answ
     """What is pushed when a wish comes to what was pushed before."""
     if not path.is_file() or facts.driver not in _MOST_SHARE:
         return Answer(pushed, f"evaluated: {facts.driver} has nothing to ask that could be counted independently")
+    if facts.driver == "GPKG" and not isinstance(path, Path):
+        return Answer(pushed, "evaluated: only GDAL's SQLite can ask a database that is packed or on a server")
     if facts.driver == "FlatGeobuf":
         return _of_flatgeobuf(wish, facts, path, pushed)
     return _by_box(wish.box, facts, path, pushed) if wish.box else _by_condition(wish, facts, path, pushed)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lib.diagnosis import DAMAGED_HINT, one_line
 from lib.errors import DataError
 from lib.units import MIB
-from lib.vector import ogr
+from lib.vector import elsewhere, ogr
 from lib.vector.sources.facts import InTable, Place, Sizes
 
 # A look at all of a million parcels' geometries takes 0.23 s, at their texts twice as much; what is not seen in time is bounded
@@ -21,6 +21,10 @@ _CLOCK_STEP = 2_000  # of SQLite's virtual machine, between two looks at the clo
 _LEAST_ROW_BYTES = 24
 # A geometry's flags where it is empty: bits 4, and of a type of its own 5; any byte order and envelope.
 _EMPTY = "(" + ", ".join(f"'{flags:02X}'" for flags in range(256) if flags & 0x10) + ")"
+# A layer of curves is read as chords: a circle of two arcs is 93 bytes, and 1,466 then.
+_CURVED = ("CIRCULARSTRING", "COMPOUNDCURVE", "CURVEPOLYGON", "MULTICURVE", "MULTISURFACE", "CURVE", "SURFACE")
+_CHORDS = 16
+_WKB_HEAD_BYTES, _Z_AND_M = 5, 1000
 # Steps from one stretch to the next, round the table: one that does not divide their number comes by all of them.
 _PRIMES = (61, 67, 71, 73)
 
@@ -44,6 +48,8 @@ def sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
         DataError: a page is damaged.
     """
     del rows
+    if not isinstance(path, Path):  # a look at stretches through GDAL would fetch or unpack all before them
+        return Sizes(0)
     name = _quoted(info["layer_name"])
     geometry = f"LENGTH({_quoted(info['geometry_name'])})" if info["geometry_name"] else "0"
     texts = _added_up([_length(_quoted(str(field))) for field in info["fields"]])
@@ -52,14 +58,14 @@ def sizes(path: Path, info: dict[str, Any], label: str, rows: int) -> Sizes:
             shapes = _look(database, name, geometry, _GEOMETRY_ROWS, _GEOMETRY_SECONDS)
             others = _look(database, name, texts, _TEXT_ROWS, _TEXT_SECONDS)
     except sqlite3.DatabaseError as error:
-        raise DataError(
-            f"{label}: layer {info['layer_name']} is damaged: {one_line(error)}", hint=DAMAGED_HINT
-        ) from error
-    mean = sum(each.total_bytes // each.rows for each in (shapes, others) if each.rows)
+        raise _damaged(error, path, info["layer_name"], label) from error
+    chords = _CHORDS if declared_type(path, info["layer_name"]) in _CURVED else 1
+    looked_at = ((shapes, chords), (others, 1))
+    mean = sum(look.total_bytes * factor // look.rows for look, factor in looked_at if look.rows)
     rowid = max(shapes, others, key=lambda each: each.largest_bytes).rowid
     return Sizes(
         mean_bytes=mean,
-        largest_bytes=shapes.largest_bytes + others.largest_bytes,
+        largest_bytes=shapes.largest_bytes * chords + others.largest_bytes,
         total_bytes=shapes.total_bytes,
         count=shapes.rows if shapes.is_whole else -1,
         place=None if rowid is None else Place(fid=rowid),
@@ -123,23 +129,59 @@ def count(path: Path, layer: str, label: str, where: str = "") -> int:
             query = f"SELECT COUNT(*) FROM {_quoted(layer)}{_where(where)}"  # noqa: S608 - quoted
             return int(database.execute(query).fetchone()[0])
     except sqlite3.DatabaseError as error:
-        raise DataError(f"{label}: layer {layer} is damaged: {one_line(error)}", hint=DAMAGED_HINT) from error
+        raise _damaged(error, path, layer, label) from error
+
+
+def _damaged(error: sqlite3.DatabaseError, path: Path, layer: str, label: str) -> DataError:
+    """What is said of a layer's damage: between which features it is, as far as their ids can be read from either end."""
+    ends = next((ends for what in ("rowid", "rowid, *") if (ends := _readable(path, layer, what))), ())
+    words = {
+        (False, False): "",
+        (True, False): " behind the feature of id {}",
+        (False, True): " before the feature of id {1}",
+        (True, True): " between the features of id {} and {}",
+    }[(any(ends[:1]), any(ends[1:]))]
+    hint = (
+        f"{DAMAGED_HINT}; --skip-bad skips no damaged pages, `sqlite3 {label} .recover` may save what is on the others"
+    )
+    return DataError(f"{label}: layer {layer} is damaged{words.format(*ends)}: {one_line(error)}", hint=hint)
+
+
+def _readable(path: Path, layer: str, what: str) -> tuple[int, int] | tuple[()]:
+    """The last feature ids that can be read from either end, 0 where none can; nothing where all can."""
+    ends = [0, 0]
+    for at, order in enumerate(("ASC", "DESC")):
+        try:
+            with _database(path) as database:
+                for row in database.execute(f"SELECT {what} FROM {_quoted(layer)} ORDER BY rowid {order}"):  # noqa: S608 - quoted
+                    ends[at] = row[0]
+        except sqlite3.DatabaseError:
+            continue
+        return ()
+    return ends[0], ends[1]
 
 
 def in_table(path: Path, layer: str, geometry: str, numbers: Sequence[str], where: str = "") -> InTable | None:
     """What a layer's table has in its geometry column and in its columns of numbers; None where it cannot be asked.
 
-    Of those rows for which a condition holds.
+    Of those rows for which a condition holds. Numbers sort before texts and blobs, so that to compare with an empty text asks for
+    the type, at half the price of `typeof`; which column has one is asked only then (lib/MEASURED.md, "Counts beside the pass").
     """
-    table = _quoted(layer)
-    asked = [f"MIN(CASE WHEN typeof({table}.{_quoted(name)}) IN ('text', 'blob') THEN rowid END)" for name in numbers]
-    query = f"SELECT {', '.join([f'COUNT({table}.{_quoted(geometry)})', *asked])} FROM {table}{_where(where)}"  # noqa: S608 - quoted
+    table, within = _quoted(layer), _where(where)
+    columns = [f"{table}.{_quoted(name)}" for name in numbers]
+    is_text = " OR ".join(f"+{column} >= ''" for column in columns) or "0"
+    query = (
+        f"SELECT COUNT(*), COUNT({table}.{_quoted(geometry)}), COUNT(*) FILTER (WHERE {is_text}) FROM {table}{within}"  # noqa: S608 - quoted
+    )
+    firsts = ", ".join(f"MIN(rowid) FILTER (WHERE +{column} >= '')" for column in columns)
     try:
         with _database(path) as database:
-            found, *first = database.execute(query).fetchone()
+            rows, geometries, texts = database.execute(query).fetchone()
+            each = f"SELECT {firsts} FROM {table}{within}"  # noqa: S608 - quoted
+            first = database.execute(each).fetchone() if texts else [None] * len(numbers)
     except sqlite3.DatabaseError:  # damage is for `count` to tell
         return None
-    return InTable(int(found), {name: row for name, row in zip(numbers, first, strict=True) if row is not None})
+    return InTable(rows, geometries, {name: row for name, row in zip(numbers, first, strict=True) if row is not None})
 
 
 def with_geometry(path: Path, layer: str, geometry: str, first: int, last: int) -> list[int]:
@@ -172,6 +214,27 @@ def declared_type(path: Path, layer: str) -> str:
     except sqlite3.DatabaseError:
         return ""
     return str(row[0]).upper() if row else ""
+
+
+def types_in(path: Path, layer: str, geometry: str) -> set[int]:
+    """Types of a GeoPackage's geometries as their WKB has them, Z and M aside; empty where the table cannot be asked.
+
+    Behind a header whose flags say how long its envelope is (OGC 12-128r19, 2.1.3).
+    """
+    shape = f"{_quoted(layer)}.{_quoted(geometry)}"
+    flag = f"substr({shape}, 4, 1)"
+    number = f"instr(x'{bytes(range(256)).hex()}', {flag}) - 1"
+    start = f"9 + CASE ({number}) >> 1 & 7 WHEN 0 THEN 0 WHEN 1 THEN 32 WHEN 4 THEN 64 ELSE 48 END"
+    # With a flat envelope, little-endian, they come first: half the time.
+    start = f"CASE {flag} WHEN x'03' THEN 41 ELSE {start} END"
+    query = f"SELECT DISTINCT substr({shape}, {start}, 5) FROM {_quoted(layer)} WHERE {shape} IS NOT NULL"  # noqa: S608 - quoted
+    try:
+        with _database(path) as database:
+            heads = [bytes(head) for (head,) in database.execute(query) if isinstance(head, bytes)]
+    except sqlite3.DatabaseError:  # damage is for `count` to tell
+        return set()
+    whole = (head for head in heads if len(head) == _WKB_HEAD_BYTES)
+    return {int.from_bytes(head[1:], "little" if head[0] else "big") % _Z_AND_M for head in whole}
 
 
 def _where(where: str) -> str:
@@ -212,7 +275,8 @@ def box_condition(
     try:
         with _database(path) as database:
             indexed = database.execute(f"SELECT COUNT(*) FROM {index}").fetchone()[0]  # noqa: S608 - quoted
-            if not fid or indexed < database.execute(filled).fetchone()[0]:
+            every = f"SELECT COUNT(*) FROM {table}"  # noqa: S608 - quoted; ten times as quick, and enough where none is empty
+            if not fid or all(indexed < database.execute(query).fetchone()[0] for query in (every, filled)):
                 return None
     except sqlite3.DatabaseError:
         return None
@@ -228,8 +292,44 @@ def indexed(path: Path, condition: str) -> int:
         return int(database.execute(f"SELECT COUNT(*) FROM {inner}").fetchone()[0])  # noqa: S608 - quoted
 
 
+class _ThroughOgr:
+    """A database of a virtual file system, which only GDAL's SQLite can open; one row is asked for, or one column."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def execute(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """The rows; raises DatabaseError, also where OGR ends without a word."""
+        for value in values:
+            literal = str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
+            query = query.replace("?", literal, 1)
+        said: list[str] = []
+        try:
+            with elsewhere.listening(said), ogr.open_sql(self._name, query) as reader:
+                rows = [tuple(row) for batch in reader for row in zip(*map(_values, batch.columns), strict=True)]
+        except Exception as error:
+            raise sqlite3.DatabaseError(one_line(error)) from error
+        if said:
+            raise sqlite3.DatabaseError(said[-1].rpartition(": ")[2].strip())
+        return _Rows(rows)
+
+
+class _Rows(list[tuple[Any, ...]]):
+    def fetchone(self) -> tuple[Any, ...]:
+        if not self:
+            raise sqlite3.DatabaseError("it cannot be read to its end")
+        return self[0]
+
+
+def _values(column: Any) -> list[Any]:
+    return list(column.to_pylist())
+
+
 @contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
+def _database(path: Path) -> Iterator[Any]:
+    if not isinstance(path, Path):
+        yield _ThroughOgr(str(path))
+        return
     mode = "immutable=1" if ogr.is_immutable(path) else "mode=ro"
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as database:
         yield database

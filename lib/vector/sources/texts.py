@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lib.diagnosis import DAMAGED_HINT
+from lib.errors import DataError
 from lib.vector.sources.facts import Sizes, sizes_of
 
 _BLOCK_BYTES = 256 * 1024
@@ -89,13 +91,48 @@ def lines(path: Path) -> Iterator[bytes]:
             yield rest
 
 
+def torn_at(path: Path) -> int | None:
+    """Where the last record of a text sequence begins, if nothing ends it and it is no whole feature; else None.
+
+    OGR may take such a record for a feature with what was in its buffer before, and pass over another.
+    """
+    with path.open("rb") as file:
+        separator = _separator(file)
+        size, back = file.seek(0, 2), _BLOCK_BYTES
+        while True:
+            start = file.seek(max(0, size - back))
+            block = file.read()
+            found = block.rfind(separator)
+            if found >= 0 or not start:
+                break
+            back *= 4
+    record = block[found + 1 :]
+    return start + found + 1 if record.strip() and feature_of(record) is None else None
+
+
+def check_xml(path: Path, label: str) -> None:
+    """Say where a file is no XML any more.
+
+    Raises:
+        DataError: it is not to its end.
+    """
+    from xml.parsers import expat
+
+    parser = expat.ParserCreate()
+    try:
+        with path.open("rb") as file:
+            parser.ParseFile(file)
+    except expat.ExpatError as error:
+        raise DataError(f"{label} is damaged: {error}", hint=DAMAGED_HINT) from error
+
+
 def feature_of(record: bytes) -> dict[str, Any] | None:
     """The feature that a record of a text sequence is; None where it is none: OGR leaves it out without a word."""
     try:
         found = json.loads(record.decode(errors="replace"))
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and found.get("type") == "Feature" else None
+    return found if is_feature(found) else None
 
 
 def features(path: Path, driver: str) -> Iterator[dict[str, Any]]:
@@ -103,6 +140,16 @@ def features(path: Path, driver: str) -> Iterator[dict[str, Any]]:
     if driver == "GeoJSONSeq":
         yield from (found for each in lines(path) if (found := feature_of(each)) is not None)
         return
+    yield from (found for found in elements(path) if is_feature(found))
+
+
+def is_feature(found: Any) -> bool:
+    """Whether it says that it is one."""
+    return isinstance(found, dict) and found.get("type") == "Feature"
+
+
+def elements(path: Path) -> Iterator[Any]:
+    """What a GeoJSON's collection has among its features, one by one, as far as Python reads it."""
     with path.open(encoding="utf-8", errors="replace") as file:
         buffer, decoder = file.read(_BLOCK_BYTES), json.JSONDecoder()
         begin = _COLLECTION.search(buffer)
@@ -119,8 +166,7 @@ def features(path: Path, driver: str) -> Iterator[dict[str, Any]]:
                     return
                 buffer += block
                 continue
-            if isinstance(found, dict) and found.get("type") == "Feature":
-                yield found
+            yield found
             buffer = buffer[end:]
 
 

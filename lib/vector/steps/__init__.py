@@ -27,6 +27,7 @@ __all__ = [
     "UndecidedError",
     "columns_of",
     "keep",
+    "load",
     "outcome",
     "pushed",
     "result_of",
@@ -199,6 +200,12 @@ class Step(ABC):
         """What is to be warned of."""
         del tally
         return []
+
+
+def load(job: VectorJob) -> None:
+    """Import the steps that a job asks for, with the libraries that they need."""
+    for name in (name for name, is_asked in STEPS.items() if is_asked(job)):
+        importlib.import_module(f"{__name__}.{name}")
 
 
 def steps_of(job: VectorJob, layer: LayerFacts) -> tuple[list[Step], LayerFacts]:

@@ -14,8 +14,9 @@ from lib.vector.region import Region, moved
 from lib.vector.sources import Box, LayerFacts
 from lib.vector.steps.region import RegionStep, geometry_column, known_crs
 
-# Latitudes, in degrees, of the CRSs of which all places are known.
+# Latitudes and longitudes, in degrees, of the CRSs of which all places are known.
 _MOST_LATITUDE = 90.0
+_MOST_LONGITUDE = 360.0  # some layers count from 0 to 360
 # Of what a CRS is made for, as much again on every side: boxes are drawn generously.
 _AROUND = 1.0
 
@@ -60,6 +61,11 @@ def _check_order(box: Box, crs: Any) -> None:
         if max(abs(low), abs(high)) * degrees > _MOST_LATITUDE:
             raise UsageError(
                 f"--bbox: {low:.15g} to {high:.15g} are no latitudes", hint=f"x (longitude) comes first: {words}"
+            )
+        if max(abs(left), abs(right)) * degrees > _MOST_LONGITUDE:
+            raise UsageError(
+                f"--bbox: {left:.15g} to {right:.15g} are no longitudes",
+                hint="a box is in the CRS of the layer, here in degrees, or in that which --bbox-crs names",
             )
     if (area := crs.area_of_use) is None:
         return

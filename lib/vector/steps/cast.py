@@ -10,7 +10,7 @@ import pyarrow as pa
 from lib.errors import UsageError
 from lib.jobs import VectorJob
 from lib.vector.bad_rows import BadRow
-from lib.vector.casts import OGR_TYPES, caster, is_known, kind_of
+from lib.vector.casts import OGR_TYPES, caster, is_known, kind_of, plain_values
 from lib.vector.names import folded
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Row, Step, Tally, keep
@@ -132,7 +132,7 @@ class CastStep(Step):
 def _cast(column: Any, wanted: str, name: str, bad: dict[int, str]) -> Any:
     """A column of another type; places of rows whose values do not fit go into `bad`, and are null."""
     column = column.storage if isinstance(column, pa.ExtensionArray) else column
-    cast, values = caster(wanted), column.to_pylist()
+    cast, values = caster(wanted), column.to_pylist() if pa.types.is_uint64(column.type) else plain_values(column)
     for at, value in enumerate(values):
         if value is not None:
             try:

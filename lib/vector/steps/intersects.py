@@ -11,8 +11,9 @@ import shapely
 from lib.diagnosis import one_line
 from lib.errors import SourceError
 from lib.jobs import VectorJob
+from lib.paths import is_local
 from lib.units import MIB, format_bytes
-from lib.vector import ogr
+from lib.vector import elsewhere, ogr
 from lib.vector.region import Region, moved
 from lib.vector.sources import LayerFacts
 from lib.vector.steps.region import RegionStep, geometry_column, known_crs
@@ -50,32 +51,29 @@ class IntersectsStep(RegionStep):
 
 def _polygons(path: str) -> tuple[Any, str | None]:
     """The polygons of a file, flat, (polygons,) objects; and its CRS."""
-    file = Path(path)
-    if not file.exists():
+    if is_local(path) and not Path(path).exists():
         raise SourceError(
             f"--intersects {path} does not exist",
             hint="check the path; to verify an output, be beside the file, or name the run's report with --report",
         )
-    size = (
-        file.stat().st_size
-        if file.is_file()
-        else sum(each.stat().st_size for each in file.rglob("*") if each.is_file())
-    )
+    name = elsewhere.named(path)
+    size = _bytes(Path(name)) if is_local(name) else elsewhere.size(name)
     if size > _MOST_BYTES:
         raise SourceError(
             f"--intersects {path} is {format_bytes(size)} large: polygons of at most {format_bytes(_MOST_BYTES)} are read",
             hint="write those that are needed, or simpler ones, to a file of their own (`swath vector`)",
         )
     try:
-        info, notes = ogr.read_info(path)
-        with ogr.configured(), ogr.collected(notes), ogr.opening(path) as (name, options):
-            _, _, found, _ = pyogrio.raw.read(name, columns=[], **options)
+        info, notes = ogr.read_info(name)
+        with ogr.configured(), ogr.collected(notes), ogr.opening(name) as (opened, options):
+            _, _, found, _ = pyogrio.raw.read(opened, columns=[], **options)
         shapes = shapely.from_wkb(found) if found is not None else np.array([])
     except MemoryError:
         raise
     except Exception as error:
+        reason, hint = elsewhere.trouble(path)
         raise SourceError(
-            f"--intersects {path} cannot be read: {one_line(error)}", hint="check it with `ogrinfo`"
+            f"--intersects {path} cannot be read: {reason or one_line(error)}", hint=hint or "check it with `ogrinfo`"
         ) from error
     if any(note.startswith("More than one layer") for note in notes):
         raise SourceError(
@@ -86,3 +84,9 @@ def _polygons(path: str) -> tuple[Any, str | None]:
     if not len(polygons):
         raise SourceError(f"--intersects {path} holds no polygons", hint="name a file that does")
     return polygons, info["crs"]
+
+
+def _bytes(file: Path) -> int:
+    if file.is_file():
+        return file.stat().st_size
+    return sum(each.stat().st_size for each in file.rglob("*") if each.is_file())

@@ -5,6 +5,7 @@ from typing import Any
 
 from lib.errors import SourceError, UsageError
 from lib.units import MIB
+from lib.vector.crs import is_known
 from lib.vector.region import Region
 from lib.vector.sources import LayerFacts, VectorSource, Wish
 from lib.vector.steps import Row, Step, Tally, keep
@@ -46,14 +47,21 @@ class RegionStep(Step):
         """
         if batch.num_rows == 0:
             return batch
-        return keep(
-            batch, self.region.meets(batch.column(batch.schema.get_field_index(self.column)), self.label), tally
-        )
+        met = self.region.meets(batch.column(batch.schema.get_field_index(self.column)), self.label)
+        tally.counts[f"{self.name} met"] += int(met.sum())
+        return keep(batch, met, tally)
 
     @property
     def facts(self) -> dict[str, Any]:
         """The region."""
         return {self.name: self.words}
+
+    def notes(self, tally: Tally) -> list[str]:
+        """Of a region that nothing meets: its axes may be swapped, which no CRS tells."""
+        if tally.counts[f"{self.name} met"]:
+            return []
+        swapped = ": x (longitude, easting) comes before y" if self.name == "bbox" else ""
+        return [f"{self.label}: nothing meets --{self.name} {self.words}{swapped}"]
 
     def reference(self, row: Row) -> Row | None:
         """By shapely, polygon by polygon."""
@@ -90,7 +98,7 @@ def known_crs(facts: LayerFacts, flag: str) -> str:
     Raises:
         UsageError: it has none, so that nothing in another CRS can be brought to it.
     """
-    if not facts.crs:
+    if not facts.crs or not is_known(facts.crs):
         raise UsageError(
             f"{flag}: {facts.label} has no CRS itself, so that nothing of another CRS has a place in it",
             hint="say which it is with --assume-crs",

@@ -16,7 +16,7 @@ from pyproj import CRS, Geod
 
 from lib.errors import SourceError
 from lib.jobs import VectorJob
-from lib.vector.crs import is_undefined
+from lib.vector.crs import is_known, unit_of
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Row, Step, Tally
 from lib.vector.steps.rows import geometries_of, shapes_of, with_column, without_m, wkb_of
@@ -33,7 +33,7 @@ def prepare(job: VectorJob, facts: LayerFacts) -> "SimplifyStep":
         SourceError: there are no geometries, or no CRS in which a metre means anything.
     """
     column = geometries_of(facts, "--simplify")
-    if not facts.crs or is_undefined(facts.crs):
+    if not is_known(facts.crs):
         raise SourceError(
             f"{facts.label} has no CRS, so how long a metre is is unknown",
             hint="give it one with --assume-crs, such as EPSG:32633",
@@ -42,7 +42,7 @@ def prepare(job: VectorJob, facts: LayerFacts) -> "SimplifyStep":
     crs = CRS.from_user_input(facts.crs)
     if crs.is_geocentric or not crs.axis_info:
         raise SourceError(f"{facts.label}: {crs.name} is no CRS of a plane", hint="reproject it: ogr2ogr -t_srs")
-    unit = crs.axis_info[0].unit_conversion_factor
+    unit = unit_of(crs, facts.label)
     return SimplifyStep(facts.label, column, job.simplify, unit, crs.get_geod() if crs.is_geographic else None)
 
 

@@ -15,7 +15,7 @@ from lib.errors import DataError, SourceError, UsageError
 from lib.jobs import VectorJob
 from lib.units import MIB
 from lib.vector.coordinates import CurveError, DamagedError, moved
-from lib.vector.crs import crs_name, is_undefined, normal_crs
+from lib.vector.crs import crs_name, is_known, normal_crs, way_between
 from lib.vector.sources import LayerFacts
 from lib.vector.steps import Row, Step, Tally
 from lib.vector.steps.rows import geometries_of, row_words, with_column
@@ -38,14 +38,14 @@ def prepare(job: VectorJob, facts: LayerFacts) -> "ToCrsStep":
     except ValueError as error:
         raise UsageError(f"--to-crs: {error}", hint="name one that PROJ knows, such as EPSG:32633") from error
     column = geometries_of(facts, "--to-crs")
-    if not facts.crs or is_undefined(facts.crs):
+    if not is_known(facts.crs):
         raise SourceError(
             f"{facts.label} has no CRS to transform from", hint="give it one with --assume-crs, such as EPSG:32633"
         )
     before, after = CRS.from_user_input(facts.crs), CRS.from_user_input(wanted)
     if after.is_geocentric or after.is_vertical:
         raise UsageError(f"--to-crs: {after.name} is no CRS of x and y", hint="name one such as EPSG:32633")
-    transformer = Transformer.from_crs(before, after, always_xy=True)
+    transformer = way_between(before, after, facts.label)
     return ToCrsStep(facts.label, column, wanted, transformer, _note(before, after, facts.label))
 
 
