@@ -77,7 +77,7 @@ class Summary:
         not_done = self.files - self.counts["completed"] - self.counts["reused"]
         if not not_done:
             return None
-        first = f"; {self.failed[0]['source']}: {self.failed[0]['message']}" if self.failed else ""
+        first = f": {self.failed[0]['source']}: {self.failed[0]['message']}" if self.failed else ""
         return BatchFailed(
             f"{not_done} of {self.files} files are not done{first}",
             hint=f"{self.folder / REPORTS} has all reports; a rerun does only what is missing",
