@@ -37,6 +37,7 @@ def environment() -> Iterator[None]:
     """
     switches = rasterio.Env(
         GDAL_DISABLE_READDIR_ON_OPEN="FALSE",  # else `.msk` and `.aux.xml` beside the source are not seen
+        GDAL_READDIR_LIMIT_ON_OPEN="64",  # in a folder of more files those are asked for by name
         GDAL_NUM_THREADS="1",  # decoder threads would hold blocks that no plan counts; ours are the pipeline's
         GDAL_MAX_DATASET_POOL_SIZE=str(_MOST_OPEN_SOURCES),
         RAW_CHECK_FILE_SIZE="YES",
