@@ -43,7 +43,9 @@ _HINTS: dict[Kind, str] = {
     "boolean": "write true or false",
 }
 
-_CSV_HINT = "a CSV's fields are text: write it between single quotes, or their types in order into a .csvt beside the file, such as "
+_CSV_HINT = (
+    "a CSV's fields are text: write it between single quotes, or their types in order into a .csvt beside it, such as "
+)
 _CSV_HINT += "Integer,Real,String"
 
 
