@@ -62,11 +62,10 @@ def _import_without_pandas() -> None:
     hider = _Hider()
     sys.meta_path.insert(0, hider)
     try:
-        import numpy as np
         import pyarrow as pa
         import pyogrio.raw  # noqa: F401
 
-        pa.array(np.zeros(1))  # Arrow looks for pandas once, at its first NumPy array: 65 MiB
+        pa.array([0])  # Arrow looks for pandas once, at its first list or scalar (not at NumPy's arrays): 65 MiB
     finally:
         sys.meta_path.remove(hider)
 

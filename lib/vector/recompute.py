@@ -285,9 +285,21 @@ def _alike(one: Any, other: Any, far: float) -> bool:
     if len(parts) != len(others):
         return False
     turned = shapely.orient_polygons(parts), shapely.orient_polygons(others)
+    if shapely.equals_exact(*turned, far).all() or _are_turned(parts, others, far):
+        return True
     # A Shapefile's parts come back in another order.
-    return bool(shapely.equals_exact(*turned, far).all()) or bool(
+    return bool(
         shapely.equals_exact(
             shapely.GeometryCollection(list(parts)), shapely.GeometryCollection(list(others)), far, normalize=True
         )
     )
+
+
+def _are_turned(parts: Any, others: Any, far: float) -> bool:
+    """Whether polygons have the same rings, this way round or that, which of one that crosses itself GEOS does not know."""
+    rings, of = shapely.get_rings(parts, return_index=True)
+    theirs, of_theirs = shapely.get_rings(others, return_index=True)
+    if set(of) != set(range(len(parts))) or not np.array_equal(of, of_theirs):
+        return False  # there are others than polygons
+    is_same = shapely.equals_exact(rings, theirs, far) | shapely.equals_exact(shapely.reverse(rings), theirs, far)
+    return bool(is_same.all())

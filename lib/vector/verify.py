@@ -13,6 +13,7 @@ from typing import Any
 
 from lib import provenance
 from lib.diagnosis import one_line
+from lib.errors import SourceError
 from lib.jobs import Resources, VectorJob, VerifyJob
 from lib.memory.work import Bench, Room
 from lib.reports import Outcome, Plan
@@ -35,6 +36,7 @@ _FULL_ROWS = 2048
 _SOURCE_BATCHES = 4
 _SOURCE_ROWS = 1024  # of each: `recompute.SAMPLED` in all
 _SEED = 20240229
+_WHICH_LAYER = "name the report of the job that wrote one of them with --report: it says which"
 _MOST_ROWS = 4096
 # Digests, decoded geometries and Python objects of a batch, for each of its bytes.
 _PER_BATCH_BYTE = 9
@@ -222,12 +224,22 @@ def prepare(job: VerifyJob, room: Room) -> "VerifyWork":
     if is_empty:  # no layer to OGR: there is nothing to read
         job = job.model_copy(update={"level": "basic"})
     rows = resources.chunk_rows
-    sources = [] if is_empty else [open_source(job.output, _layer_in(expected), Path(job.output).name, rows)]
+    sources = [] if is_empty else [_opened_output(job.output, _layer_in(expected), rows)]
     steps: list[Step] = []
     if isinstance(job.work, VectorJob):
         sources.append(open_source(job.source, job.work.layer, job.label, rows, given_by(job.work)))
         steps = [] if job.work.verify == "none" else steps_of(job.work, sources[-1].facts)[0]
     return VerifyWork(job, room, sources, steps, resources)
+
+
+def _opened_output(output: str, layer: str | None, rows: int) -> VectorSource:
+    """The layer of an output; where it has several, the job's report says which."""
+    try:
+        return open_source(output, layer, Path(output).name, rows)
+    except SourceError as error:
+        if layer is None and error.facts.get("layers"):
+            raise SourceError(str(error), hint=_WHICH_LAYER, **error.facts) from error
+        raise
 
 
 class VerifyWork(LayerWork):

@@ -8,6 +8,8 @@ _NO_CRS = "'crs' was not provided"
 # Of a GeoPackage's column whose declared type is none of SQLite's or its own: OGR takes it for a geometry.
 _NOT_READ = re.compile(r"geometry column '(.*)' of type '(.*)' ignored")
 OUR_OPTION = re.compile(r"does not support open option (WRITE_GFS|IMMUTABLE)")
+# A sink says beforehand what fields become.
+_FIELD_BECOMES = re.compile(r"Field .* created as \w+ field, though \w+ requested")
 _OTHER_TYPE = re.compile(r"A geometry of type (\w+) is inserted into layer (.*) of geometry type (\w+), which is not")
 
 
@@ -23,6 +25,7 @@ def in_our_words(texts: Sequence[str]) -> list[str]:
         if text not in dropped
         and not _NOT_READ.fullmatch(text)
         and not OUR_OPTION.search(text)
+        and not _FIELD_BECOMES.match(text)
         and not text.startswith(_NO_CRS)
     ]
     if not columns:

@@ -16,10 +16,11 @@ import shapely
 from conftest_vector import make_job, parcels, prepared, room, solid
 from pydantic import ValidationError
 
-from lib.errors import DestinationError, DiskRefused, OutputError
-from lib.jobs import Resources, VectorJob
+from lib.errors import DestinationError, DiskRefused, OutputError, SourceError
+from lib.jobs import Resources, VectorJob, VerifyJob
 from lib.request import vector_job
 from lib.run import run_published
+from lib.vector import verify
 from lib.vector.sinks import existing
 from lib.vector.verify import read_provenance
 
@@ -177,3 +178,15 @@ def test_without_an_index(name: str, source: Path, run_job: Callable[..., Any]) 
     if name == "out.parquet":
         assert pq.read_schema(done.output).names == ["n", "name", "value", "geom"]
     shutil.rmtree(done.output.parent)
+
+
+def test_of_several_layers_verification_asks_for_a_report(source: Path, target: Path) -> None:
+    """`swath verify` has no --layer: which one it is, the report says."""
+    report = run_published(make_job(source, target, append=True, min_area_sqm=LEAST))
+    assert report.result is not None
+    assert len(pyogrio.list_layers(target)) > 1
+    with pytest.raises(SourceError, match="has 2 layers") as caught:
+        verify.prepare(
+            VerifyJob(source=str(source), output=str(target), resources=Resources(limit_bytes=2**31)), room()
+        )
+    assert "--report" in caught.value.hint

@@ -140,3 +140,15 @@ def test_m_is_refused(run_job: Callable[..., Any], tmp_path: Path) -> None:
     pyogrio.raw.write(tmp_path / "a.gpkg", np.array([wkb], object), [], [], geometry_type="Unknown", crs="EPSG:4326")
     with pytest.raises(OutputError, match="GeoJSON cannot hold M"):
         run_job(tmp_path / "a.gpkg", "out.geojson")
+
+
+@pytest.mark.parametrize("name", ["out.geojson", "out.geojsonl", "out.shp"])
+def test_rings_that_cross_themselves_are_verified(name: str, run_job: Callable[..., Any], tmp_path: Path) -> None:
+    """The format turns them, or not: they are the same rings."""
+    bow = shapely.from_wkt("POLYGON ((0 0, 1 1, 1 0, 0 1, 0 0))")
+    shapes = [bow, shapely.reverse(bow), shapely.MultiPolygon([bow, shapely.box(5, 5, 6, 6)])]
+    source = tmp_path / "a.gpkg"
+    geopandas.GeoDataFrame({"n": range(3)}, geometry=shapes, crs="EPSG:4326").to_file(source, geometry_type="Unknown")
+    done = run_job(source, name)
+    checks = verified_again(source, done, make_job(source, done.output))
+    assert all(checks.values()), checks

@@ -89,6 +89,7 @@ def test_what_fields_become_is_said_beforehand(run_job: Callable[..., Any], tmp_
     assert "15 decimals" in said
     assert "empty texts" in said
     assert "field 'share' that are not finite are null" in said
+    assert "though DateTime requested" not in said, "GDAL says it again"
     info = pyogrio.read_info(done.output)
     assert list(info["fields"]) == ["population", "populati_1", "seen", "day", "flag", "share", "text"]
     found = geopandas.read_file(done.output)

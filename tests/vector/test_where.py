@@ -592,3 +592,14 @@ def test_a_layer_without_geometries_is_filtered(run_job: Callable[..., Any], tmp
     assert run_job(path, where="k = 'b'").outcome.result["features_kept"] == 1
     with pytest.raises(SourceError, match="has no geometries"):
         prepared(make_job(path, tmp_path / "x.gpkg", bbox=(0, 0, 1, 1)))
+
+
+def test_a_csv_says_how_its_fields_get_types(tmp_path: Path) -> None:
+    """Its fields are text unless a .csvt says otherwise: so does the hint."""
+    source = tmp_path / "a.csv"
+    source.write_text("n,t\n1,a\n20,b\n")
+    with pytest.raises(UsageError, match="field 'n' \\(text\\) cannot be compared") as caught:
+        prepared(make_job(source, tmp_path / "out.gpkg", where="n < 5"))
+    assert ".csvt" in caught.value.hint
+    source.with_suffix(".csvt").write_text("Integer,String\n")
+    prepared(make_job(source, tmp_path / "out.gpkg", where="n < 5"))

@@ -43,6 +43,11 @@ _HINTS: dict[Kind, str] = {
     "boolean": "write true or false",
 }
 
+_CSV_HINT = (
+    "a CSV's fields are text: write it between single quotes, or their types in order into a .csvt beside it, such as "
+)
+_CSV_HINT += "Integer,Real,String"
+
 
 def condition_of(text: str, facts: LayerFacts) -> Condition:
     """What a text says of a layer.
@@ -62,6 +67,7 @@ class _Binder:
 
     def __init__(self, facts: LayerFacts) -> None:
         self._label, self._types = facts.label, dict(zip(facts.fields, facts.field_types, strict=True))
+        self._is_csv = facts.driver == "CSV"
 
     def condition(self, tree: Any) -> Condition:
         """A node that is true, false or unknown."""
@@ -145,9 +151,9 @@ class _Binder:
         kinds = {left.kind, right.kind}
         is_alike = len(kinds) == 1 or kinds <= set(NUMBERS) or kinds <= set(_TIMES)
         if "other" in kinds or not is_alike or (kinds == {"boolean"} and operator not in ("=", "<>")):
-            hint = next(
-                (_HINTS[each.kind] for each in (left, right) if isinstance(each, Field) and each.kind in _HINTS), ""
-            )
+            named = (each.kind for each in (left, right) if isinstance(each, Field))
+            hint = next((_HINTS[kind] for kind in named if kind in _HINTS), "")
+            hint = _CSV_HINT if self._is_csv and "text" in kinds else hint
             raise UsageError(
                 f"--where: {_words(left)} cannot be compared by {operator} with {_words(right)}", hint=hint
             )

@@ -52,7 +52,9 @@ class GeoParquet(VectorSink):
         import pyarrow.parquet  # noqa: F401 - now, and not amid the work
 
         box = unused(("bbox", "geometry_bbox", "swath_bbox"), facts)
-        return cls._of(facts, {"COVERING": box} if target.index else {}, target)
+        sink = cls._of(facts, {"COVERING": box} if target.index else {}, target)
+        _projjson(sink.crs)  # now: PROJ is 20 MiB, which at the end would look like a residue
+        return sink
 
     def index(self, facts: LayerFacts, share: float) -> Index:
         """What a row group takes while it is filled and written: all features, where those are less."""
