@@ -32,7 +32,7 @@ EXIT_CODES = {
     "failed": (
         1,
         "failed",
-        "SwathError JobFailed DataError OutputError FunctionError VerificationFailed ChildDied ChildStalled TimedOut",
+        "SwathError JobFailed DataError OutputError FunctionError VerificationFailed ChildDied ChildStalled TimedOut BatchFailed",
     ),
     "interrupted": (130, "cancelled", "Interrupted"),
     "terminated": (143, "cancelled", "Terminated"),

@@ -191,8 +191,8 @@ def test_a_disk_that_cannot_hold_all_is_refused_before(
 def test_what_is_larger_than_the_budget_is_refused_at_once(batch: Made, tiles: Tiles, tmp_path: Path) -> None:
     """It would wait for ever: a file by its plan, the others are done; a limit above the budget before anything."""
     [small] = tiles(1)
-    large = write_tile(tmp_path / "in" / "large.tif", height=64, width=400_000, blockysize=64, compress="deflate")
-    choices = {"memory_limit_mb": 120, "host_budget_mb": 120, "operation": "focal", "statistic": "mean", "size": 61}
+    large = write_tile(tmp_path / "in" / "large.tif", height=64, width=1_000_000, blockysize=64, compress="deflate")
+    choices = {"memory_limit_mb": 160, "host_budget_mb": 160, "operation": "focal", "statistic": "mean", "size": 61}
     summary = run_batch(batch(large, small, **choices))
     assert summary.counts == {"refused": 1, "completed": 1}
     assert "large.tif: needs a limit of at least" in summary.failed[0]["message"]
