@@ -12,7 +12,7 @@ from flows.flags import FLOW, PLAN, Display, flags
 from flows.server import choose_server
 from lib import request
 from lib.batch import BATCH_KNOBS, DASK_ADDRESS, ENGINE, WITHOUT
-from lib.errors import BatchFailed, UsageError
+from lib.errors import BatchFailed, DiskRefused, UsageError
 from lib.jobs import RasterJob, VectorJob
 from lib.log import Line
 from lib.redact import redacted
@@ -68,15 +68,19 @@ def _flow(wing: str, given: Mapping[str, Any], display: Display) -> int:
     """As a flow run; the choices of files' jobs are its `options`."""
     choose_server()
     from flows.run_batch import KNOBS, run_batch
-    from tasks.states import settled
+    from tasks.states import cancelled_by_signal, settled
 
     terminal.leave_to_flow()
     own = {each.name for each in KNOBS}
-    options = {name: value for name, value in given.items() if name not in own and value not in (None, False)}
-    parameters = {name: value for name, value in given.items() if name in own and value is not None}
+    made = {
+        name: value for name, value in request.flow_arguments(given).items() if value is not None and value is not False
+    }
+    options = {name: value for name, value in made.items() if name not in own}
+    parameters = {name: value for name, value in made.items() if name in own}
+    run = run_batch.with_options(on_crashed=[cancelled_by_signal])
     try:
         with request.at_terminal():
-            record = settled(run_batch(kind=wing, options=options, return_state=True, **parameters))
+            record = settled(run(kind=wing, options=options, return_state=True, **parameters))
     except BatchFailed as error:
         record = error.facts["record"]
     if display.json:
@@ -87,16 +91,19 @@ def _flow(wing: str, given: Mapping[str, Any], display: Display) -> int:
 
 
 def _planned(wing: Any, given: dict[str, Any], display: Display) -> int:
-    from lib.batch.planning import foresee_all
+    from lib.batch.planning import check_disk, foresee_all
     from lib.batch.request import batch_of
-    from lib.batch.run import workers_of
+    from lib.batch.run import at_once
 
     for name in ("fail_fast", "engine", "dask_address", "flow"):
         given.pop(name)
     batch = batch_of(wing, **given, makes_folders=False)
     rows: list[dict[str, Any]] = []
     counts = {"planned": 0, "reused": 0, "refused": 0, "failed": 0}
+    todo = []
     for each in foresee_all(batch):
+        if each.limit_bytes:
+            todo.append(each)
         status = "reused" if each.is_done else each.report.status if each.report else "planned"
         counts[status] += 1
         rows.append(
@@ -110,13 +117,12 @@ def _planned(wing: Any, given: dict[str, Any], display: Display) -> int:
             }
         )
     limits = [row["projected_bytes"] for row in rows if row["projected_bytes"]]
-    at_once = workers_of(batch)
     exit_code = 0 if not counts["refused"] + counts["failed"] else 1
     record: dict[str, Any] = {
         "status": "planned" if exit_code == 0 else "failed",
         "exit_code": exit_code,
         "error": None,
-        "at_once": at_once,
+        "at_once": at_once(batch, todo),
         "memory": {"limit_bytes": batch.base.resources.limit_bytes, "largest_bytes": max(limits, default=0)},
         "disk_bytes": sum(row["disk_bytes"] or 0 for row in rows),
         "reports": counts | {"files": len(rows)},
@@ -129,11 +135,16 @@ def _planned(wing: Any, given: dict[str, Any], display: Display) -> int:
             "message": f"{counts['refused'] + counts['failed']} of {len(rows)} files cannot be done: {first['message']}",
             "hint": "leave them out, or raise --memory-limit-mb where memory is what is short",
         }
+    try:
+        check_disk(batch, todo)
+    except DiskRefused as error:
+        exit_code = error.exit_code
+        record |= {"status": error.status, "exit_code": exit_code, "error": error.to_record()}
     if display.json:
         terminal.write_json(record)
     else:
         _show_plans(record)
-    return exit_code
+    return int(exit_code)
 
 
 def _show_plans(record: Mapping[str, Any]) -> None:
@@ -159,6 +170,8 @@ def _show_plans(record: Mapping[str, Any]) -> None:
         f"{record['at_once']} at once, as memory allows; at most {format_bytes(record['disk_bytes'])} on disk; "
         f"each may climb to {format_bytes(memory['limit_bytes'])}"
     )
+    if record["error"]:
+        terminal.tell(f"swath: {record['error']['message']} ({record['error']['hint']})", "ERROR")
 
 
 def _show(record: Mapping[str, Any]) -> None:

@@ -2,9 +2,10 @@
 
 import contextlib
 import difflib
+import itertools
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any, Literal, TypeVar, cast
 
 from prefect.client.schemas.objects import State
@@ -15,12 +16,12 @@ from prefect.utilities.annotations import opaque
 from flows.forms import job_flow
 from lib.batch import BATCH_KNOBS, DASK_ADDRESS, ENGINE
 from lib.batch.inputs import KINDS
-from lib.batch.order import Order, order_of
+from lib.batch.order import Order, order_of, stoppable
 from lib.batch.planning import Foreseen, check_disk
 from lib.batch.request import Batch, batch_of
 from lib.batch.run import at_once, budget_in, sampled
 from lib.batch.summary import Reports, Summary, reports_in, row_of
-from lib.errors import BatchFailed, MemoryRefused, SwathError, UsageError
+from lib.errors import BatchFailed, JobFailed, MemoryRefused, SwathError, UsageError
 from lib.knobs import Knob
 from lib.reports import Report
 from lib.request import job_knobs
@@ -62,14 +63,16 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
                 end(each.at, each.report)
             else:
                 todo.append(each)
+        if fail_fast and summary.failed:
+            todo = []
         summary.planning_seconds = time.monotonic() - began
         check_disk(batch, todo)
         with (
             _engine(engine, dask_address, batch, at_once(batch, todo)) as (runner, most),
             sampled(summary, batch, began),
         ):
-            for state in _done(runner, list(_orders(batch, todo, most, end))):
-                for at, report in state:
+            for ends in _done(runner, _orders(batch, todo, most, end)):
+                for at, report in ends:
                     end(at, report)
                 if fail_fast and summary.failed:
                     break
@@ -91,7 +94,7 @@ def _batch(
     options: Mapping[str, Any] | None,
     **given: Any,
 ) -> Batch:
-    known = {each.name for each in job_knobs(KINDS[kind])} - {"source", "destination", "append", "config"}
+    known = {each.name for each in job_knobs(KINDS[kind])} - {"source", "destination", "append"}
     for name in options or {}:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
@@ -138,18 +141,21 @@ def _orders(batch: Batch, todo: Sequence[Foreseen], most: int | None, end: _Ends
         yield group
 
 
-def _done(runner: TaskRunner[Any], groups: Sequence[list[Order]]) -> Iterator[list[tuple[int, Report]]]:
-    """The groups' ends, in their order; no more are handed on than keep the workers busy."""
-    waiting = deque(groups)
-    under_way: deque[PrefectFuture[Any]] = deque()
-    while waiting or under_way:
-        while waiting and len(under_way) < _AHEAD:
-            orders = waiting.popleft()
+def _done(runner: TaskRunner[Any], groups: Iterator[list[Order]]) -> Iterator[list[tuple[int, Report]]]:
+    """The groups' ends, as they come; no more are made and handed on than keep the workers busy."""
+    ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
+    under_way: dict[PrefectFuture[Any], list[Order]] = {}
+    while True:
+        for orders in itertools.islice(groups, _AHEAD - len(under_way)):
             with _memory(runner, max(each.job.resources.limit_bytes for each in orders)):
-                under_way.append(runner.submit(do_files, {"orders": orders}))
-        future = under_way.popleft()
+                future = runner.submit(do_files, {"orders": orders})
+            under_way[future] = orders
+            future.add_done_callback(ended.put)
+        if not under_way:
+            return
+        future = ended.get()
         future.wait()
-        yield _ends_of(future.state)
+        yield _ends_of(future, under_way.pop(future))
 
 
 def _as_is(value: _T) -> _T:
@@ -157,11 +163,20 @@ def _as_is(value: _T) -> _T:
     return cast("_T", opaque(value))
 
 
-def _ends_of(state: State[Any]) -> list[tuple[int, Report]]:
-    data = state.result(raise_on_failure=False)
+def _ends_of(future: PrefectFuture[Any], orders: Sequence[Order]) -> list[tuple[int, Report]]:
+    """A task's reports; where it came to no end of its own (its worker was killed, too often), that is the end of its files."""
+    try:
+        state: State[Any] = future.state
+        data = state.result(raise_on_failure=False)
+        said = f"{state.name}: {data if isinstance(data, Exception) else state.message}"
+    except Exception as error:  # noqa: BLE001 - whatever the API's client raises, or it has not ended
+        data, said = None, str(error)
     if isinstance(data, list):
         return data
-    raise data if isinstance(data, BaseException) else RuntimeError(f"a task ended {state.name}: {state.message}")
+    if isinstance(data, BaseException) and not isinstance(data, Exception):
+        raise data
+    failed = JobFailed(f"its task ended {said}", hint="is its worker there, and of this version? a rerun does it again")
+    return [(each.at, Report.of_error(failed, each.job.model_dump(mode="json"))) for each in orders]
 
 
 @contextlib.contextmanager
@@ -173,8 +188,11 @@ def _engine(
         if address:
             raise UsageError("dask_address is of engine dask", hint="let engine be dask, or leave dask_address out")
         threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
-        with threads as runner:
-            yield runner, None
+        with stoppable(batch.into) as stop, threads as runner:
+            try:
+                yield runner, None
+            finally:  # else the runner waits for all that is under way, whoever was interrupted
+                stop()
         return
     from flows.dask_engine import dask_runner
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from prefect import task
 from prefect.client.schemas.objects import State
+from prefect.states import Cancelled
 
-from lib.batch.order import Order, fulfil, seated
+from lib.batch.order import Order, Stopped, check_goes_on, fulfil, seated
 from lib.batch.planning import Foreseen, foresee_all
 from lib.batch.request import Batch
 from lib.errors import BatchFailed
@@ -41,12 +42,16 @@ def _named() -> Callable[..., str]:
 @task(name="Do files", task_run_name=_named(), **OPTIONS)
 def do_files(orders: Sequence[Order]) -> list[tuple[int, Report]] | State[Any]:
     """Each file in its turn, by one child as long as it is as good as new; a failure does not stop the others."""
-    ended = []
-    with seated() as runner:
-        for order in orders:
-            report = fulfil(order, runner)
-            ended.append((order.at, report))
-            tell(run_logger(), outcome(report), report.job)
+    ended, into = [], orders[0].into
+    try:
+        with seated(into) as runner:
+            for order in orders:
+                report = fulfil(order, runner)
+                check_goes_on(into)  # else its end is that of a child that was killed
+                ended.append((order.at, report))
+                tell(run_logger(), outcome(report), report.job)
+    except Stopped:
+        return Cancelled(message="the batch was stopped")
     wrong = [(at, report) for at, report in ended if not report.ok and report.error]
     if not wrong:
         return ended

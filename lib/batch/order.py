@@ -1,7 +1,8 @@
 """One file's work as it is handed on: only paths, choices and numbers, for any process that sees the same storage."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,11 @@ from lib.run import run_published
 
 # A child that waits for the next file longer than this ends, and leaves its place in the ledger.
 _IDLE_SECONDS = 2.0
+_KILL_SECONDS = 0.05
+
+
+class Stopped(BaseException):
+    """Nothing more is to be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +70,79 @@ def fulfil(order: Order, runner: Runner, on_event: OnEvent | None = None) -> Rep
         return Report.of_error(said, order.job.model_dump(mode="json"))
 
 
-class _Seat(threading.local):
-    """A thread's runner: a child dies with the thread that started it."""
+class _Seat:
+    """A thread's runner: at work for a batch, or waiting for its next file. A child dies with the thread that started it."""
 
-    runner: Runner | None = None
-    timer: threading.Timer | None = None
-    lock: threading.Lock
+    def __init__(self) -> None:
+        self.runner = Runner(keeps=True, patience=lambda: check_goes_on(self.into))
+        self.lock = threading.Lock()
+        self.timer: threading.Timer | None = None
+        self.into = Path()
+        self.is_at_work = False
+
+    def leave(self) -> None:
+        """End the child, and leave its place; where it is at work, when that is done."""
+        with self.lock:
+            self.runner.close()
+            _seats.discard(self)
 
 
-_seat = _Seat()
+_own = threading.local()
+_seats: set[_Seat] = set()
+_stopped: set[Path] = set()
+
+
+def check_goes_on(into: Path) -> None:
+    """The batch into that folder has not been stopped.
+
+    Raises:
+        Stopped: it has.
+    """
+    if into in _stopped:
+        raise Stopped
 
 
 @contextmanager
-def seated() -> Iterator[Runner]:
-    """This thread's runner, whose child is kept for a while for the next file that the thread is given."""
-    lock = _seat.__dict__.setdefault("lock", threading.Lock())
-    if _seat.timer is not None:
-        _seat.timer.cancel()
-    with lock:
-        runner = _seat.runner = _seat.runner or Runner(keeps=True)
+def stoppable(into: Path) -> Iterator[Callable[[], None]]:
+    """Gives what stops all that threads of this process do for a batch; on the way out none of their children is kept."""
+
+    def stop() -> None:
+        _stopped.add(into)
+        while busy := [each for each in tuple(_seats) if each.into == into and each.is_at_work]:
+            for each in busy:
+                each.runner.kill()
+            time.sleep(_KILL_SECONDS)
+
+    try:
+        yield stop
+    finally:
+        for each in [each for each in tuple(_seats) if each.into == into]:
+            each.leave()
+        _stopped.discard(into)
+
+
+@contextmanager
+def seated(into: Path) -> Iterator[Runner]:
+    """This thread's runner, whose child is kept for a while for the next file that the thread is given.
+
+    Raises:
+        Stopped: the batch into that folder has been stopped.
+    """
+    seat: _Seat = getattr(_own, "seat", None) or _Seat()
+    _own.seat = seat
+    if seat.timer is not None:
+        seat.timer.cancel()
+    with seat.lock:
+        seat.into, seat.is_at_work = into, True
+        _seats.add(seat)
         try:
-            yield runner
+            check_goes_on(into)
+            yield seat.runner
         except BaseException:
-            runner.close()
+            seat.runner.close()
             raise
-
-    def leave() -> None:
-        with lock:
-            runner.close()
-
-    _seat.timer = threading.Timer(_IDLE_SECONDS, leave)
-    _seat.timer.daemon = True
-    _seat.timer.start()
+        finally:
+            seat.is_at_work = False
+    seat.timer = threading.Timer(_IDLE_SECONDS, seat.leave)
+    seat.timer.daemon = True
+    seat.timer.start()

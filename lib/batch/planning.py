@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import cast
 
 from lib.batch.finished import key_of
-from lib.batch.request import Batch
+from lib.batch.request import Batch, nearest
 from lib.errors import DiskRefused, SwathError
 from lib.jobs import RasterJob, Resources, VectorJob
 from lib.memory.ledger import Place, admitted, divided
@@ -151,7 +151,7 @@ def check_disk(batch: Batch, foreseen: list[Foreseen]) -> None:
         DiskRefused: they do not, by what plans say at most.
     """
     needed = sum(each.disk_bytes for each in foreseen)
-    state = os.statvfs(batch.into)
+    state = os.statvfs(nearest(batch.into))
     free = state.f_bavail * state.f_frsize
     if needed > free:
         raise DiskRefused(

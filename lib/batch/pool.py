@@ -7,17 +7,13 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from lib.batch.order import fulfil, order_of
+from lib.batch.order import Stopped, fulfil, order_of
 from lib.batch.planning import Foreseen, job_record
 from lib.batch.request import Batch
 from lib.errors import SwathError
 from lib.memory.process import Runner
 from lib.memory.watch import OnEvent
 from lib.reports import Report
-
-
-class _Stopped(BaseException):
-    """Nothing more is to be done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +108,7 @@ class Pool:
 
     def _patience(self) -> None:
         if self._stop.is_set():
-            raise _Stopped
+            raise Stopped
 
     def _work(self, runner: Runner, waiting: "SimpleQueue[Foreseen]", ended: "SimpleQueue[Any]", on_event: Any) -> None:
         try:
@@ -123,7 +119,7 @@ class Pool:
                     report = do(self.batch, each, runner, hear)
                     if not self._stop.is_set():
                         ended.put(Ended(each.at, report))
-        except (Empty, _Stopped):
+        except (Empty, Stopped):
             pass
         except BaseException as error:  # noqa: BLE001 - raised again where the batch is run
             ended.put(error)

@@ -96,7 +96,7 @@ def batch_of(
     outputs = destinations(found, folder, template or TEMPLATES[wing])
     first = found.items[0]
     common = {key: value for key, value in given.items() if key != "overwrite"}
-    place = _in(_there(outputs[0].parent), outputs[0])
+    place = _in(nearest(outputs[0].parent), outputs[0])
     base = _MAKE[wing](first.source, str(place), word=word, **common, overwrite=True)
     base = base.model_copy(update={"resources": _in_batch(base)})
     try:
@@ -104,11 +104,12 @@ def batch_of(
             each.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DestinationError(f"folder {into} cannot be made: {error.strerror}", hint="choose another") from error
-    folders = {each: _there(each) for each in folders_of(outputs)}
+    folders = {each: nearest(each) for each in folders_of(outputs)}
     return Batch(wing, folder, found.items, outputs, base, given, word, Finished.read(folder), folders, force)
 
 
-def _there(folder: Path) -> Path:
+def nearest(folder: Path) -> Path:
+    """The folder, or of those above it the first that is there."""
     return next(each for each in (folder, *folder.parents) if each.is_dir())
 
 

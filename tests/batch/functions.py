@@ -10,3 +10,11 @@ def hungry_where_large(pixels: Any, valid: Any) -> Any:
     if pixels.shape[-1] > 200:
         np.ones(160 * 2**20, dtype="uint8")
     return pixels
+
+
+def sleepy(pixels: Any, valid: Any) -> Any:
+    """Sleep for a minute."""
+    import time
+
+    time.sleep(60)
+    return pixels

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flows import cli
 from lib.batch.summary import REPORTS
+from lib.errors import BatchFailed
 from tests.batch.conftest import is_normalised, write_tile
 from tests.test_log import read_log, swath
 
@@ -67,6 +69,48 @@ def test_a_batch_its_rerun_and_its_plan(run: Run, tmp_path: Path) -> None:
     code, out, _ = run(*words, "--plan")
     assert code == 0
     assert "0 to do, 2 done before, 0 refused, 0 unusable" in out
+
+
+def test_a_plan_says_that_the_disk_is_too_small(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the batch would, with the figures."""
+    write_tile(tmp_path / "in" / "t.tif")
+    words = ("batch", "raster", "in", "--into", "out", *NORMALISE, "--plan")
+    monkeypatch.setattr("lib.batch.planning.os.statvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    code, out, _ = run(*words, "--host-budget-mb", "256", "--json")
+    plan = json.loads(out)
+    assert (code, plan["status"], plan["error"]["type"], plan["at_once"]) == (
+        1,
+        "refused",
+        "DiskRefused",
+        plan["at_once"],
+    )
+    assert "4.0 KiB are free there" in plan["error"]["message"]
+    code, _, err = run(*words)
+    assert code == 1
+    assert "4.0 KiB are free there" in err
+
+
+def test_a_flow_is_given_zeros_and_settings(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a command with --flow no choice is lost, and those that cannot be used are said as flags."""
+    from flows import run_batch as module
+
+    write_tile(tmp_path / "in" / "t.tif")
+    (tmp_path / "c.yaml").write_text("stall_seconds: 100")
+    given: dict[str, Any] = {}
+
+    def flow(**parameters: Any) -> Any:
+        given.update(parameters)
+        raise BatchFailed("enough", record={"exit_code": 7})
+
+    monkeypatch.setattr("flows.batches.choose_server", lambda: None)
+    monkeypatch.setattr("flows.terminal.leave_to_flow", lambda: None)
+    monkeypatch.setattr(module.run_batch, "with_options", lambda **_: flow)
+    words = ("batch", "raster", "in", "--into", "out", "--flow", "--json", "--margin-mb", "0", "--config", "c.yaml")
+    assert run(*words, *NORMALISE)[0] == 7
+    assert given["options"] == {"operation": "normalise", "margin_mb": 0, "config": "c.yaml"}
+    assert (given["memory_limit_mb"], given["into"], "force" in given) == (256, "out", False)
+    code, out, _ = run(*words, "--memory-limit-mb", "2GB")
+    assert (code, json.loads(out)["error"]["message"][:22]) == (2, "flag --memory-limit-mb")
 
 
 def test_a_plan_says_what_is_refused_and_unusable(run: Run, tmp_path: Path) -> None:

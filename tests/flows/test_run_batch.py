@@ -22,6 +22,7 @@ from flows.dask_engine import dask_runner
 from flows.run_batch import run_batch
 from lib.batch.summary import REPORTS, TABLE
 from lib.errors import BatchFailed, UsageError
+from lib.memory.ledger import admitted, entries
 from lib.publish import find_leftovers
 from lib.units import MIB
 
@@ -110,6 +111,62 @@ def test_very_many_are_done_in_groups(
         "Do s0.tif and 2 more",
         "Do s3.tif and 2 more",
     ]
+
+
+def test_fail_fast_begins_nothing_where_a_header_is_broken(scenes: Path, tmp_path: Path) -> None:
+    """As the terminal does: planning tells, so no file is done."""
+    (scenes / "s5.tif").write_bytes(b"no raster")
+    state = _run(scenes, tmp_path / "out", fail_fast=True)
+    with pytest.raises(BatchFailed) as caught:
+        state.result()
+    counts = caught.value.facts["record"]["reports"]
+    assert (counts["failed"], counts["not started"]) == (1, _FILES - 1)
+    assert list((tmp_path / "out").glob("*.tif")) == []
+
+
+def test_a_task_that_breaks_stops_no_other(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no error of a job (a worker that is gone, a defect of ours) is its files' end, and no other's."""
+    from tasks import batching
+
+    fulfil = batching.fulfil
+
+    def broken(order: Any, runner: Any) -> Any:
+        if order.job.label == "s2.tif":
+            raise ValueError("a defect")
+        return fulfil(order, runner)
+
+    monkeypatch.setattr(batching, "fulfil", broken)
+    state = _run(scenes, tmp_path / "out")
+    with pytest.raises(BatchFailed, match=r"s2.tif: its task ended .*a defect") as caught:
+        state.result()
+    assert caught.value.facts["record"]["reports"]["completed"] == _FILES - 1
+
+
+def test_an_interrupt_ends_what_waits(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while files wait behind another's job: the run does not wait with them, and its tickets are gone."""
+    ledger = tmp_path / "ledger"
+    monkeypatch.setenv("BATCH_LEDGER_PATH", str(ledger))
+    monkeypatch.setattr(module, "check_disk", lambda *_: places.append(admitted(ledger, 390 * MIB, 400 * MIB, "other")))
+    places: list[Any] = []
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 60
+        while not any(each.label.startswith("raster") for each in entries(ledger)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # of a test run in the background it is ignored
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _run(scenes, tmp_path / "out", host_budget_mb=400, memory_limit_mb=200)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        thread.join()
+    assert [each.label for each in entries(ledger)] == ["other"]
+    places[0].leave()
+    assert find_leftovers(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize(
