@@ -77,7 +77,8 @@ def _flow(wing: str, given: Mapping[str, Any], display: Display) -> int:
     }
     options = {name: value for name, value in made.items() if name not in own}
     parameters = {name: value for name, value in made.items() if name in own}
-    run = run_batch.with_options(on_crashed=[cancelled_by_signal])
+    hooks: list[Any] = [cancelled_by_signal]
+    run = run_batch.with_options(on_crashed=hooks)
     try:
         with request.at_terminal():
             record = settled(run(kind=wing, options=options, return_state=True, **parameters))

@@ -90,7 +90,7 @@ def test_a_plan_says_that_the_disk_is_too_small(run: Run, tmp_path: Path, monkey
     assert "4.0 KiB are free there" in err
 
 
-def test_a_flow_is_given_zeros_and_settings(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flow_is_given_the_config_and_settings(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a command with --flow no choice is lost, and those that cannot be used are said as flags."""
     from flows import run_batch as module
 
@@ -105,9 +105,9 @@ def test_a_flow_is_given_zeros_and_settings(run: Run, tmp_path: Path, monkeypatc
     monkeypatch.setattr("flows.batches.choose_server", lambda: None)
     monkeypatch.setattr("flows.terminal.leave_to_flow", lambda: None)
     monkeypatch.setattr(module.run_batch, "with_options", lambda **_: flow)
-    words = ("batch", "raster", "in", "--into", "out", "--flow", "--json", "--margin-mb", "0", "--config", "c.yaml")
+    words = ("batch", "raster", "in", "--into", "out", "--flow", "--json", "--config", "c.yaml")
     assert run(*words, *NORMALISE)[0] == 7
-    assert given["options"] == {"operation": "normalise", "margin_mb": 0, "config": "c.yaml"}
+    assert given["options"] == {"operation": "normalise", "config": "c.yaml"}
     assert (given["memory_limit_mb"], given["into"], "force" in given) == (256, "out", False)
     code, out, _ = run(*words, "--memory-limit-mb", "2GB")
     assert (code, json.loads(out)["error"]["message"][:22]) == (2, "flag --memory-limit-mb")
