@@ -60,9 +60,9 @@ class _Thread(threading.Thread):
 
     def __init__(self, given: Order) -> None:
         super().__init__(daemon=True)
-        self.given, self.end, self.pid = given, None, None
-        self.end: Any
-        self.pid: int | None
+        self.given = given
+        self.end: Any = None
+        self.pid: int | None = None
 
     def run(self) -> None:
         try:
