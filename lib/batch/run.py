@@ -12,7 +12,7 @@ from lib.batch.pool import Pool
 from lib.batch.request import Batch
 from lib.batch.summary import Summary, reports_in, row_of
 from lib.memory.ledger import entries
-from lib.memory.proc import process_memory, tree
+from lib.memory.proc import jobs_below, process_memory
 from lib.memory.process import budget_of
 from lib.reports import Report
 
@@ -101,7 +101,7 @@ def sampled(summary: Summary, batch: Batch, began: float) -> Iterator[None]:
             if path is None:
                 return
             held = entries(path)
-            children = [child for pid in {each.pid for each in held} for child in tree(pid)[1:]]
+            children = [child for pid in {each.pid for each in held} for child in jobs_below(pid)]
             admitted, resident = sum(each.bytes for each in held if each.admitted), sum(map(_held, children))
             summary.samples.append((round(time.monotonic() - began, 2), admitted, resident))
             if len(summary.samples) >= _MOST_SAMPLES:

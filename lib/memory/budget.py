@@ -98,7 +98,7 @@ def grant_limit(layers: SettingsLayers, host: HostMemory | None = None) -> Grant
 
 def _held_below(pid: int) -> int:
     """Resident bytes of a process's descendants: the children of its jobs."""
-    return sum(proc.process_memory(each).resident_bytes for each in proc.tree(pid)[1:])
+    return sum(proc.process_memory(each).resident_bytes for each in proc.jobs_below(pid))
 
 
 def host_memory(root: Path = Path("/")) -> HostMemory:

@@ -81,6 +81,23 @@ def tree(pid: int) -> list[int]:
     return found
 
 
+def jobs_below(pid: int) -> list[int]:
+    """The children that do a process's jobs, with all that they started; not a server, nor a child that is being born."""
+    return [each for child in _children(pid) if _is_marked(child) for each in tree(child)]
+
+
+def _is_marked(pid: int) -> bool:
+    """Whether a process was started as a job's child; between vfork and exec it still has its parent's environment, and size."""
+    if not _HAS_PROC:
+        return True
+    try:
+        return f"\0{MARK}=".encode() in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    except PermissionError:  # somebody else's
+        return True
+    except OSError:
+        return False
+
+
 def _children(pid: int) -> list[int]:
     children: list[int] = []
     if not _HAS_PROC:

@@ -13,6 +13,7 @@ import pytest
 from lib.errors import HostLimitError
 from lib.memory.budget import HostMemory, grant_limit, host_memory
 from lib.memory.ledger import Entry, admission, entries
+from lib.memory.proc import MARK
 from lib.settings import load_settings
 from lib.units import MIB
 
@@ -35,9 +36,10 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def child() -> Iterator[psutil.Process]:
-    """A child of this process that holds 60 MiB."""
+    """A child of this process that does a job, and holds 60 MiB."""
     program = "held = bytearray(60 * 2**20); print('held', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    command, env = [sys.executable, "-c", program], os.environ | {MARK: "1"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         yield psutil.Process(process.pid)
