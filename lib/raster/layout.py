@@ -161,8 +161,12 @@ def levels_of(facts: Facts, layout: Layout) -> pyramid.Levels | None:
 
 def chunk_bytes(facts: Facts, layout: Layout) -> int:
     """Size of one worker's buffers for a chunk, which `max_chunk_mb` bounds."""
-    found = worker_bytes(facts, layout)
-    return found["input buffer"] + found["output buffer"] + found["operation"]
+    return chunk_of(worker_bytes(facts, layout))
+
+
+def chunk_of(worker: dict[str, int]) -> int:
+    """The same, of what `worker_bytes` gave."""
+    return worker["input buffer"] + worker["output buffer"] + worker["operation"]
 
 
 class Layouts:

@@ -13,7 +13,7 @@ from lib.errors import MemoryRefused
 from lib.jobs import Resources
 from lib.memory.work import BASELINE_SPREAD_BYTES, Room, with_probed
 from lib.raster import windows
-from lib.raster.layout import Facts, Layout, Layouts, chunk_bytes, cost, levels_of, requests, worker_bytes
+from lib.raster.layout import Facts, Layout, Layouts, chunk_bytes, chunk_of, cost, levels_of, requests, worker_bytes
 from lib.raster.sinks.tiles import memory_bytes
 from lib.units import MIB, format_bytes, mib
 
@@ -70,6 +70,7 @@ class Planner:
 
     def __init__(self, facts: Facts, resources: Resources, room: Room) -> None:
         self.facts, self.resources, self.room = facts, resources, room
+        self._by_held: dict[Held, list[Choice]] = {}
 
     def choices(self, held: Held, *, without: dict[str, Any] | None = None) -> list[Choice]:
         """Every layout that is allowed, with its projection.
@@ -80,12 +81,14 @@ class Planner:
         """
         if without:
             return Planner(self.facts, self.resources.model_copy(update=without), self.room).choices(held)
-        readers = {each.layout.readers for each in self._own_choices}
-        beside = {each: sum(self._beside(each, held).values()) for each in readers}
-        return [
-            each._replace(projected_bytes=each.projected_bytes + beside[each.layout.readers])
-            for each in self._own_choices
-        ]
+        if (known := self._by_held.get(held)) is None:
+            readers = {each.layout.readers for each in self._own_choices}
+            beside = {each: sum(self._beside(each, held).values()) for each in readers}
+            known = self._by_held[held] = [
+                each._replace(projected_bytes=each.projected_bytes + beside[each.layout.readers])
+                for each in self._own_choices
+            ]
+        return known
 
     def terms(self, choice: Choice, held: Held) -> dict[str, int]:
         """The projected peak by name, bytes; it is the sum of these."""
@@ -106,24 +109,25 @@ class Planner:
         """All layouts with their own terms; what is held beside them comes later."""
         found = []
         for layout in Layouts(self.facts, self.resources):
-            own = self._own_terms(layout)
+            worker = worker_bytes(self.facts, layout)
+            own = self._own_terms(layout, worker)
             found.append(
                 Choice(
                     layout,
                     own,
                     sum(own.values()),
-                    chunk_bytes(self.facts, layout),
+                    chunk_of(worker),
                     cost(layout, levels_of(self.facts, layout), requests(self.facts, layout)),
                 )
             )
         return found
 
-    def _own_terms(self, layout: Layout) -> dict[str, int]:
+    def _own_terms(self, layout: Layout, worker: dict[str, int]) -> dict[str, int]:
         facts = self.facts
         tiles = math.prod(self._tiles(layout)) * (facts.written_at_once(layout.bands_at_once) + facts.has_mask)
         # One more chunk waits than there are workers; a single one waits for nothing.
         waiting = layout.threads + (layout.threads > 1)
-        workers = {name: size * layout.threads for name, size in worker_bytes(facts, layout).items()}
+        workers = {name: size * layout.threads for name, size in worker.items()}
         if facts.one_at_a_time:
             workers["operation"] //= layout.threads
         levels, encoding = levels_of(facts, layout), facts.encoding(layout.block_size)

@@ -205,10 +205,11 @@ def _pool(folder: Path, sources: list[Path], out: Path, size: int, limit_mb: int
         "tests.benchmarks.batches",
         "--pool",
         str(size),
+        str(limit_mb),
         "--folder",
         str(folder),
-        *map(str, sources),
     ]
+    words += map(str, sources)
     out.mkdir()
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     env = os.environ | {"BATCH_HISTORY_PATH": "off"}
