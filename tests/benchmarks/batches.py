@@ -1,8 +1,8 @@
 """Batches: the budget in use, fixed-size pools, small files, reruns, planning.
 
 Run `python -m tests.benchmarks.batches [ENTRY ...]`. Entries are `mixed`, `pools` (with `mixed` in it), `small` with its rerun,
-`rows`; without any all are run. `--files`, `--rows` and `--budget` make them smaller. Whole processes are timed from outside,
-children are looked at every 20 ms. Results are written down in README.md beside this file.
+`flow`, `dask`, `rows`; without any all are run. `--files`, `--rows` and `--budget` make them smaller. Whole processes are timed
+from outside, children are looked at every 20 ms. Results are written down in README.md beside this file.
 """
 
 import argparse
@@ -51,7 +51,8 @@ class Seen:
 def command(words: tuple[str, ...], folder: Path, *, looks: bool = False) -> Seen:
     """`swath WORDS --json` in a ledger of its own, looked at while it runs."""
     seen, ledger = Seen(), folder / "ledger"
-    env = os.environ | {"BATCH_HISTORY_PATH": "off", "BATCH_LEDGER_PATH": str(ledger), "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"BATCH_HISTORY_PATH": "off", "BATCH_LEDGER_PATH": str(ledger), "PYTHONPATH": str(ROOT),
+                        "PREFECT_HOME": str(folder / "prefect")}  # fmt: skip
     with tempfile.TemporaryFile("w+") as printed:
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         process = subprocess.Popen(
@@ -261,6 +262,34 @@ def small(folder: Path, files: int) -> None:
         print(f"rerun: {files} finished files in {again.seconds:.2f} s, cpu {again.cpu_seconds:.2f} s")
 
 
+def flow(folder: Path, files: int) -> None:
+    """The same as a flow, a task a file: what each of the later files takes, with the API's server, beyond the work."""
+    sources = small_rasters(folder / "small", files)
+    few = max(1, files // 4)
+    seconds = {}
+    for count in (few, files):
+        (folder / "some.csv").write_text("source\n" + "".join(f"small/{each.name}\n" for each in sources[:count]))
+        with emptied(folder / "out"):
+            words = ("batch", "raster", "some.csv", "--into", "out", *OPERATION, *_limits(512))
+            seconds[count] = (command((*words, "--flow"), folder).seconds, command((*words, "--force"), folder).seconds)
+    as_flow, direct = ((seconds[files][at] - seconds[few][at]) / (files - few) for at in (0, 1))
+    print(f"flow: of {files} files each beyond the first {few} takes {1000 * as_flow:.1f} ms as a flow, "
+          f"{1000 * direct:.1f} ms directly")  # fmt: skip
+
+
+def dask(folder: Path, files: int, budget_mb: int) -> None:
+    """The mixed rasters as a flow, on a local Dask against threads."""
+    mixed_rasters(folder / "mixed", files)
+    walls: dict[str, float] = {}
+    for engine in ("threads", "dask", "threads", "dask"):
+        with emptied(folder / "out"):
+            words = ("batch", "raster", "mixed", "--into", "out", *OPERATION, *_limits(budget_mb // 2, budget_mb))
+            seen = command((*words, "--flow", "--engine", engine), folder)
+        walls[engine] = min(walls.get(engine, seen.seconds), seen.seconds)
+        print(f"dask: {engine}: {seen.seconds:.1f} s, {seen.cpu_seconds:.1f} s of processor time")
+    print(f"dask: {walls['dask'] / walls['threads']:.2f} of threads, the better of two each")
+
+
 def bare(folder: Path) -> dict[str, float]:
     """Milliseconds of one file of `small`, wall and processor, by the engine alone, one after another."""
     import gc
@@ -325,9 +354,11 @@ def main() -> None:
         "mixed": lambda: mixed(folder, given.files or 64, given.budget),
         "pools": lambda: pools(folder, given.files or 64, given.budget),
         "small": lambda: small(folder, given.files or 1000),
+        "flow": lambda: flow(folder, given.files or 400),
+        "dask": lambda: dask(folder, given.files or 64, given.budget),
         "rows": lambda: rows(folder, given.rows),
     }
-    for name in given.entries or ["pools", "small", "rows"]:
+    for name in given.entries or ["pools", "small", "flow", "dask", "rows"]:
         asked[name]()
 
 
