@@ -18,7 +18,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from flows import run_batch as module
-from flows.dask_engine import dask_runner
+from flows.dask_engine import dask_engine
 from flows.run_batch import run_batch
 from lib.batch.summary import REPORTS, TABLE
 from lib.errors import BatchFailed, UsageError
@@ -284,6 +284,9 @@ def test_the_engine_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> Non
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UsageError, match="engine dask needs prefect-dask") as caught, dask_runner(None, 1, MIB):
+    with (
+        pytest.raises(UsageError, match="engine dask needs prefect-dask") as caught,
+        dask_engine(None, run="", workers=1, limit_bytes=MIB),
+    ):
         pass
     assert ".[dask]" in caught.value.hint
