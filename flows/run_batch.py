@@ -68,16 +68,17 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
             todo = []
         summary.planning_seconds = time.monotonic() - began
         check_disk(batch, todo)
-        run, limit = uuid4().hex, batch.base.resources.limit_bytes
-        with (
-            engine_of(engine, dask_address, run=run, workers=at_once(batch, todo), limit_bytes=limit) as at_work,
-            sampled(summary, batch, began),
-        ):
-            for ends in _done(at_work, _orders(batch, todo, at_work, run, end)):
-                for at, report in ends:
-                    end(at, report)
-                if fail_fast and summary.failed:
-                    break
+        if todo:  # a rerun of what is done starts no cluster
+            run, limit = uuid4().hex, batch.base.resources.limit_bytes
+            with (
+                engine_of(engine, dask_address, run=run, workers=at_once(batch, todo), limit_bytes=limit) as at_work,
+                sampled(summary, batch, began),
+            ):
+                for ends in _done(at_work, _orders(batch, todo, at_work, run, end)):
+                    for at, report in ends:
+                        end(at, report)
+                    if fail_fast and summary.failed:
+                        break
     summary.conclude(time.monotonic() - began)
     show_batch(summary, batch)
     record = summary.to_record()

@@ -11,7 +11,7 @@ from prefect.states import Completed
 from flows import dask_engine, run_batch
 from flows.dask_engine import Dask, Room
 from lib.batch.order import Order, stop
-from lib.errors import JobFailed, MemoryRefused
+from lib.errors import JobFailed, MemoryRefused, UsageError
 from lib.jobs import RasterJob, Resources
 from lib.operations import Normalise
 from lib.units import MIB
@@ -182,3 +182,34 @@ def test_a_result_that_is_lost_is_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     state = engine.end_of(killed)
     assert state is not None
     assert (state.name, state.message) == ("Crashed", "KilledWorker")
+
+
+def test_an_address_that_is_silent_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the time that it is given."""
+    monkeypatch.setattr(dask_engine, "_ANSWER_SECONDS", 0.2)
+    address = "tcp://127.0.0.1:1"
+    with (
+        pytest.raises(UsageError, match=f"dask_address {address} does not answer"),
+        dask_engine.dask_engine(address, run="", workers=1, limit_bytes=MIB),
+    ):
+        pass
+
+
+def test_the_engine_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without prefect-dask: the extra to install."""
+    import builtins
+
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any, **named: Any) -> Any:
+        if name.startswith("prefect_dask"):
+            raise ImportError("No module named 'prefect_dask'")
+        return real(name, *arguments, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with (
+        pytest.raises(UsageError, match="engine dask needs prefect-dask") as caught,
+        dask_engine.dask_engine(None, run="", workers=1, limit_bytes=MIB),
+    ):
+        pass
+    assert ".[dask]" in caught.value.hint
