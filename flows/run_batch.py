@@ -5,30 +5,31 @@ import difflib
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar, cast
+from uuid import uuid4
 
 from prefect.client.schemas.objects import State
+from prefect.exceptions import MissingResult
 from prefect.futures import PrefectFuture
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import opaque
 
+from flows.engines import Engine, engine_of
 from flows.forms import job_flow
 from lib.batch import BATCH_KNOBS, DASK_ADDRESS, ENGINE
 from lib.batch.inputs import KINDS
-from lib.batch.order import Order, order_of, stoppable
+from lib.batch.order import Order, order_of
 from lib.batch.planning import Foreseen, check_disk
 from lib.batch.request import Batch, batch_of
 from lib.batch.run import at_once, budget_in, sampled
 from lib.batch.summary import Reports, Summary, reports_in, row_of
-from lib.errors import BatchFailed, JobFailed, MemoryRefused, SwathError, UsageError
+from lib.errors import BatchFailed, JobFailed, SwathError, UsageError
 from lib.knobs import Knob
 from lib.reports import Report
 from lib.request import job_knobs
 from lib.settings import settings_knobs
-from lib.units import format_bytes, mib
 from tasks.batch_page import show_batch
-from tasks.batching import do_files, plan_files
+from tasks.batching import plan_files
 
 KIND = Knob(name="kind", type=Literal["raster", "vector"], sentence="what the files are", default="raster", common=True)
 OPTIONS = Knob(
@@ -44,7 +45,7 @@ _T = TypeVar("_T")
 # Beyond so many files several are one task: a server keeps some thousand task runs of a run at ease.
 _MOST_TASKS = 2000
 _LARGEST_GROUP = 100
-_AHEAD = 64
+_LOOK_SECONDS = 2.0
 
 
 @job_flow("run-batch", KNOBS, kind="batch", verb="batch")
@@ -67,15 +68,17 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
             todo = []
         summary.planning_seconds = time.monotonic() - began
         check_disk(batch, todo)
-        with (
-            _engine(engine, dask_address, batch, at_once(batch, todo)) as (runner, most),
-            sampled(summary, batch, began),
-        ):
-            for ends in _done(runner, _orders(batch, todo, most, end)):
-                for at, report in ends:
-                    end(at, report)
-                if fail_fast and summary.failed:
-                    break
+        if todo:  # a rerun of what is done starts no cluster
+            run, limit = uuid4().hex, batch.base.resources.limit_bytes
+            with (
+                engine_of(engine, dask_address, run=run, workers=at_once(batch, todo), limit_bytes=limit) as at_work,
+                sampled(summary, batch, began),
+            ):
+                for ends in _done(at_work, _orders(batch, todo, at_work, run, end)):
+                    for at, report in ends:
+                        end(at, report)
+                    if fail_fast and summary.failed:
+                        break
     summary.conclude(time.monotonic() - began)
     show_batch(summary, batch)
     record = summary.to_record()
@@ -116,20 +119,15 @@ class _Ends:
         self._summary.add(row)
 
 
-def _orders(batch: Batch, todo: Sequence[Foreseen], most: int | None, end: _Ends) -> Iterator[list[Order]]:
-    """What each task is given; files that no worker could take are at their end."""
+def _orders(batch: Batch, todo: Sequence[Foreseen], engine: Engine, run: str, end: _Ends) -> Iterator[list[Order]]:
+    """What each task is given; files that nobody could take are at their end."""
     size = min(max(1, -(-len(todo) // _MOST_TASKS)), _LARGEST_GROUP)
     group: list[Order] = []
     for each in todo:
         try:
-            order = order_of(batch, each)
-            if most is not None and order.job.resources.limit_bytes > most:
-                needed = order.job.resources.limit_bytes
-                raise MemoryRefused(
-                    f"{order.job.label}: needs {mib(needed)} MiB, and no worker of Dask has more than {format_bytes(most)}",
-                    hint="start workers with more: dask worker --resources MEMORY=<bytes>",
-                    smallest_limit_bytes=needed,
-                )
+            order = order_of(batch, each, run)
+            if refused := engine.refusal(order):
+                raise refused
         except SwathError as error:
             end(each.at, Report.of_error(error, {"kind": batch.wing, "source": batch.items[each.at].source}))
             continue
@@ -141,21 +139,45 @@ def _orders(batch: Batch, todo: Sequence[Foreseen], most: int | None, end: _Ends
         yield group
 
 
-def _done(runner: TaskRunner[Any], groups: Iterator[list[Order]]) -> Iterator[list[tuple[int, Report]]]:
-    """The groups' ends, as they come; no more are made and handed on than keep the workers busy."""
+def _done(engine: Engine, groups: Iterator[list[Order]]) -> Iterator[list[tuple[int, Report]]]:
+    """The files' ends, as they come; no more groups are made and handed on than keep the workers busy."""
     ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
     under_way: dict[PrefectFuture[Any], list[Order]] = {}
     while True:
-        for orders in itertools.islice(groups, _AHEAD - len(under_way)):
-            with _memory(runner, max(each.job.resources.limit_bytes for each in orders)):
-                future = runner.submit(do_files, {"orders": orders})
+        for orders in itertools.islice(groups, max(0, engine.ahead - len(under_way))):
+            future = engine.submit(orders)
             under_way[future] = orders
             future.add_done_callback(ended.put)
         if not under_way:
             return
-        future = ended.get()
-        future.wait()
-        yield _ends_of(future, under_way.pop(future))
+        try:
+            future = ended.get(timeout=_LOOK_SECONDS)
+        except Empty:
+            for future in list(under_way):
+                refused, others = _refused(engine, under_way[future])
+                if refused:
+                    engine.give_up(future)
+                    del under_way[future]
+                    yield refused
+                    groups = itertools.chain([others] if others else [], groups)
+            continue
+        if future not in under_way:
+            continue
+        if state := engine.end_of(future):
+            yield _ends_of(state, under_way.pop(future))
+        else:
+            future.add_done_callback(ended.put)
+
+
+def _refused(engine: Engine, orders: Sequence[Order]) -> tuple[list[tuple[int, Report]], list[Order]]:
+    """The ends of those that nobody will take any more, and the others."""
+    refused, others = [], []
+    for each in orders:
+        if error := engine.refusal(each):
+            refused.append((each.at, Report.of_error(error, each.job.model_dump(mode="json"))))
+        else:
+            others.append(each)
+    return refused, others
 
 
 def _as_is(value: _T) -> _T:
@@ -163,47 +185,17 @@ def _as_is(value: _T) -> _T:
     return cast("_T", opaque(value))
 
 
-def _ends_of(future: PrefectFuture[Any], orders: Sequence[Order]) -> list[tuple[int, Report]]:
+def _ends_of(state: State[Any], orders: Sequence[Order]) -> list[tuple[int, Report]]:
     """A task's reports; where it came to no end of its own (its worker was killed, too often), that is the end of its files."""
-    try:
-        state: State[Any] = future.state
+    data = None
+    with contextlib.suppress(MissingResult):
         data = state.result(raise_on_failure=False)
-        said = f"{state.name}: {data if isinstance(data, Exception) else state.message}"
-    except Exception as error:  # noqa: BLE001 - whatever the API's client raises, or it has not ended
-        data, said = None, str(error)
     if isinstance(data, list):
         return data
     if isinstance(data, BaseException) and not isinstance(data, Exception):
         raise data
-    failed = JobFailed(f"its task ended {said}", hint="is its worker there, and of this version? a rerun does it again")
+    failed = JobFailed(
+        f"its task ended {state.name}: {data if isinstance(data, Exception) else state.message}",
+        hint="is its worker there, and of this version? a rerun does it again",
+    )
     return [(each.at, Report.of_error(failed, each.job.model_dump(mode="json"))) for each in orders]
-
-
-@contextlib.contextmanager
-def _engine(
-    engine: str, address: str | None, batch: Batch, workers: int
-) -> Iterator[tuple[TaskRunner[Any], int | None]]:
-    """The task runner, and what the largest of its workers can hold, where they say so."""
-    if engine == "threads":
-        if address:
-            raise UsageError("dask_address is of engine dask", hint="let engine be dask, or leave dask_address out")
-        threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
-        with stoppable(batch.into) as stop, threads as runner:
-            try:
-                yield runner, None
-            finally:  # else the runner waits for all that is under way, whoever was interrupted
-                stop()
-        return
-    from flows.dask_engine import dask_runner
-
-    with dask_runner(address, workers, batch.base.resources.limit_bytes) as (dask, most):
-        yield dask, most
-
-
-def _memory(runner: TaskRunner[Any], size_bytes: int) -> contextlib.AbstractContextManager[Any]:
-    """What is submitted meanwhile needs so much of a worker's resource MEMORY, where the runner is Dask's."""
-    if isinstance(runner, ThreadPoolTaskRunner):
-        return contextlib.nullcontext()
-    from flows.dask_engine import needing
-
-    return needing(runner, size_bytes)

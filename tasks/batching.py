@@ -42,12 +42,12 @@ def _named() -> Callable[..., str]:
 @task(name="Do files", task_run_name=_named(), **OPTIONS)
 def do_files(orders: Sequence[Order]) -> list[tuple[int, Report]] | State[Any]:
     """Each file in its turn, by one child as long as it is as good as new; a failure does not stop the others."""
-    ended, into = [], orders[0].into
+    ended, run = [], orders[0].run
     try:
-        with seated(into) as runner:
+        with seated(run) as runner:
             for order in orders:
                 report = fulfil(order, runner)
-                check_goes_on(into)  # else its end is that of a child that was killed
+                check_goes_on(run)  # else its end is that of a child that was killed
                 ended.append((order.at, report))
                 tell(run_logger(), outcome(report), report.job)
     except Stopped:

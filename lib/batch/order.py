@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +35,17 @@ class Order:
         job: with what it is admitted with as its limit.
         key: what its output is made of.
         into: the batch's folder.
+        run: the batch's run that it is of; what is stopped is a run, and another may do the same batch later.
     """
 
     at: int
     job: RasterJob | VectorJob
     key: str | None
     into: Path
+    run: str = ""
 
 
-def order_of(batch: Batch, foreseen: Foreseen) -> Order:
+def order_of(batch: Batch, foreseen: Foreseen, run: str = "") -> Order:
     """The order of a file that was planned.
 
     Raises:
@@ -52,7 +54,7 @@ def order_of(batch: Batch, foreseen: Foreseen) -> Order:
     job = batch.job(foreseen.at)
     limit = min(foreseen.limit_bytes, job.resources.limit_bytes)
     job = job.model_copy(update={"resources": job.resources.model_copy(update={"limit_bytes": limit})})
-    return Order(foreseen.at, job, foreseen.key, batch.into)
+    return Order(foreseen.at, job, foreseen.key, batch.into, run)
 
 
 def fulfil(order: Order, runner: Runner, on_event: OnEvent | None = None) -> Report:
@@ -74,10 +76,10 @@ class _Seat:
     """A thread's runner: at work for a batch, or waiting for its next file. A child dies with the thread that started it."""
 
     def __init__(self) -> None:
-        self.runner = Runner(keeps=True, patience=lambda: check_goes_on(self.into))
+        self.runner = Runner(keeps=True, patience=lambda: check_goes_on(self.run))
         self.lock = threading.Lock()
         self.timer: threading.Timer | None = None
-        self.into = Path()
+        self.run = ""
         self.is_at_work = False
 
     def leave(self) -> None:
@@ -89,54 +91,46 @@ class _Seat:
 
 _own = threading.local()
 _seats: set[_Seat] = set()
-_stopped: set[Path] = set()
+_stopped: set[str] = set()
 
 
-def check_goes_on(into: Path) -> None:
-    """The batch into that folder has not been stopped.
+def check_goes_on(run: str) -> None:
+    """The run of a batch has not been stopped.
 
     Raises:
         Stopped: it has.
     """
-    if into in _stopped:
+    if run in _stopped:
         raise Stopped
 
 
-@contextmanager
-def stoppable(into: Path) -> Iterator[Callable[[], None]]:
-    """Gives what stops all that threads of this process do for a batch; on the way out none of their children is kept."""
-
-    def stop() -> None:
-        _stopped.add(into)
-        while busy := [each for each in tuple(_seats) if each.into == into and each.is_at_work]:
-            for each in busy:
-                each.runner.kill()
-            time.sleep(_KILL_SECONDS)
-
-    try:
-        yield stop
-    finally:
-        for each in [each for each in tuple(_seats) if each.into == into]:
-            each.leave()
-        _stopped.discard(into)
+def stop(run: str) -> None:
+    """End all that this process does for a run of a batch, with the children that it keeps; nothing more of it is begun here."""
+    _stopped.add(run)
+    while busy := [each for each in tuple(_seats) if each.run == run and each.is_at_work]:
+        for each in busy:
+            each.runner.kill()
+        time.sleep(_KILL_SECONDS)
+    for each in [each for each in tuple(_seats) if each.run == run]:
+        each.leave()
 
 
 @contextmanager
-def seated(into: Path) -> Iterator[Runner]:
+def seated(run: str) -> Iterator[Runner]:
     """This thread's runner, whose child is kept for a while for the next file that the thread is given.
 
     Raises:
-        Stopped: the batch into that folder has been stopped.
+        Stopped: that run of a batch has been stopped.
     """
     seat: _Seat = getattr(_own, "seat", None) or _Seat()
     _own.seat = seat
     if seat.timer is not None:
         seat.timer.cancel()
     with seat.lock:
-        seat.into, seat.is_at_work = into, True
+        seat.run, seat.is_at_work = run, True
         _seats.add(seat)
         try:
-            check_goes_on(into)
+            check_goes_on(run)
             yield seat.runner
         except BaseException:
             seat.runner.close()
