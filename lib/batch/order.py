@@ -1,9 +1,9 @@
 """One file's work as it is handed on: only paths, choices and numbers, for any process that sees the same storage."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def fulfil(order: Order, runner: Runner, on_event: OnEvent | None = None) -> Rep
     noted = Finished(order.into)
     output = Path(order.job.destination)
     try:
-        return run_published(
+        report = run_published(
             order.job, on_event, runner=runner, before=lambda staged: noted.note(output, order.key, staged.path)
         )
     except SwathError as error:
@@ -68,6 +68,10 @@ def fulfil(order: Order, runner: Runner, on_event: OnEvent | None = None) -> Rep
     except OSError as error:  # of one file's folder or note; it stops no other
         said = OutputError(f"{output} cannot be written: {error}", hint="check the rights and the free space there")
         return Report.of_error(said, order.job.model_dump(mode="json"))
+    if report.ok:
+        with contextlib.suppress(OSError):  # it is there, and as noted
+            noted.note_published(output)
+    return report
 
 
 class _Seat:
@@ -102,7 +106,7 @@ def check_goes_on(into: Path) -> None:
         raise Stopped
 
 
-@contextmanager
+@contextlib.contextmanager
 def stoppable(into: Path) -> Iterator[Callable[[], None]]:
     """Gives what stops all that threads of this process do for a batch; on the way out none of their children is kept."""
 
@@ -121,7 +125,7 @@ def stoppable(into: Path) -> Iterator[Callable[[], None]]:
         _stopped.discard(into)
 
 
-@contextmanager
+@contextlib.contextmanager
 def seated(into: Path) -> Iterator[Runner]:
     """This thread's runner, whose child is kept for a while for the next file that the thread is given.
 
