@@ -68,7 +68,7 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
         summary.planning_seconds = time.monotonic() - began
         check_disk(batch, todo)
         with (
-            _engine(engine, dask_address, batch, at_once(batch, todo)) as (runner, most),
+            _engine(engine, dask_address, batch, at_once(batch, todo, apart=engine == "dask")) as (runner, most),
             sampled(summary, batch, began),
         ):
             for ends in _done(runner, _orders(batch, todo, most, end)):

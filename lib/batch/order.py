@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.batch.cores import Cores, cores
 from lib.batch.finished import Finished
 from lib.batch.planning import Foreseen
 from lib.batch.request import Batch
@@ -20,6 +21,7 @@ from lib.run import run_published
 # A child that waits for the next file longer than this ends, and leaves its place in the ledger.
 _IDLE_SECONDS = 2.0
 _KILL_SECONDS = 0.05
+_cores = Cores(cores())
 
 
 class Stopped(BaseException):
@@ -60,9 +62,10 @@ def fulfil(order: Order, runner: Runner, on_event: OnEvent | None = None) -> Rep
     noted = Finished(order.into)
     output = Path(order.job.destination)
     try:
-        report = run_published(
-            order.job, on_event, runner=runner, before=lambda staged: noted.note(output, order.key, staged.path)
-        )
+        with _cores.taken(order.job.resources.threads or 1, runner.close, runner.patience):
+            report = run_published(
+                order.job, on_event, runner=runner, before=lambda staged: noted.note(output, order.key, staged.path)
+            )
     except SwathError as error:
         return Report.of_error(error, order.job.model_dump(mode="json"))
     except OSError as error:  # of one file's folder or note; it stops no other

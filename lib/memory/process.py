@@ -49,7 +49,7 @@ class Runner:
     """
 
     def __init__(self, *, keeps: bool = False, patience: Callable[[], None] | None = None) -> None:
-        self._keeps, self._patience = keeps, patience
+        self._keeps, self.patience = keeps, patience
         self._place: Place | None = None
         self._child: Child | None = None
         self._leaf: Path | None = None
@@ -187,7 +187,7 @@ class Runner:
             label,
             wait,
             instead_of=self._place,
-            patience=self._patience,
+            patience=self.patience,
         )
         self._place = None
         try:
@@ -230,7 +230,7 @@ class Runner:
         if not watch.held_back or watch.record.error is not None:
             return watch
         asked = time.monotonic()
-        disk.wait(hear, self._patience)
+        disk.wait(hear, self.patience)
         self._waited(asked)
         return self._watch(child, job, request, hear)
 
