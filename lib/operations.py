@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from lib.knobs import knob
+from lib.knobs import knob, whole_path
 
 
 class Model(BaseModel):
@@ -103,6 +103,22 @@ def named_apart(values: tuple[str, ...]) -> tuple[str, ...]:
 _NamedSource = Annotated[str, AfterValidator(_named_source)]
 
 
+def source_path_at(value: str) -> int:
+    """Where the path begins in a further source: behind its name, if it has one; ./ before it says that it has none."""
+    name, equals, _ = value.partition("/")[0].partition("=")
+    return len(name) + len(equals) if equals else 0
+
+
+def table_path_at(value: str) -> int | None:
+    """Where the path begins in a table of classes; None of one that is written out."""
+    return None if "=" in value else 0
+
+
+def kernel_path_at(value: str) -> int | None:
+    """Where the path begins in a kernel; None of one that is written out."""
+    return None if re.fullmatch(r"[\d\s.,;eE+-]+", value) else 0
+
+
 def _odd(value: int) -> int:
     if value % 2 == 0:
         raise ValueError(f"{value} is even: the pixel itself is in the middle of an odd number")
@@ -166,7 +182,8 @@ class Reclassify(Model):
     name: Literal["reclassify"] = "reclassify"
     table: str = knob(
         "ranges, from one value on up to below another, and what they become: 0:1000=1,1000:5000=2,5000:=3; single values: 7=70; "
-        "all others: *=0 (else nodata); or a YAML file of them"
+        "all others: *=0 (else nodata); or a YAML file of them",
+        path_at=table_path_at,
     )
 
 
@@ -193,6 +210,7 @@ class Focal(Model):
     kernel: str | None = knob(
         "weights row by row from the north-west, odd in both directions: 0 1 0; 1 -4 1; 0 1 0, or a YAML file of such rows",
         None,
+        path_at=kernel_path_at,
     )
 
     @model_validator(mode="after")
@@ -258,7 +276,10 @@ class Clip(Model):
     )
     bbox_crs: str | None = knob("the CRS of bbox, such as EPSG:4326", None, unset="the raster's", min_length=1)
     mask: str | None = knob(
-        "a vector file: pixels whose centres lie in none of its polygons become nodata", None, min_length=1
+        "a vector file: pixels whose centres lie in none of its polygons become nodata",
+        None,
+        min_length=1,
+        path_at=whole_path,
     )
     crop: bool = knob("cut the raster to what the polygons of mask span, too", False)
 
