@@ -108,8 +108,8 @@ class Finished:
 
     Attributes:
         folder: where outputs go.
-        notes: lines as they are in the file, a third of what they take when parsed, by output, as a path below the folder: its
-            last, and of one that is not known to have been published those before it.
+        notes: by output, as a path below the folder, its last line as it is in the file, which takes less than half of what it does
+            when parsed; of an output that is not known to have been published those before it, too.
         published: outputs that were.
     """
 

@@ -297,8 +297,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _write(ticket: IO[str], entry: Entry) -> None:
     ticket.seek(0)
-    ticket.truncate()
     json.dump(asdict(entry), ticket)
+    ticket.truncate()  # behind, not before: on a full disk the place that a ticket had is there for the next content
     ticket.flush()
 
 
