@@ -10,8 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lib.knobs import knob, whole_path
-from lib.operations import Box, Copy, Custom, Function, Model, Operation, named_apart, read_box, source_path_at
+from lib.knobs import knob
+from lib.operations import Box, Copy, Custom, Function, Model, Operation, named_apart, read_box
+from lib.paths import source_path_at, whole_path
 from lib.units import MIB, file_label
 
 

@@ -96,11 +96,6 @@ class Knob:
         return self.is_setting or _reads_text(self.type)
 
 
-def whole_path(_value: str) -> int:
-    """Where a path begins that is all of a value."""
-    return 0
-
-
 def knob(sentence: str, default: Any = ..., **facts: Any) -> Any:
     """A field that is a knob; `facts` are a Knob's, and what pydantic's Field takes (bounds, `pattern`, `default_factory`)."""
     ours = {name: facts.pop(name) for name in Knob.__dataclass_fields__ if name in facts}

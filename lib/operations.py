@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from lib.knobs import knob, whole_path
+from lib.knobs import knob
+from lib.paths import kernel_path_at, table_path_at, whole_path
 
 
 class Model(BaseModel):
@@ -101,22 +102,6 @@ def named_apart(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _NamedSource = Annotated[str, AfterValidator(_named_source)]
-
-
-def source_path_at(value: str) -> int:
-    """Where the path begins in a further source: behind its name, if it has one; ./ before it says that it has none."""
-    name, equals, _ = value.partition("/")[0].partition("=")
-    return len(name) + len(equals) if equals else 0
-
-
-def table_path_at(value: str) -> int | None:
-    """Where the path begins in a table of classes; None of one that is written out."""
-    return None if "=" in value else 0
-
-
-def kernel_path_at(value: str) -> int | None:
-    """Where the path begins in a kernel; None of one that is written out."""
-    return None if re.fullmatch(r"[\d\s.,;eE+-]+", value) else 0
 
 
 def _odd(value: int) -> int:

@@ -32,10 +32,8 @@ from lib.jobs import (
 )
 from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
-from lib.operations import (
-    OPERATIONS, Clip, Copy, Expression, Focal, Reclassify, kernel_path_at, source_path_at, table_path_at,
-)  # fmt: skip
-from lib.paths import absolute, check_exists, is_local
+from lib.operations import OPERATIONS, Clip, Copy, Expression, Focal, Reclassify
+from lib.paths import absolute, check_exists, is_local, kernel_path_at, source_path_at, table_path_at
 from lib.publish import check_destination
 from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
 from lib.units import MIB

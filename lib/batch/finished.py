@@ -108,8 +108,8 @@ class Finished:
 
     Attributes:
         folder: where outputs go.
-        notes: by output, as a path below the folder, its last line as it is in the file, which takes less than half of what it does
-            when parsed; of an output that is not known to have been published those before it, too.
+        notes: by output, as a path below the folder, its last line as it is in the file, half of what it takes when parsed;
+            of an output that is not known to have been published those before it, too.
         published: outputs that were.
     """
 
