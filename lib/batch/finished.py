@@ -12,7 +12,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,14 +107,13 @@ class Finished:
 
     Attributes:
         folder: where outputs go.
-        notes: by output, as a path below the folder, its last line as it is in the file, half of what it takes when parsed;
-            of an output that is not known to have been published those before it, too.
-        published: outputs that were.
+        published: by output, as a path below the folder, its line as it is in the file, half of what it takes when parsed.
+        noted: likewise the lines of those that are not known to have been published since.
     """
 
     folder: Path
-    notes: dict[str, bytes] = field(default_factory=dict)
-    published: set[str] = field(default_factory=set)
+    published: dict[str, bytes] = field(default_factory=dict)
+    noted: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "Finished":
@@ -131,30 +129,34 @@ class Finished:
 
     def _take(self, said: dict[str, Any], line: bytes) -> None:
         if "published" in said:
-            self.published.add(sys.intern(said["published"]))
+            name = str(said["published"])
+            lines = self.noted.pop(name, b"")
+            self.published[name] = lines[lines.rfind(b"\n", 0, -1) + 1 :]  # the last of them
             return
-        name, _, _ = sys.intern(said["output"]), said["key"], dict(said["files"])  # all of it, or it is nobody's note
-        is_known = name in self.published or name not in self.notes
-        self.notes[name] = line if is_known else self.notes[name] + line
+        name, _, _ = str(said["output"]), said["key"], dict(said["files"])  # all of it, or it is nobody's note
+        self.noted[name] = self.noted.get(name, b"") + line
 
     def is_ours(self, output: Path) -> bool:
         """Whether what is there under that name was made by a batch into this folder, or was put where one had put its own."""
         if not os.path.lexists(output):
             return False
         return self._name(output) in self.published or any(
-            _is_as_noted(output, note["files"].get(output.name)) for note in self._of(output)
+            _is_as_noted(output, note["files"].get(output.name)) for note in self._notes_of(output)
         )
-
-    def _of(self, output: Path) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.notes.get(self._name(output), b"").splitlines()]
 
     def is_done(self, output: Path, key: str | None) -> bool:
         """Whether the output is there, whole, and made of just that."""
-        last = self._of(output)[-1:]
-        if key is None or not last or last[0]["key"] != key:
-            return False
-        files = last[0]["files"]
-        return bool(files) and all(_is_as_noted(output.with_name(name), said) for name, said in files.items())
+        return key is not None and any(
+            bool(note["files"])
+            and all(_is_as_noted(output.with_name(name), said) for name, said in note["files"].items())
+            for note in self._notes_of(output)
+            if note["key"] == key
+        )
+
+    def _notes_of(self, output: Path) -> list[dict[str, Any]]:
+        name = self._name(output)
+        lines = self.noted.get(name, b"").splitlines() + self.published.get(name, b"").splitlines()
+        return [json.loads(line) for line in lines]
 
     def note(self, output: Path, key: str | None, staged: Path) -> None:
         """Note an output that is about to be published, by its staged file, for the next batch."""

@@ -78,7 +78,7 @@ def test_rows_threads_are_counted(
     monkeypatch.setattr(run, "cores", lambda: 2)
     assert (run.workers_of(made), run.workers_of(made, apart=True)) == (2, 1)
     monkeypatch.setattr(module, "_cores", Cores(2))
-    at_work, seen, closed, lock = list[int](), list[int](), list[int](), threading.Lock()
+    at_work, seen, closed, lock = list[int](), list[int](), threading.Event(), threading.Lock()
     together = threading.Barrier(2, timeout=10)  # the last two: one beside the other
 
     def work(job: Any, *_: Any, **__: Any) -> Report:
@@ -86,6 +86,8 @@ def test_rows_threads_are_counted(
         with lock:
             at_work.append(threads)
             seen.append(sum(at_work))
+        if Path(job.source).stem == "t00":
+            assert closed.wait(10), "the next one waits for cores, and has let go of its memory"
         if Path(job.source).stem in {"t04", "t05"}:
             together.wait()
         with lock:
@@ -93,9 +95,8 @@ def test_rows_threads_are_counted(
         return Report(status="failed", exit_code=1)
 
     monkeypatch.setattr(module, "run_published", work)
-    runner: Runner = SimpleNamespace(close=lambda: closed.append(1), patience=None)  # type: ignore[assignment]
+    runner: Runner = SimpleNamespace(close=closed.set, patience=None)  # type: ignore[assignment]
     orders = [Order(at, made.job(at), None, tmp_path / "out") for at in range(6)]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda each: fulfil(each, runner), orders))
     assert max(seen) == 2
-    assert closed
