@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from flows import terminal
 from flows.flags import FLOW, PLAN, Display, flags
-from flows.server import choose_server
+from flows.server import choose_server, state_of
 from lib import request
 from lib.batch import BATCH_KNOBS, DASK_ADDRESS, ENGINE, WITHOUT
 from lib.errors import BatchFailed, DiskRefused, UsageError
@@ -68,20 +68,16 @@ def _flow(wing: str, given: Mapping[str, Any], display: Display) -> int:
     """As a flow run; the choices of files' jobs are its `options`."""
     choose_server()
     from flows.run_batch import KNOBS, run_batch
-    from tasks.states import cancelled_by_signal, settled
+    from tasks.states import settled
 
-    terminal.leave_to_flow()
     own = {each.name for each in KNOBS}
     made = {
         name: value for name, value in request.flow_arguments(given).items() if value is not None and value is not False
     }
     options = {name: value for name, value in made.items() if name not in own}
     parameters = {name: value for name, value in made.items() if name in own}
-    hooks: list[Any] = [cancelled_by_signal]
-    run = run_batch.with_options(on_crashed=hooks)
     try:
-        with request.at_terminal():
-            record = settled(run(kind=wing, options=options, return_state=True, **parameters))
+        record: dict[str, Any] = settled(state_of(run_batch, parameters | {"kind": wing, "options": options}))
     except BatchFailed as error:
         record = error.facts["record"]
     if display.json:

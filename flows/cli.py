@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, Parameter
 from flows import terminal
 from flows.batches import batch_app
 from flows.flags import DEMO_FOLDER, DRY_RUN, FLOW, FOLDER, HISTORY, OLDER_THAN, Display, flags
-from flows.server import choose_server
+from flows.server import choose_server, state_of
 from lib import __version__, request
 from lib.errors import Interrupted, SwathError, Terminated, UsageError
 from lib.jobs import DriversJob, Job, ProfileJob, RasterJob, VectorJob, VerifyJob
@@ -250,19 +250,9 @@ def _ended(report: Report, display: Display) -> int:
 
 def _flow(flow: Any, given: Mapping[str, Any]) -> Report:
     """Run a flow with the same words, those left out as the flow has them; its report comes back through the run's state."""
-    from tasks.states import cancelled_by_signal, report_of
+    from tasks.states import report_of
 
-    terminal.leave_to_flow()
-    run = flow.with_options(on_crashed=[cancelled_by_signal])
-    try:
-        with request.at_terminal():
-            return report_of(run(return_state=True, **request.flow_arguments(given)))
-    except RuntimeError as error:
-        if "reach API" not in str(error):
-            raise
-        problem = f"the Prefect API in PREFECT_API_URL does not answer: {_plain(str(error))}"
-        hint = "start that server, or unset PREFECT_API_URL to run on `make up`'s or an embedded one"
-        raise SwathError(problem, hint=hint) from error
+    return report_of(state_of(flow, request.flow_arguments(given)))
 
 
 def _yes(value: object) -> str:

@@ -20,6 +20,7 @@ from pydantic import Field
 from flows import terminal
 from flows.filter_vector import filter_vector
 from flows.forms import job_flow
+from flows.server import answering
 from flows.transform_raster import transform_raster
 from lib.errors import Exceeded, SourceError
 from lib.knobs import Knob
@@ -81,7 +82,8 @@ def demo(*, folder: str, memory_limit_mb: int) -> dict[str, Any]:
 
 def run_demo(folder: str = ".demo", memory_limit_mb: int = 256, *, quiet: bool = False) -> dict[str, Any]:
     """Run the flow and show its table on stdout (nothing where `quiet`); the demo's record, whatever came of it."""
-    state: State[Any] = cast("State[Any]", demo(folder=folder, memory_limit_mb=memory_limit_mb, return_state=True))
+    with answering():
+        state: State[Any] = cast("State[Any]", demo(folder=folder, memory_limit_mb=memory_limit_mb, return_state=True))
     record = state.result(raise_on_failure=False)
     if not isinstance(record, dict):
         record = report_of(state).model_dump(mode="json")

@@ -70,8 +70,9 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
         check_disk(batch, todo)
         if todo:  # a rerun of what is done starts no cluster
             run, limit = uuid4().hex, batch.base.resources.limit_bytes
+            workers = at_once(batch, todo, apart=engine == "dask")
             with (
-                engine_of(engine, dask_address, run=run, workers=at_once(batch, todo), limit_bytes=limit) as at_work,
+                engine_of(engine, dask_address, run=run, workers=workers, limit_bytes=limit) as at_work,
                 sampled(summary, batch, began),
             ):
                 for ends in _done(at_work, _orders(batch, todo, at_work, run, end)):

@@ -18,7 +18,7 @@ from lib.jobs import Job
 from lib.log import Level, Line, append, as_json, wants_json
 from lib.memory.watch import OnEvent
 from lib.reports import Report, chunk_words
-from lib.telling import Telling, error_words, outcome
+from lib.telling import Telling, error_words, outcome, waiting_words
 from lib.underway import INTERRUPTED
 from lib.units import format_bytes, format_seconds, mib
 
@@ -173,7 +173,7 @@ def _hear(event: dict[str, Any], bar: "Progress") -> None:
         case "phase":
             bar.update(task, detail=event["name"])
         case "waiting":
-            bar.update(task, detail=f"waiting for the host's budget behind {event['behind']} job(s)")
+            bar.update(task, detail=waiting_words(event))
 
 
 def log_end(report: Report) -> None:

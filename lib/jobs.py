@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lib.knobs import knob
 from lib.operations import Box, Copy, Custom, Function, Model, Operation, named_apart, read_box
+from lib.paths import source_path_at, whole_path
 from lib.units import MIB, file_label
 
 
@@ -205,6 +206,7 @@ class RasterJob(_Work):
         "a folder, here and as source, is its rasters over each other, in the order of their names",
         (),
         flag="source",
+        path_at=source_path_at,
         unset="none",
     )
     output_profile: Literal["none", "fast", "small", "cog", "compat"] = knob(
@@ -348,6 +350,7 @@ class VectorJob(_Work):
     intersects: str | None = knob(
         "keep features whose geometry meets a polygon of this vector file, in any CRS, of at most 32 MiB",
         None,
+        path_at=whole_path,
         min_length=1,
     )
     min_area_sqm: float | None = knob("keep features of at least this true area", None, unset="no lower bound", **_AREA)

@@ -7,7 +7,7 @@ knob (a job's resources, its driver) is a plain field.
 import functools
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -36,6 +36,7 @@ class Knob:
         operations: the operations whose parameter it is; empty for a job's own.
         is_setting: left out it is "as configured".
         in_forms: the type that forms show, where the one that is validated would make a poor input.
+        path_at: of one that names files: where in a value the path begins; None of a value that is none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Knob:
     operations: tuple[str, ...] = ()
     is_setting: bool = False
     in_forms: Any = None
+    path_at: Callable[[str], int | None] | None = None
 
     @property
     def as_flag(self) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lib.knobs import knob
+from lib.paths import kernel_path_at, table_path_at, whole_path
 
 
 class Model(BaseModel):
@@ -166,7 +167,8 @@ class Reclassify(Model):
     name: Literal["reclassify"] = "reclassify"
     table: str = knob(
         "ranges, from one value on up to below another, and what they become: 0:1000=1,1000:5000=2,5000:=3; single values: 7=70; "
-        "all others: *=0 (else nodata); or a YAML file of them"
+        "all others: *=0 (else nodata); or a YAML file of them",
+        path_at=table_path_at,
     )
 
 
@@ -193,6 +195,7 @@ class Focal(Model):
     kernel: str | None = knob(
         "weights row by row from the north-west, odd in both directions: 0 1 0; 1 -4 1; 0 1 0, or a YAML file of such rows",
         None,
+        path_at=kernel_path_at,
     )
 
     @model_validator(mode="after")
@@ -258,7 +261,10 @@ class Clip(Model):
     )
     bbox_crs: str | None = knob("the CRS of bbox, such as EPSG:4326", None, unset="the raster's", min_length=1)
     mask: str | None = knob(
-        "a vector file: pixels whose centres lie in none of its polygons become nodata", None, min_length=1
+        "a vector file: pixels whose centres lie in none of its polygons become nodata",
+        None,
+        min_length=1,
+        path_at=whole_path,
     )
     crop: bool = knob("cut the raster to what the polygons of mask span, too", False)
 

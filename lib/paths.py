@@ -58,6 +58,27 @@ def is_local_output(name: str) -> bool:
     return not _ELSEWHERE.match(name) or Path(name).parent.is_dir()
 
 
+def whole_path(_value: str) -> int:
+    """Where a path begins that is all of a value."""
+    return 0
+
+
+def source_path_at(value: str) -> int:
+    """Where the path begins in a further source: behind its name, if it has one; ./ before it says that it has none."""
+    name, equals, _ = value.partition("/")[0].partition("=")
+    return len(name) + len(equals) if equals else 0
+
+
+def table_path_at(value: str) -> int | None:
+    """Where the path begins in a table of classes; None of one that is written out."""
+    return None if "=" in value else 0
+
+
+def kernel_path_at(value: str) -> int | None:
+    """Where the path begins in a kernel; None of one that is written out."""
+    return None if re.fullmatch(r"[\d\s.,;eE+-]+", value) else 0
+
+
 def check_exists(what: str, name: str) -> None:
     """A source or an output that is a local path is there, by a name that GDAL can be given.
 

@@ -5,7 +5,6 @@ can tell is checked in the child.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -34,7 +33,7 @@ from lib.jobs import (
 from lib.knobs import Knob, as_words, knobs_of
 from lib.memory.budget import grant_limit
 from lib.operations import OPERATIONS, Clip, Copy, Expression, Focal, Reclassify
-from lib.paths import absolute, check_exists, is_local
+from lib.paths import absolute, check_exists, is_local, kernel_path_at, source_path_at, table_path_at
 from lib.publish import check_destination
 from lib.settings import Settings, SettingsLayers, load_settings, settings_knobs
 from lib.units import MIB
@@ -132,7 +131,7 @@ def raster_job(
 def _further(given: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Further sources: those with a name, which an expression takes, and whole paths of those that lie over the source."""
     every = tuple(given.get("sources") or ())
-    named = tuple(each for each in every if "=" in each.partition("/")[0])
+    named = tuple(each for each in every if source_path_at(each))
     over = tuple(each for each in every if each not in named)
     for path in over:
         check_exists("source", path)
@@ -327,11 +326,11 @@ def _with_files(model: BaseModel) -> BaseModel:
         case Clip(mask=str(mask)):
             check_exists("mask", mask)
             return model.model_copy(update={"mask": absolute(mask)})
-        case Reclassify(table=table) if "=" not in table:
+        case Reclassify(table=table) if table_path_at(table) is not None:
             from lib.settings_file import read_table
 
             return model.model_copy(update={"table": read_table(table)})
-        case Focal(kernel=str(kernel)) if not re.fullmatch(r"[\d\s.,;eE+-]+", kernel):
+        case Focal(kernel=str(kernel)) if kernel_path_at(kernel) is not None:
             from lib.settings_file import read_kernel
 
             return model.model_copy(update={"kernel": read_kernel(kernel)})

@@ -206,8 +206,15 @@ def _attempt(event: dict[str, Any]) -> Line:
 
 
 def _waiting(event: dict[str, Any]) -> Line:
-    words = f"waiting for the host's memory budget, behind {event['behind']} job(s)"
-    return Line("INFO", "job.waiting", words, {"behind": event["behind"]})
+    return Line("INFO", "job.waiting", waiting_words(event), {name: event[name] for name in ("for", "bytes", "behind")})
+
+
+def waiting_words(event: dict[str, Any]) -> str:
+    """What a job waits for."""
+    size, behind = format_bytes(event["bytes"]), f"behind {event['behind']} job(s)"
+    if event["for"] == "disk":
+        return f"waiting for {size} of its destination's disk, {behind} that may fill it"
+    return f"waiting for {size} of the host's memory budget, {behind}"
 
 
 def _interrupted(event: dict[str, Any]) -> Line:

@@ -1,6 +1,7 @@
 """Knobs: what a model declares once is a flag with its help, a flow parameter with its description, and a line of the README."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -323,3 +324,14 @@ def test_a_field_can_be_needed_by_its_own_operation_alone(files: dict[str, str])
     assert _by_name(RasterJob)["function"].default is None
     with pytest.raises(UsageError, match="function: is needed"):
         raster_job(**files, operation="custom")
+
+
+def test_a_knob_that_names_files_says_so() -> None:
+    """A manifest's row has its paths from the manifest's folder: those of all knobs whose words speak of a file to be read."""
+    for kind in (RasterJob, VectorJob):
+        spoken = {
+            each.name for each in job_knobs(kind) if re.search(r"\b(YAML file|vector file|FILE)\b", each.sentence)
+        }
+        declared = {each.name for each in job_knobs(kind) if each.path_at}
+        assert declared == spoken - {"config", "operation"}
+        assert declared

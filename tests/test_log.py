@@ -87,7 +87,7 @@ def test_every_event_has_a_line_that_the_schema_knows() -> None:
     plan = {"projected_bytes": MIB, "limit_bytes": 2 * MIB, "window": [512, 512], "chunks": 4, "threads": 1}
     events: list[dict[str, Any]] = [
         {"event": "planned", "plan": plan, "final": True},
-        {"event": "waiting", "behind": 3},
+        *({"event": "waiting", "for": each, "bytes": MIB, "behind": 3} for each in ("memory", "disk")),
         {"event": "attempt", "number": 2, "fraction": 0.7, "limit_bytes": MIB},
         {"event": "check", "name": "counts", "passed": False, "detail": "3 of 4"},
         {"event": "leak", "bytes_per_chunk": 2.0, "crosses_at_chunk": 9, "lines": [{"location": "a.py:1", "size_bytes": 1}]},
@@ -101,10 +101,10 @@ def test_every_event_has_a_line_that_the_schema_knows() -> None:
     )
     run = {"id": "1", "name": "brave"}
     told = read_log("\n".join(as_json(line, job=_JOB.model_dump(mode="json"), flow_run=run) for line in lines))
-    names = ["job.planned", "job.waiting", "job.attempt", "job.check", "memory.leak-suspected"]
+    names = ["job.planned", *["job.waiting"] * 2, "job.attempt", "job.check", "memory.leak-suspected"]
     assert [line["event"] for line in told] == [*names, *["child.said"] * 3, "job.warning", "job.completed"]
-    assert told[3]["level"] == "ERROR"
-    assert told[7]["message"] == "two https://***@h/x"
+    assert told[4]["level"] == "ERROR"
+    assert told[8]["message"] == "two https://***@h/x"
     assert told[0]["job"] == {
         "kind": "raster", "label": "T32UQD.tif", "source": "/data/T32UQD.tif", "destination": "/out/scaled.tif",
     }  # fmt: skip

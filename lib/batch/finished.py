@@ -2,6 +2,8 @@
 
 The notes are lines of a file in the batch's folder, added before an output is published: one whose publication never came is
 none, as its files are not there. A file with the size and time of its note is taken for what it was; else its bytes are read.
+A second line says that it was published: from then on what has its name is the batch's to replace. Without it, as after a kill
+between the two, only a file that is as one of its notes says is: whatever else is there is somebody else's.
 """
 
 import contextlib
@@ -105,11 +107,13 @@ class Finished:
 
     Attributes:
         folder: where outputs go.
-        notes: key and files by output, as a path below the folder.
+        published: by output, as a path below the folder, its line as it is in the file, half of what it takes when parsed.
+        noted: likewise the lines of those that are not known to have been published since.
     """
 
     folder: Path
-    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    published: dict[str, bytes] = field(default_factory=dict)
+    noted: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "Finished":
@@ -117,30 +121,53 @@ class Finished:
         found = cls(folder)
         with contextlib.suppress(FileNotFoundError), (folder / NOTES).open("rb") as lines:
             for line in lines:
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    note = json.loads(line)
-                    found.notes[note["output"]] = {"key": note["key"], "files": dict(note["files"])}
+                try:
+                    found._take(json.loads(str(line, "utf-8")), line)
+                except (ValueError, KeyError, TypeError):
+                    continue
         return found
 
+    def _take(self, said: dict[str, Any], line: bytes) -> None:
+        if "published" in said:
+            name = str(said["published"])
+            lines = self.noted.pop(name, b"")
+            self.published[name] = lines[lines.rfind(b"\n", 0, -1) + 1 :]  # the last of them
+            return
+        name, _, _ = str(said["output"]), said["key"], dict(said["files"])  # all of it, or it is nobody's note
+        self.noted[name] = self.noted.get(name, b"") + line
+
     def is_ours(self, output: Path) -> bool:
-        """Whether a batch into this folder has made an output of that name."""
-        return self._name(output) in self.notes
+        """Whether what is there under that name was made by a batch into this folder, or was put where one had put its own."""
+        if not os.path.lexists(output):
+            return False
+        return self._name(output) in self.published or any(
+            _is_as_noted(output, note["files"].get(output.name)) for note in self._notes_of(output)
+        )
 
     def is_done(self, output: Path, key: str | None) -> bool:
         """Whether the output is there, whole, and made of just that."""
-        note = self.notes.get(self._name(output))
-        if key is None or note is None or note["key"] != key:
-            return False
-        return bool(note["files"]) and all(
-            _is_as_noted(output.with_name(name), said) for name, said in note["files"].items()
+        return key is not None and any(
+            bool(note["files"])
+            and all(_is_as_noted(output.with_name(name), said) for name, said in note["files"].items())
+            for note in self._notes_of(output)
+            if note["key"] == key
         )
 
-    def note(self, output: Path, key: str | None, staged: Path) -> None:
-        """Note an output that is about to be published, by its staged file, for this batch and for the next."""
-        files = {each.name: [*_marks(each), checksum(each)] for each in [staged, *sidecars(staged)]}
+    def _notes_of(self, output: Path) -> list[dict[str, Any]]:
         name = self._name(output)
-        record = {"output": name, "key": key, "files": files}
-        self.notes[name] = {"key": key, "files": files}
+        lines = self.noted.get(name, b"").splitlines() + self.published.get(name, b"").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def note(self, output: Path, key: str | None, staged: Path) -> None:
+        """Note an output that is about to be published, by its staged file, for the next batch."""
+        files = {each.name: [*_marks(each), checksum(each)] for each in [staged, *sidecars(staged)]}
+        self._add({"output": self._name(output), "key": key, "files": files})
+
+    def note_published(self, output: Path) -> None:
+        """Note that it was."""
+        self._add({"published": self._name(output)})
+
+    def _add(self, record: dict[str, Any]) -> None:
         with (self.folder / NOTES).open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             size = file.seek(0, os.SEEK_END)
@@ -154,7 +181,7 @@ class Finished:
         return str(output.relative_to(self.folder))
 
 
-def _is_as_noted(path: Path, said: list[Any]) -> bool:
+def _is_as_noted(path: Path, said: Any) -> bool:
     try:
         size, time_ns, digest = said
         found = _marks(path)

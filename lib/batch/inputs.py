@@ -133,7 +133,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
 def manifest(path: str, wing: Wing) -> list[Item] | None:
     """The rows of a CSV or of JSON lines that name sources; None where a file is no such manifest.
 
-    Sources are from the manifest's folder.
+    Sources, and files among the choices, are from the manifest's folder.
 
     Raises:
         UsageError: a column that no choice has, or a row that cannot be used; names its line.
@@ -213,15 +213,31 @@ def _item(numbered: tuple[int, dict[str, Any]], first: Any, file: Path, choices:
     source = row.get(_SOURCE)
     if not source or not isinstance(source, str):
         raise UsageError(f"{where}: it names no source", hint="give each row a source")
-    if is_local(source) and not Path(source).is_absolute():
-        source = str(file.parent / source)
+    source = _from(file.parent, source)
     if is_local(source) and not Path(source).exists():
         raise UsageError(f"{where}: source {source} does not exist", hint="check the path")
     destination = row.get(_DESTINATION)
     if not isinstance(destination, str | None):
         raise UsageError(f"{where}: destination {destination!r} is no path", hint="name it as text")
     options = {name: _value(row[name], choices[name], where) for name in row if name in choices}
+    options |= {name: _paths_from(file.parent, value, choices[name]) for name, value in options.items()}
     return Item(source, destination, options, where)
+
+
+def _from(folder: Path, name: str) -> str:
+    """A path from a folder; what is no path is as it is."""
+    there = folder / name
+    return str(there) if is_local(name) or os.path.lexists(there) else name
+
+
+def _paths_from(folder: Path, value: Any, knob: Knob) -> Any:
+    """A choice, its paths from a folder."""
+    if knob.path_at is None:
+        return value
+    if not isinstance(value, str):
+        return [_paths_from(folder, each, knob) for each in value] if isinstance(value, list | tuple) else value
+    at = knob.path_at(value)
+    return value if at is None else value[:at] + _from(folder.absolute(), value[at:])
 
 
 @functools.cache

@@ -1,12 +1,13 @@
 """One file's work as it is handed on: only paths, choices and numbers, for any process that sees the same storage."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.batch.cores import Cores, cores
 from lib.batch.finished import Finished
 from lib.batch.planning import Foreseen
 from lib.batch.request import Batch
@@ -20,6 +21,7 @@ from lib.run import run_published
 # A child that waits for the next file longer than this ends, and leaves its place in the ledger.
 _IDLE_SECONDS = 2.0
 _KILL_SECONDS = 0.05
+_cores = Cores(cores())
 
 
 class Stopped(BaseException):
@@ -62,14 +64,19 @@ def fulfil(order: Order, runner: Runner, on_event: OnEvent | None = None) -> Rep
     noted = Finished(order.into)
     output = Path(order.job.destination)
     try:
-        return run_published(
-            order.job, on_event, runner=runner, before=lambda staged: noted.note(output, order.key, staged.path)
-        )
+        with _cores.taken(order.job.resources.threads or 1, runner.close, runner.patience):
+            report = run_published(
+                order.job, on_event, runner=runner, before=lambda staged: noted.note(output, order.key, staged.path)
+            )
     except SwathError as error:
         return Report.of_error(error, order.job.model_dump(mode="json"))
     except OSError as error:  # of one file's folder or note; it stops no other
         said = OutputError(f"{output} cannot be written: {error}", hint="check the rights and the free space there")
         return Report.of_error(said, order.job.model_dump(mode="json"))
+    if report.ok:
+        with contextlib.suppress(OSError):  # it is there, and as noted
+            noted.note_published(output)
+    return report
 
 
 class _Seat:
@@ -115,7 +122,7 @@ def stop(run: str) -> None:
         each.leave()
 
 
-@contextmanager
+@contextlib.contextmanager
 def seated(run: str) -> Iterator[Runner]:
     """This thread's runner, whose child is kept for a while for the next file that the thread is given.
 

@@ -1,12 +1,12 @@
 """A batch from its plans to its summary, in threads; the terminal's way. Flows do the same file by file as tasks."""
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from lib.batch.cores import cores
 from lib.batch.planning import Foreseen, check_disk, foresee_all
 from lib.batch.pool import Pool
 from lib.batch.request import Batch
@@ -15,26 +15,32 @@ from lib.memory.ledger import entries
 from lib.memory.proc import jobs_below, process_memory
 from lib.memory.process import budget_of
 from lib.reports import Report
+from lib.units import parse_threads
 
 OnEvent = Callable[[dict[str, Any]], None]
 _SAMPLE_SECONDS = 0.25
 _MOST_SAMPLES = 480
 
 
-def workers_of(batch: Batch) -> int:
-    """How many files are worked on at once: as many as the cores have room for threads of theirs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (batch.base.resources.threads or 1))
+def workers_of(batch: Batch, *, apart: bool = False) -> int:
+    """How many files are worked on at once at most: as many as the cores have room for threads of theirs.
+
+    By the file with the fewest threads; those with more wait for cores (cores.py). Where workers are processes `apart`, which
+    see nothing of each other, by the one with the most.
+    """
+    common = batch.base.resources.threads or 1
+    threads = {parse_threads(str(each.options.get("threads", common)), cores()) for each in batch.items}
+    return max(1, cores() // (max(threads) if apart else min(threads)))
 
 
-def at_once(batch: Batch, todo: Sequence[Foreseen]) -> int:
+def at_once(batch: Batch, todo: Sequence[Foreseen], *, apart: bool = False) -> int:
     """How many of those files are worth to be worked on at once: not more than the budget has room for, by the one in the middle.
 
-    One more would only wait, and end its child for that.
+    One more would only wait, and end its child for that. Of `apart` see `workers_of`.
     """
     limits = sorted(each.limit_bytes for each in todo)
     room = (budget_in(batch) or 0) // (limits[len(limits) // 2] or 1) if limits else 1
-    return max(1, min(workers_of(batch), room))
+    return max(1, min(workers_of(batch, apart=apart), room))
 
 
 def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None = None) -> Summary:

@@ -21,7 +21,7 @@ import threading
 import time
 import traceback
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,10 +63,10 @@ def main(kind: str, descriptor: int) -> None:
         gc.freeze()  # what imports made lives for ever: later collections need not walk it
         send({"event": "ready", "resident_bytes": process_memory().resident_bytes})
         for line in jobs:
-            _take(json.loads(line), send, leaf)
+            _take(json.loads(line), jobs, send, leaf)
 
 
-def _take(request: dict[str, Any], send: Send, leaf: Path | None) -> None:
+def _take(request: dict[str, Any], answers: Iterator[str], send: Send, leaf: Path | None) -> None:
     """One job, to its `done` or `error` event."""
     os.environ |= request["environment"]
     if tempfile := sys.modules.get("tempfile"):
@@ -91,7 +91,7 @@ def _take(request: dict[str, Any], send: Send, leaf: Path | None) -> None:
     )
     try:
         with heard(meter.warnings, lambda text: tell({"event": "warning", "text": text})):
-            last = _Sitting(request, job, meter, tell, leaf).work(load_engine(job.kind))
+            last = _Sitting(request, job, meter, answers, tell, leaf).work(load_engine(job.kind))
     except BaseException as error:  # noqa: BLE001 - the job's boundary
         cap.lift_address_space_cap()
         last = _error_event(error, job.label, meter)
@@ -104,11 +104,12 @@ def _take(request: dict[str, Any], send: Send, leaf: Path | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Sitting:
-    """One job in this child: what was asked, and with what it is measured, told and capped."""
+    """One job in this child: what was asked, and with what it is measured, told, answered and capped."""
 
     request: dict[str, Any]
     job: Any
     meter: Meter
+    answers: Iterator[str]
     send: Send
     leaf: Path | None
 
@@ -125,7 +126,7 @@ class _Sitting:
         with closing(engine.prepare(self.job, room)) as work:
             try:
                 first = self._tell(work.first(), room, final=False)
-                if self.request["plan"] == "header":
+                if self.request["plan"] == "header" or not self._may_go_on():
                     return {"event": "done", "outcome": None, "memory": self.meter.record()}
                 self._cap(first)
                 return self._look(work, room) if self.request["plan"] else self._run(work, room)
@@ -137,6 +138,13 @@ class _Sitting:
         record = replace(held, disk_free_bytes=room.disk_free_bytes).to_record()
         self.send({"event": "planned", "plan": record, "final": final})
         return held
+
+    def _may_go_on(self) -> bool:
+        """Whether the parent has a place for what the plan says; the answer is the next line, if one is to come."""
+        if not self.request["asks"]:
+            return True
+        answer = next(self.answers, None)
+        return answer is not None and bool(json.loads(answer)["goes_on"])
 
     def _cap(self, first: Plan) -> None:
         address_space = cap.apply_address_space_cap(first.limit_bytes, first.threads + 1)  # and the meter's

@@ -2,17 +2,19 @@
 
 A ticket is a file: its name is its place in the queue, its content what it asks for, its owner's lock its life. Whoever
 waits looks again every `_LOOK_SECONDS`; nobody needs to be told. A budget that is measured (budget.py) is measured anew then.
+Memory comes first, disk when its job is planned: who has been promised disk waits for nothing more, so none wait for each other.
 """
 
 import contextlib
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Self
 
 from lib.errors import HostLimitError, SettingsError
 from lib.units import format_bytes
@@ -22,13 +24,47 @@ _LOOK_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A ticket: its place, what it asks for or holds in bytes, whether it is admitted, whose it is."""
+    """A ticket: its place, what it asks for or holds in bytes, whether it is admitted, whose it is.
+
+    Attributes:
+        disk_bytes: what its job may write at most; all of it counts until the place is left, whatever is written by then.
+        device: the file system that it writes to, by its number; None before that is known, and where nothing is written.
+        has_disk: whether that is promised to it; else it waits for it.
+    """
 
     number: int
     bytes: int
     admitted: bool
     pid: int
     label: str
+    disk_bytes: int = 0
+    device: int | None = None
+    has_disk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What a job may write.
+
+    Attributes:
+        size_bytes: how much, at most.
+        folder: where.
+        device: that folder's file system, by its number.
+    """
+
+    size_bytes: int
+    folder: Path
+    device: int
+
+    @classmethod
+    def below(cls, folder: Path, size_bytes: int) -> Self:
+        """So many bytes in a folder that is there."""
+        return cls(size_bytes, folder, folder.stat().st_dev)
+
+    @property
+    def free_bytes(self) -> int:
+        """What is free there now."""
+        return shutil.disk_usage(self.folder).free
 
 
 @dataclass(slots=True)
@@ -52,6 +88,52 @@ class Place:
         with _locked(self.folder):  # or it would be gone between another's two looks at it
             Path(self.ticket.name).unlink(missing_ok=True)
         self.ticket.close()
+
+    def promise(self, disk: Disk) -> list[Entry]:
+        """Ask for bytes of disk.
+
+        They are ours where nobody who came before us waits for that file system, and what is free there has room for them
+        beside all that others were promised. Where nobody was, there is nobody to wait for: our own plan decides.
+
+        Returns:
+            Those who stand before us; empty where it is promised.
+
+        Raises:
+            SettingsError: somebody holds a ticket that cannot be read.
+        """
+        with _locked(self.folder):
+            mine = _number(Path(self.ticket.name))
+            there = [each for each in _others(self.folder, {mine}) if each.device == disk.device]
+            before = [each for each in there if each.has_disk or each.number < mine]
+            taken = sum(each.disk_bytes for each in before if each.has_disk)
+            fits = not taken or taken + disk.size_bytes <= disk.free_bytes
+            is_ours = fits and all(each.has_disk for each in before)
+            self._note(disk_bytes=disk.size_bytes, device=disk.device, has_disk=is_ours)
+        return [] if is_ours else before
+
+    def promised(
+        self,
+        disk: Disk,
+        on_wait: Callable[[list[Entry]], None] | None = None,
+        patience: Callable[[], None] | None = None,
+    ) -> None:
+        """Ask for bytes of disk until they are promised; arguments and errors as of `admitted`."""
+        while before := self.promise(disk):
+            if on_wait:
+                on_wait(before)
+                on_wait = None
+            time.sleep(_LOOK_SECONDS)
+            if patience:
+                patience()
+
+    def release_disk(self) -> None:
+        """What was written is written, and no more of it is free; the memory stays held."""
+        with _locked(self.folder):
+            self._note(disk_bytes=0, device=None, has_disk=False)
+
+    def _note(self, **changed: Any) -> None:
+        if entry := _read(Path(self.ticket.name)):
+            _write(self.ticket, replace(entry, **changed))
 
 
 @contextlib.contextmanager
@@ -161,7 +243,7 @@ def _next(folder: Path, size_bytes: int, label: str, *, admitted: bool) -> IO[st
     number = max((_number(path) for path in _tickets(folder)), default=0) + 1
     ticket = (folder / f"{number}.ticket").open("w+", encoding="utf-8")
     fcntl.flock(ticket, fcntl.LOCK_EX)
-    _write(ticket, size_bytes, admitted=admitted, label=label)
+    _write(ticket, Entry(number, size_bytes, admitted, os.getpid(), label))
     return ticket
 
 
@@ -177,15 +259,20 @@ def _admit(
     with _locked(folder):
         mine = _number(Path(ticket.name))
         ours = {mine} if left is None else {mine, _number(Path(left.ticket.name))}
-        others = [_readable(path) for path in _tickets(folder) if _number(path) not in ours and _is_held(path)]
+        others = _others(folder, ours)
         if any(not entry.admitted and entry.number < mine for entry in others):
             return False
-        if taken := sum(entry.bytes for entry in others if entry.admitted):
-            asked = Entry(mine, size_bytes, admitted=False, pid=os.getpid(), label=label)
-            if taken + size_bytes > (budget if isinstance(budget, int) else budget([*others, asked])):
-                return False
-        _write(ticket, size_bytes, admitted=True, label=label)
+        asked = Entry(mine, size_bytes, admitted=False, pid=os.getpid(), label=label)
+        taken = sum(entry.bytes for entry in others if entry.admitted)
+        if taken and taken + size_bytes > (budget if isinstance(budget, int) else budget([*others, asked])):
+            return False
+        _write(ticket, replace(asked, admitted=True))
         return True
+
+
+def _others(folder: Path, ours: set[int]) -> list[Entry]:
+    """The tickets whose owners live but for ours, by their numbers."""
+    return [_readable(path) for path in _tickets(folder) if _number(path) not in ours and _is_held(path)]
 
 
 def _readable(path: Path) -> Entry:
@@ -208,10 +295,10 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write(ticket: IO[str], size_bytes: int, *, admitted: bool, label: str) -> None:
+def _write(ticket: IO[str], entry: Entry) -> None:
     ticket.seek(0)
-    ticket.truncate()
-    json.dump({"bytes": size_bytes, "admitted": admitted, "pid": os.getpid(), "label": label}, ticket)
+    json.dump(asdict(entry), ticket)
+    ticket.truncate()  # behind, not before: on a full disk the place that a ticket had is there for the next content
     ticket.flush()
 
 
@@ -219,7 +306,9 @@ def _read(path: Path) -> Entry | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         size, admitted = int(content["bytes"]), bool(content["admitted"])
-        return Entry(_number(path), size, admitted, content["pid"], content["label"])
+        disk, device = int(content.get("disk_bytes", 0)), content.get("device")  # an older version's ticket has none
+        has_disk = bool(content.get("has_disk"))
+        return Entry(_number(path), size, admitted, content["pid"], content["label"], disk, device, has_disk)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -17,7 +17,7 @@ from lib.jobs import Job, Resources, VerifyJob
 from lib.memory import history
 from lib.memory.budget import host_memory
 from lib.memory.launch import Child, job_environment, take_early
-from lib.memory.ledger import Entry, Place, admitted
+from lib.memory.ledger import Disk, Entry, Place, admitted
 from lib.memory.proc import process_memory
 from lib.memory.record import Record
 from lib.memory.watch import OnEvent, Watch
@@ -49,7 +49,7 @@ class Runner:
     """
 
     def __init__(self, *, keeps: bool = False, patience: Callable[[], None] | None = None) -> None:
-        self._keeps, self._patience = keeps, patience
+        self._keeps, self.patience = keeps, patience
         self._place: Place | None = None
         self._child: Child | None = None
         self._leaf: Path | None = None
@@ -157,23 +157,27 @@ class Runner:
         resources = job.resources.model_copy(update={"limit_bytes": rung.limit_bytes})
         tried = job.model_copy(update={"resources": resources})
         asked = time.monotonic()
-        with contextlib.nullcontext() if plan_only else self._admission(tried, hear):
-            if self._deadline is not None:  # waiting is not the job's time
-                self._deadline += time.monotonic() - asked
-            return self._attempt(tried, staged, plan_only=plan_only, fraction=rung.fraction, hear=hear)
+        with contextlib.nullcontext() if plan_only else self._admission(tried, hear) as place:
+            self._waited(asked)
+            return self._attempt(tried, staged, place, plan_only=plan_only, fraction=rung.fraction, hear=hear)
+
+    def _waited(self, since: float) -> None:
+        """Waiting is not the job's time."""
+        if self._deadline is not None:
+            self._deadline += time.monotonic() - since
 
     @contextlib.contextmanager
-    def _admission(self, job: Job, hear: OnEvent) -> Iterator[None]:
+    def _admission(self, job: Job, hear: OnEvent) -> Iterator[Place | None]:
         """A place in the host's ledger, where jobs share a budget."""
         resources = job.resources
         if resources.ledger_path is None:
-            yield
+            yield None
             return
 
         def wait(before: list[Entry]) -> None:
             take_early("", "")  # what was launched for us holds none of the others' budget meanwhile
             self.close()
-            hear({"event": "waiting", "behind": len(before)})
+            hear({"event": "waiting", "for": "memory", "bytes": size, "behind": len(before)})
 
         label, size = f"{job.kind} {job.label}", resources.limit_bytes
         place = admitted(
@@ -183,31 +187,52 @@ class Runner:
             label,
             wait,
             instead_of=self._place,
-            patience=self._patience,
+            patience=self.patience,
         )
         self._place = None
         try:
-            yield
+            yield place
         finally:
             if self._keeps and self._child is not None:
+                place.release_disk()
                 self._place = place
             else:
                 place.leave()
 
-    def _attempt(self, job: Job, staged: Path | None, *, plan_only: bool, fraction: float, hear: OnEvent) -> Record:
+    def _attempt(
+        self, job: Job, staged: Path | None, place: Place | None, *, plan_only: bool, fraction: float, hear: OnEvent
+    ) -> Record:
         request = _request(job, staged, plan="look" if plan_only else None, fraction=fraction)
         kept = self._child if self._taken < _JOBS_PER_CHILD else None
         child = kept if kept is not None and kept.kind == self._kind(job) else self._renew(job)
-        watch = self._watch(child, job, request, hear)
+        disk = None if place is None or staged is None else _DiskOf(place, staged.parent)
+        watch = self._with_disk(child, job, request, hear, disk)
         if child is kept and isinstance(watch.record.error, MemoryRefused):
             # A used child is larger than a fresh one: the refusal must not depend on what ran before.
-            watch = self._watch(self._renew(job), job, request, hear)
+            watch = self._with_disk(self._renew(job), job, request, hear, disk)
         record = watch.record
         residue = record.memory.residual_bytes or 0
         worn = residue > job.resources.residual_tolerance_bytes or record.ended_processes
         if watch.died or worn or (job.resources.host_budget_bytes and not self._keeps):
             self._end()
         return record
+
+    def _with_disk(
+        self, child: Child, job: Job, request: dict[str, Any], hear: OnEvent, disk: "_DiskOf | None"
+    ) -> Watch:
+        """The job, which goes on behind its first plan when what that says of the disk is promised; it may have to wait.
+
+        Then it is planned anew: what others have written meanwhile is no longer free.
+        """
+        if disk is None:
+            return self._watch(child, job, request, hear)
+        watch = self._watch(child, job, request | {"asks": True}, hear, disk.is_promised)
+        if not watch.held_back or watch.record.error is not None:
+            return watch
+        asked = time.monotonic()
+        disk.wait(hear, self.patience)
+        self._waited(asked)
+        return self._watch(child, job, request, hear)
 
     def _renew(self, job: Job) -> Child:
         kind = self._kind(job)
@@ -222,10 +247,17 @@ class Runner:
         """Of the child that takes it; one that is kept verifies what it has written, too."""
         return job.work.kind if self._keeps and isinstance(job, VerifyJob) and job.work else job.kind
 
-    def _watch(self, child: Child, job: Job, request: dict[str, Any], hear: OnEvent | None) -> Watch:
+    def _watch(
+        self,
+        child: Child,
+        job: Job,
+        request: dict[str, Any],
+        hear: OnEvent | None,
+        may_go_on: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> Watch:
         self._taken += 1
         child.forget_words()
-        watch = Watch(child, Record(job), self._leaf, self._deadline)
+        watch = Watch(child, Record(job), self._leaf, self._deadline, may_go_on)
         child.send(request)
         try:
             watch.until_done(hear) if hear else watch.until_planned()
@@ -244,7 +276,26 @@ def _request(job: Job, staged: Path | None, *, plan: str | None, fraction: float
         "environment": job_environment(job.resources, staged.parent if staged else None),
         "plan": plan,
         "budget_fraction": fraction,
+        "asks": False,
     }
+
+
+class _DiskOf:
+    """What a job may write, as its plan says it, and the promise of it."""
+
+    def __init__(self, place: Place, folder: Path) -> None:
+        self._place, self._folder = place, folder
+        self._disk: Disk | None = None
+
+    def is_promised(self, plan: dict[str, Any]) -> bool:
+        self._disk = Disk.below(self._folder, plan["disk_bytes"])
+        return not self._disk.size_bytes or not self._place.promise(self._disk)
+
+    def wait(self, hear: OnEvent, patience: Callable[[], None] | None) -> None:
+        """Until what was not promised is."""
+        if (disk := self._disk) is not None:
+            said = {"event": "waiting", "for": "disk", "bytes": disk.size_bytes}
+            self._place.promised(disk, lambda before: hear(said | {"behind": len(before)}), patience)
 
 
 def _both(notes: Notes | None, on_event: OnEvent | None) -> OnEvent:

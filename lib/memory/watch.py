@@ -32,12 +32,19 @@ _FORK_SECONDS = (0.005, 0.01, 0.02)  # on a busy machine an exec takes its time
 
 @dataclass(slots=True)
 class Watch:
-    """One job in one child, from its sending to its end; what is known of it is in `record`."""
+    """One job in one child, from its sending to its end; what is known of it is in `record`.
+
+    Attributes:
+        may_go_on: asked with the first plan by a child that waits for the answer; None of one that does not.
+        held_back: the answer was no: the child has ended the job without beginning it.
+    """
 
     child: Child
     record: Record
     leaf: Path | None = None
     deadline: float | None = None
+    may_go_on: Callable[[dict[str, Any]], bool] | None = None
+    held_back: bool = False
     died: bool = False
     _over: threading.Event = field(default_factory=threading.Event)
     _calls_function: bool = field(init=False)
@@ -81,21 +88,28 @@ class Watch:
                 told_at = time.monotonic()
                 self._hand({"event": "alive", "resident_bytes": self.record.held_bytes}, hear)
             for event in events:
-                if event["event"] == "stderr":
-                    noted = self.record.noted
-                    before = len(noted)
-                    event["text"] = sift(event["text"], noted, calls_function=self._calls_function)
-                    for text in noted[before:]:
-                        self._hand({"event": "warning", "text": text}, hear)
-                    if not event["text"]:
-                        continue
-                else:  # words are no progress: a hang may log for ever
-                    self._progress_at = time.monotonic()
-                self.record.take(event)
-                self._hand(event, hear)
+                self._take(event, hear)
             if not speaks and not self.record.done:
                 self._over.set()
                 self._died(self.child.wait())
+
+    def _take(self, event: dict[str, Any], hear: OnEvent) -> None:
+        if event["event"] == "stderr":
+            noted = self.record.noted
+            before = len(noted)
+            event["text"] = sift(event["text"], noted, calls_function=self._calls_function)
+            for text in noted[before:]:
+                self._hand({"event": "warning", "text": text}, hear)
+            if not event["text"]:
+                return
+        else:  # words are no progress: a hang may log for ever
+            self._progress_at = time.monotonic()
+        self.record.take(event)
+        if self.may_go_on and event["event"] == "planned" and not event["final"]:
+            self.held_back = not self.may_go_on(event["plan"])
+            self.child.send({"goes_on": not self.held_back})
+        if not self.held_back:
+            self._hand(event, hear)
 
     def _hand(self, event: dict[str, Any], hear: OnEvent) -> None:
         self._in_callback, began = True, time.monotonic()

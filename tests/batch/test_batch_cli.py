@@ -113,6 +113,27 @@ def test_a_flow_is_given_the_config_and_settings(run: Run, tmp_path: Path, monke
     assert (code, json.loads(out)["error"]["message"][:22]) == (2, "flag --memory-limit-mb")
 
 
+def test_an_api_that_is_away_is_one_line(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As other commands with --flow say it, by the same code."""
+    from flows import run_batch as module
+
+    def flow(**_: Any) -> Any:
+        raise RuntimeError("Failed to reach API at http://127.0.0.1:9/api/.\nCheck it.")
+
+    write_tile(tmp_path / "in" / "t.tif")
+    monkeypatch.setattr("flows.batches.choose_server", lambda: None)
+    monkeypatch.setattr("flows.terminal.leave_to_flow", lambda: None)
+    monkeypatch.setattr(module.run_batch, "with_options", lambda **_: flow)
+    words = ("batch", "raster", "in", "--into", "out", "--flow", *NORMALISE)
+    code, out, err = run(*words, "--json")
+    error = json.loads(out)["error"]
+    assert (code, error["type"]) == (1, "SwathError")
+    assert error["message"].startswith("the Prefect API in PREFECT_API_URL does not answer: Failed to reach API")
+    assert "unset PREFECT_API_URL" in error["hint"]
+    code, out, err = run(*words)
+    assert (code, out, len(err.strip().splitlines())) == (1, "", 1), err
+
+
 def test_a_plan_says_what_is_refused_and_unusable(run: Run, tmp_path: Path) -> None:
     """First of all, with reasons; exit 1; the outputs of others are planned."""
     write_tile(tmp_path / "in" / "good.tif")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,19 +38,32 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def _make(out: Path, name: str = "a.tif", content: bytes = b"made", key: str | None = "k", **beside: bytes) -> Path:
-    """Note an output and publish it."""
-    staged = out / f".{name}.swath" / name
+def _staged(out: Path, name: str = "a.tif", content: bytes = b"made", key: str | None = "k", **beside: bytes) -> Path:
+    """Note an output that is to be published."""
+    output = out / name
+    staged = output.with_name(f".{output.name}.swath") / output.name
     staged.parent.mkdir(parents=True)
     staged.write_bytes(content)
     for suffix, data in beside.items():
         staged.with_suffix(f".{suffix}").write_bytes(data)
-    Finished.read(out).note(out / name, key, staged)
-    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    Finished(out).note(output, key, staged)
+    return staged
+
+
+def _published(staged: Path) -> Path:
+    """What was noted under its name."""
+    output = staged.parent.with_name(staged.name)
     for each in staged.parent.iterdir():
-        each.replace((out / name).parent / each.name)
+        each.replace(output.with_name(each.name))
     staged.parent.rmdir()
-    return out / name
+    return output
+
+
+def _make(out: Path, name: str = "a.tif", content: bytes = b"made", key: str | None = "k", **beside: bytes) -> Path:
+    """Note an output, publish it, and note that."""
+    output = _published(_staged(out, name, content, key, **beside))
+    Finished(out).note_published(output)
+    return output
 
 
 def test_an_output_that_is_there_is_done(out: Path) -> None:
@@ -86,15 +100,75 @@ def test_a_copied_folder_is_done_as_its_bytes_are(out: Path, tmp_path: Path, mon
     assert Finished.read(out).is_done(output, "k")
 
 
-def test_a_note_before_a_publication_that_never_came_is_none(out: Path) -> None:
-    """A kill between the two: what was there before, or nothing, is not taken for the output."""
-    staged = out / ".a.tif.swath"
-    staged.mkdir()
-    (staged / "a.tif").write_bytes(b"made")
-    Finished.read(out).note(out / "a.tif", "k", staged / "a.tif")
-    assert not Finished.read(out).is_done(out / "a.tif", "k")
-    (out / "a.tif").write_bytes(b"before")
-    assert not Finished.read(out).is_done(out / "a.tif", "k")
+def test_a_note_of_nothing_claims_nothing(out: Path) -> None:
+    """Killed between note and publication, with nothing there: neither done nor ours, nor is what is put there later."""
+    _staged(out)
+    found = Finished.read(out)
+    assert (found.is_done(out / "a.tif", "k"), found.is_ours(out / "a.tif")) == (False, False)
+    (out / "a.tif").write_bytes(b"somebody's")
+    assert (found.is_done(out / "a.tif", "k"), found.is_ours(out / "a.tif")) == (False, False)
+
+
+def test_a_note_does_not_claim_a_foreign_file(out: Path) -> None:
+    """Killed, or refused, between note and publication, with another's file there, of whatever size and time."""
+    (out / "a.tif").write_bytes(b"mine")
+    for n in range(2):  # a rerun, which overwrites nothing
+        staged = _staged(out, content=b"made")
+        times = staged.stat()
+        os.utime(out / "a.tif", ns=(times.st_atime_ns, times.st_mtime_ns + 1 + n))
+        shutil.rmtree(staged.parent)
+        found = Finished.read(out)
+        assert (found.is_done(out / "a.tif", "k"), found.is_ours(out / "a.tif")) == (False, False)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_old_output_stays_ours_behind_a_newer_note(out: Path, is_known: bool) -> None:
+    """Killed between note and publication, twice, with an older output of ours there, whether that was noted or not."""
+    output = _make(out) if is_known else _published(_staged(out))
+    for _ in range(2):
+        shutil.rmtree(_staged(out, content=b"anew", key="k2").parent)
+        found = Finished.read(out)
+        assert (found.is_done(output, "k2"), found.is_ours(output)) == (False, True)
+    _published(_staged(out, content=b"anew", key="k2"))
+    found = Finished.read(out)
+    assert (found.is_done(output, "k2"), found.is_ours(output)) == (True, True)
+
+
+def test_a_publication_that_was_not_noted_is_one(out: Path) -> None:
+    """Killed between the publication and its note: the file is as noted, so it is done, and ours until somebody alters it."""
+    output = _published(_staged(out))
+    found = Finished.read(out)
+    assert (found.is_done(output, "k"), found.is_ours(output)) == (True, True)
+    os.utime(output, ns=(1, 1))
+    assert Finished.read(out).is_ours(output)
+    output.write_bytes(b"another's")
+    assert not Finished.read(out).is_ours(output)
+
+
+def test_what_was_ours_and_was_altered_is_made_again(out: Path) -> None:
+    """A file that was published is the batch's to replace, but not a name where nothing is."""
+    output = _make(out)
+    output.write_bytes(b"damaged")
+    assert Finished.read(out).is_ours(output)
+    output.unlink()
+    assert not Finished.read(out).is_ours(output)
+
+
+def test_notes_take_little_memory(out: Path) -> None:
+    """Of 100,000 outputs some 40 MB: the lines as they are."""
+    with (out / NOTES).open("w", encoding="utf-8") as notes:
+        for n in range(2000):
+            files = {f"{n}.tif": [n, n * 10**15, f"{n:032x}"]}
+            notes.write(f"{json.dumps({'output': f'{n}.tif', 'key': f'{n:064x}', 'files': files})}\n")
+            notes.write(f"{json.dumps({'published': f'{n}.tif'})}\n")
+    tracemalloc.start()
+    try:
+        found = Finished.read(out)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(found.noted), len(found.published)) == (0, 2000)
+    assert held < 500 * 2000
 
 
 def test_a_torn_last_line_is_no_note_and_spoils_none(out: Path) -> None:
@@ -104,7 +178,14 @@ def test_a_torn_last_line_is_no_note_and_spoils_none(out: Path) -> None:
         notes.write('{"output":"b.tif","key":"k","fi')
     assert Finished.read(out).is_done(first, "k")
     second = _make(out, "b.tif")
-    for torn in ("null\n", "[]\n", '{"output": 5}\n', '{"output":"a.tif","key":"k","files":7}\n', "\n"):
+    for torn in (
+        "null\n",
+        "[]\n",
+        '{"output": 5}\n',
+        '{"output":"a.tif","key":"k","files":7}\n',
+        '{"published":7}\n',
+        "\n",
+    ):
         with (out / NOTES).open("a", encoding="utf-8") as notes:
             notes.write(torn)
     notes_now = Finished.read(out)
@@ -133,7 +214,7 @@ def test_the_last_note_of_an_output_counts(out: Path) -> None:
 def test_a_shapefile_is_done_with_all_its_files(out: Path) -> None:
     """One that has lost its table, or has another one, is not."""
     output = _make(out, "a.shp", dbf=b"rows", shx=b"index")
-    note = json.loads((out / NOTES).read_text(encoding="utf-8"))
+    note = json.loads((out / NOTES).read_text(encoding="utf-8").splitlines()[0])
     assert set(note["files"]) == {"a.shp", "a.dbf", "a.shx"}
     assert Finished.read(out).is_done(output, "k")
     (out / "a.dbf").write_bytes(b"other rows")

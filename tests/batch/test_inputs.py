@@ -109,6 +109,30 @@ def test_a_manifest_elsewhere_names_its_neighbours(here: Path, monkeypatch: pyte
     assert Path(item.source).resolve() == here / "a.tif"
 
 
+def test_files_that_a_row_names_are_the_manifests_neighbours(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All choices that name files, wherever the command runs; URLs, absolute paths and what is written out stay as they are."""
+    (here / "list.jsonl").write_text(
+        '{"source": "a.tif", "destination": "1.tif", '
+        '"sources": ["nir=sub/c.tif", "b.tif", "./x=y.tif", "red=https://h/r.tif", "/abs/z.tif"]}\n'
+        '{"source": "a.tif", "destination": "2.tif", "mask": "m.gpkg", "table": "t.yaml", "kernel": "k.yaml"}\n'
+        '{"source": "a.tif", "destination": "3.tif", '
+        '"mask": "s3://b/m.gpkg", "table": "0:1=2", "kernel": "0 1 0; 1 -4 1; 0 1 0"}\n',
+        encoding="utf-8",
+    )
+    (here / "layers.csv").write_text("source,intersects,where\na.tif,p.gpkg,a = 'p.gpkg'\n", encoding="utf-8")
+    monkeypatch.chdir(here / "sub")
+    first, second, third = (dict(item.options) for item in gather(["../list.jsonl"], "raster").items)
+    named = [each.replace("/sub/..", "") for each in first["sources"]]
+    assert named == [f"nir={here}/sub/c.tif", f"{here}/b.tif", f"{here}/x=y.tif", "red=https://h/r.tif", "/abs/z.tif"]
+    assert {name: Path(value).resolve() for name, value in second.items()} == {
+        "mask": here / "m.gpkg", "table": here / "t.yaml", "kernel": here / "k.yaml",
+    }  # fmt: skip
+    assert third == {"mask": "s3://b/m.gpkg", "table": "0:1=2", "kernel": "0 1 0; 1 -4 1; 0 1 0"}
+    [layer] = gather(["../layers.csv"], "vector").items
+    assert Path(layer.options["intersects"]).resolve() == here / "p.gpkg"
+    assert layer.options["where"] == "a = 'p.gpkg'"
+
+
 def test_json_lines_have_numbers_and_lists(here: Path) -> None:
     """JSON's own types are taken; an empty line and a null are none."""
     rows: list[dict[str, Any]] = [

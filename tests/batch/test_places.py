@@ -9,7 +9,7 @@ import pytest
 
 from lib.jobs import ProfileJob, RasterJob, Resources
 from lib.memory import process
-from lib.memory.ledger import admission, admitted, entries
+from lib.memory.ledger import Disk, admission, admitted, entries
 from lib.memory.process import Runner
 from lib.operations import Normalise
 from lib.run import run_published
@@ -193,6 +193,56 @@ def test_a_header_is_looked_at_without_a_place(tmp_path: Path, ledger: Path) -> 
         assert runner.pid == pid
         small = runner.foresee(_raster(tmp_path, ledger, "d", limit_mb=8))
         assert (small.status, small.exit_code) == ("refused", 137)
+
+
+def test_jobs_that_fit_on_a_disk_alone_follow_each_other(tmp_path: Path, ledger: Path) -> None:
+    """One waits behind its plan for whoever was promised the disk, says so, and is planned anew; afterwards it holds none."""
+    free = Disk.below(tmp_path, 0).free_bytes
+    other = admitted(ledger, MIB, BUDGET, "other")
+    other.promised(Disk.below(tmp_path, 2 * free))
+    heard: list[dict[str, Any]] = []
+    staged: list[list[str]] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        heard.append(event)
+        if event["event"] == "waiting":
+            staged.append([each.name for each in (tmp_path / ".a-out.tif.swath").iterdir() if each.suffix == ".tif"])
+            other.leave()
+
+    job = _raster(tmp_path, ledger, "a", verify="full")
+    job = job.model_copy(update={"resources": job.resources.model_copy(update={"timeout_seconds": 60.0})})
+    with Runner(keeps=True) as runner:
+        assert run_published(job, hear, runner=runner).ok
+        [kept] = entries(ledger)
+        assert (kept.admitted, kept.disk_bytes, kept.has_disk) == (True, 0, False)
+    names = [event["event"] for event in heard]
+    assert names.index("waiting") < names.index("planned")
+    [waiting] = [event for event in heard if event["event"] == "waiting"]
+    plan = next(event["plan"] for event in heard if event["event"] == "planned")
+    assert waiting == {"event": "waiting", "for": "disk", "bytes": plan["disk_bytes"], "behind": 1}
+    assert staged == [[]], "nothing was written before"
+    assert is_normalised(tmp_path / "a.tif", tmp_path / "a-out.tif")
+    assert entries(ledger) == []
+
+
+def test_what_was_written_meanwhile_is_no_longer_free(
+    tmp_path: Path, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has waited decides by what is free then: it is refused before it writes, and its place is gone."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).with_name("full")))
+    other = admitted(ledger, MIB, BUDGET, "other")
+    other.promised(Disk.below(tmp_path, 2 * Disk.below(tmp_path, 0).free_bytes))
+
+    def hear(event: dict[str, Any]) -> None:
+        if event["event"] == "waiting":
+            (tmp_path / "full").touch()
+            other.leave()
+
+    report = run_published(_raster(tmp_path, ledger, "a"), hear)
+    assert report.error is not None
+    assert (report.error.type, report.exit_code) == ("DiskRefused", 1)
+    assert "has 0 B free" in report.error.message
+    assert (entries(ledger), (tmp_path / "a-out.tif").exists()) == ([], False)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lib.batch import planning
+from lib.batch.finished import Finished
 from lib.batch.request import Batch
 from lib.batch.run import run_batch
 from lib.batch.summary import REPORTS, TABLE, Summary, reports_in
@@ -123,6 +124,28 @@ def test_somebody_elses_file_is_not_replaced(batch: Made, tiles: Tiles, tmp_path
     assert run_batch(batch(*files, overwrite=True)).counts == {"reused": 1, "completed": 1}
 
 
+def test_a_file_that_appears_while_one_is_done_is_not_replaced(
+    batch: Made, tiles: Tiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the note and the publication: neither by this run nor by the next, whose note is no claim to it."""
+    files, output = tiles(1), tmp_path / "out" / "t00.tif"
+    note = Finished.note
+
+    def appears(self: Finished, *rest: Any) -> None:
+        note(self, *rest)
+        output.write_bytes(b"a map of mine")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Finished, "note", appears)
+        assert "appeared while the job ran" in run_batch(batch(*files)).failed[0]["message"]
+    assert "t00.tif exists" in run_batch(batch(*files)).failed[0]["message"]
+    assert output.read_bytes() == b"a map of mine"
+    output.unlink()
+    assert run_batch(batch(*files)).counts == {"completed": 1}
+    output.write_bytes(b"damaged")
+    assert run_batch(batch(*files)).counts == {"completed": 1}, "what was ours is made again"
+
+
 def test_rows_have_choices_of_their_own(batch: Made, tiles: Tiles, tmp_path: Path) -> None:
     """Each file by its row; a row whose choices do not go together fails alone, with its line."""
     tiles(3)
@@ -215,8 +238,6 @@ def test_a_file_that_cannot_be_written_fails_alone(
     batch: Made, tiles: Tiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder of outputs without rights for one; a note that the disk refuses."""
-    from lib.batch.finished import Finished
-
     files = tiles(2)
     note = Finished.note
 

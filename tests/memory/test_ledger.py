@@ -1,5 +1,6 @@
 """Jobs share one budget, first come first served, and a dead holder gives its share back."""
 
+import dataclasses
 import fcntl
 import subprocess
 import sys
@@ -9,23 +10,24 @@ from pathlib import Path
 import pytest
 
 from lib.errors import HostLimitError, SettingsError
-from lib.memory.ledger import admission, entries
+from lib.memory.ledger import Disk, Entry, admission, admitted, entries
 from lib.units import MIB
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys
 from pathlib import Path
-from lib.memory.ledger import admission
-with admission(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "holder"):
-    print("in", flush=True)
-    sys.stdin.read()
+from lib.memory.ledger import Disk, admitted
+place = admitted(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), "holder")
+place.promised(Disk.below(Path(sys.argv[1]), int(sys.argv[4])))
+print("in", flush=True)
+sys.stdin.read()
 """
 
 
-def _holder(folder: Path, size: int, budget: int) -> subprocess.Popen[str]:
+def _holder(folder: Path, size: int, budget: int, disk: int = 0) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), str(size), str(budget)],
+        [sys.executable, "-c", HOLDER, str(folder), str(size), str(budget), str(disk)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -112,3 +114,89 @@ def test_a_held_ticket_that_cannot_be_read_is_an_error(tmp_path: Path, content: 
             pass
     with admission(tmp_path, MIB, MIB, "a"):  # its holder is gone
         assert not path.exists()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Disk(Disk):
+    """A disk of the test's: its free bytes are what the test says."""
+
+    free: dict[int, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def free_bytes(self) -> int:
+        return self.free[self.device]
+
+
+# Label, MiB, device.
+_ASKED = (("1st", 70, 1), ("2nd", 60, 1), ("3rd", 20, 1), ("other", 90, 2))
+
+
+def test_disk_that_is_promised_is_not_promised_twice(tmp_path: Path) -> None:
+    """Two jobs that each fit, but not together, follow each other, in their order; on another file system nobody waits."""
+    free = {1: 100 * MIB, 2: 100 * MIB}
+    first, second, third, other = (admitted(tmp_path, MIB, 100 * MIB, name) for name in ("1st", "2nd", "3rd", "other"))
+    disks = {name: _Disk(size * MIB, tmp_path, device, free) for name, size, device in _ASKED}
+    assert first.promise(disks["1st"]) == []
+    assert [entry.label for entry in second.promise(disks["2nd"])] == ["1st"]
+    assert [entry.label for entry in third.promise(disks["3rd"])] == ["1st", "2nd"], "it would fit, and must wait"
+    assert other.promise(disks["other"]) == []
+    assert [entry.has_disk for entry in entries(tmp_path)] == [True, False, False, True]
+    free[1] = 30 * MIB  # what was written by the first
+    first.leave()
+    assert [entry.label for entry in third.promise(disks["3rd"])] == ["2nd"]
+    assert second.promise(disks["2nd"]) == [], "nobody writes there: its own plan decides"
+    assert [entry.label for entry in third.promise(disks["3rd"])] == ["2nd"]
+    second.release_disk()
+    assert third.promise(disks["3rd"]) == []
+    assert [(entry.label, entry.disk_bytes // MIB) for entry in entries(tmp_path)] == [
+        ("2nd", 0), ("3rd", 20), ("other", 90),
+    ]  # fmt: skip
+    for place in (second, third, other):
+        place.leave()
+
+
+def test_a_killed_holder_gives_its_disk_back(tmp_path: Path) -> None:
+    """Who waits is told for whom, once, and goes on as soon as that one is killed with -9."""
+    size = Disk.below(tmp_path, 0).free_bytes
+    process = _holder(tmp_path, MIB, 100 * MIB, size)
+    waited: list[str] = []
+
+    def on_wait(before: list[Entry]) -> None:
+        waited.extend(entry.label for entry in before)
+        _end(process)
+
+    place = admitted(tmp_path, MIB, 100 * MIB, "late")
+    place.promised(Disk.below(tmp_path, size // 2), on_wait)
+    assert waited == ["holder"]
+    assert [(entry.label, entry.disk_bytes, entry.has_disk) for entry in entries(tmp_path)] == [
+        ("late", size // 2, True)
+    ]
+    place.leave()
+
+
+def test_patience_ends_the_waiting_for_disk(tmp_path: Path) -> None:
+    """What it raises comes out; the place is its owner's to leave."""
+    disk = _Disk(60 * MIB, tmp_path, 1, {1: 100 * MIB})
+    first, second = admitted(tmp_path, MIB, 100 * MIB, "first"), admitted(tmp_path, MIB, 100 * MIB, "second")
+    first.promised(disk, pytest.fail)
+
+    def patience() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        second.promised(disk, patience=patience)
+    second.leave()
+    first.leave()
+
+
+def test_an_older_versions_ticket_says_nothing_of_disk(tmp_path: Path) -> None:
+    """It is read, and nobody waits for what it does not say."""
+    (tmp_path / "3.ticket").write_text('{"bytes": 1048576, "admitted": true, "pid": 1, "label": "old"}')
+    with (tmp_path / "3.ticket").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        place = admitted(tmp_path, MIB, 100 * MIB, "new")
+        assert place.promise(_Disk(60 * MIB, tmp_path, 1, {1: 0})) == []
+        assert [(entry.label, entry.disk_bytes, entry.device) for entry in entries(tmp_path)] == [
+            ("old", 0, None), ("new", 60 * MIB, 1),
+        ]  # fmt: skip
+        place.leave()

@@ -47,13 +47,13 @@ def _say(monkeypatch: pytest.MonkeyPatch, *events: dict[str, object], fail: Base
 def test_a_run_is_told_in_sentences(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """No raw JSON: a failed check is an error in words, the child's words pass, warnings and the end come last; no secrets."""
     check = {"event": "check", "name": "counts", "passed": False, "detail": "3 of 4"}
-    waiting = {"event": "waiting", "behind": 2}
+    waiting = {"event": "waiting", "for": "memory", "bytes": 512 * MIB, "behind": 2}
     _say(monkeypatch, waiting, check, {"event": "stderr", "text": "one\ntwo AWS_SECRET_ACCESS_KEY=s3cr3t"})
     with caplog.at_level(logging.INFO, logger="swath"):
         measured(DriversJob(resources=_RESOURCES))
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert said[:4] == [
-        ("INFO", "waiting for the host's memory budget, behind 2 job(s)"),
+        ("INFO", "waiting for 512.0 MiB of the host's memory budget, behind 2 job(s)"),
         ("ERROR", "check 'counts' FAILED: 3 of 4"),
         ("INFO", "child: one"),
         ("INFO", "child: two AWS_SECRET_ACCESS_KEY=***"),
