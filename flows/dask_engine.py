@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
 from lib.batch.order import Order, stop
@@ -56,7 +58,7 @@ def dask_engine(address: str | None, *, run: str, workers: int, limit_bytes: int
     else:
         _check_answers(distributed, address)
         runner = DaskTaskRunner(address=address)
-    with runner:
+    with _one_api() if address is None else contextlib.nullcontext(), runner:
         engine = Dask(runner, run)
         if address is not None and not engine.has_workers:
             raise UsageError(f"the Dask scheduler at {address} has no workers", hint="start some: dask worker")
@@ -64,6 +66,13 @@ def dask_engine(address: str | None, *, run: str, workers: int, limit_bytes: int
             yield engine
         finally:
             engine.stop()
+
+
+@contextlib.contextmanager
+def _one_api() -> Iterator[None]:
+    """Workers of a cluster of our own use this run's server, where that is an embedded one; else each would start its own."""
+    with get_client(sync_client=True) as client, temporary_settings({PREFECT_API_URL: str(client.api_url)}):
+        yield
 
 
 def _check_answers(distributed: Any, address: str) -> None:
