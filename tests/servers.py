@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import http.server
 import json
 import os
 import shutil
@@ -86,6 +87,31 @@ class Api:
 
         found: State[Any] = until(final, seconds=seconds, what=f"run {run} has ended")
         return found
+
+
+class Listener(http.server.ThreadingHTTPServer):
+    """Takes what is posted to it, on loopback."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        heard = self.heard
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                words = self.rfile.read(int(self.headers["Content-Length"]))
+                heard.append(json.loads(words) | {"content_type": self.headers["Content-Type"]})
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server_port}/alerts"
 
 
 class Prefect(Api):
