@@ -132,16 +132,20 @@ class Prefect(Api):
         self._ends = contextlib.ExitStack()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.port = port
-        self.server = self.start_server()
-        self._call("work-pool", "create", "default", "--type", "process")
-        self._call("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-        self.worker = self.start_worker()
+        try:
+            self.server = self.start_server()
+            self._call("work-pool", "create", "default", "--type", "process")
+            self._call("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+            self.worker = self.start_worker()
+        except BaseException:
+            self.stop()
+            raise
         self.client = self._ends.enter_context(SyncPrefectClient(self.url))
 
     def start_server(self) -> psutil.Process:
         """Start the server, and wait until it answers."""
         server = self._start("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        until(self.is_healthy, what="the server answers")
+        until(self.is_healthy, seconds=240, what="the server answers")
         return server
 
     def start_worker(self) -> psutil.Process:
