@@ -276,6 +276,7 @@ def test_jobs_under_a_shared_budget_wait_for_each_other(
     assert list(folder.glob("*.ticket")) == []
 
 
+@pytest.mark.slow
 def test_the_ladder_ends_at_the_shared_budget(job: Job, tmp_path: Path) -> None:
     """A maximum above the budget is cut to it; the report has every attempt."""
     report = run_published(

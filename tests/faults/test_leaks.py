@@ -50,7 +50,9 @@ def run(job: Callable[..., RasterJob], tmp_path: Path) -> Callable[..., Report]:
     return call
 
 
-@pytest.mark.parametrize("fault", ["leak_python", "leak_numpy", "leak_ones"])
+@pytest.mark.parametrize(
+    "fault", ["leak_numpy", *(pytest.param(each, marks=pytest.mark.slow) for each in ("leak_python", "leak_ones"))]
+)
 def test_a_leak_in_python_or_numpy_is_named_by_its_line(fault: str, run: Callable[..., Report]) -> None:
     """256 KiB kept a chunk is measured within a tenth, and the line that keeps it is the first one named."""
     report = run(fault)
@@ -162,6 +164,7 @@ def test_a_thousand_chunks_are_flat(run: Callable[..., Report]) -> None:
     assert abs(bytes_a_second) * (late[-1, 0] - late[0, 0]) < 2 * MIB
 
 
+@pytest.mark.slow
 def test_attribution_is_of_near_the_peak_and_of_the_end(run: Callable[..., Report]) -> None:
     """What memory is made of is told at a size close to the peak, and apart from it after release; both sum up exactly."""
     report = run(None)
