@@ -26,9 +26,9 @@ install: $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/swath demo
 
-# By file: module fixtures keep a child, and each worker that gets a flow starts one Prefect test server.
+# Grouped and ordered by tests/conftest.py.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'not slow and not server'
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m 'not slow and not server'
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

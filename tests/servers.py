@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import http.server
 import json
 import os
 import shutil
@@ -88,6 +89,31 @@ class Api:
         return found
 
 
+class Listener(http.server.ThreadingHTTPServer):
+    """Takes what is posted to it, on loopback."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        heard = self.heard
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                words = self.rfile.read(int(self.headers["Content-Length"]))
+                heard.append(json.loads(words) | {"content_type": self.headers["Content-Type"]})
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server_port}/alerts"
+
+
 class Prefect(Api):
     """A server with the repository's deployments, and a worker of its pool."""
 
@@ -106,16 +132,20 @@ class Prefect(Api):
         self._ends = contextlib.ExitStack()
         self.processes: list[subprocess.Popen[bytes]] = []
         self.port = port
-        self.server = self.start_server()
-        self._call("work-pool", "create", "default", "--type", "process")
-        self._call("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-        self.worker = self.start_worker()
+        try:
+            self.server = self.start_server()
+            self._call("work-pool", "create", "default", "--type", "process")
+            self._call("--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+            self.worker = self.start_worker()
+        except BaseException:
+            self.stop()
+            raise
         self.client = self._ends.enter_context(SyncPrefectClient(self.url))
 
     def start_server(self) -> psutil.Process:
         """Start the server, and wait until it answers."""
         server = self._start("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
-        until(self.is_healthy, what="the server answers")
+        until(self.is_healthy, seconds=240, what="the server answers")
         return server
 
     def start_worker(self) -> psutil.Process:

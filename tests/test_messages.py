@@ -92,7 +92,9 @@ def _texts() -> Iterator[tuple[str, str]]:
     """Every text in `lib` and `tasks` that names a flag, with its file; docstrings apart."""
     root = Path(__file__).parents[1]
     for path in [*root.glob("lib/**/*.py"), *root.glob("tasks/*.py")]:
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        if "--" not in (source := path.read_text(encoding="utf-8")):
+            continue
+        nodes = list(ast.walk(ast.parse(source)))
         parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
         documents = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
         for node in nodes:

@@ -165,6 +165,7 @@ def test_a_killed_job_is_told_by_clean_and_by_the_next_run(tmp_path: Path) -> No
     deadline = time.monotonic() + 60
     while not (tmp_path / "began").exists():
         assert time.monotonic() < deadline
+        time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     listed = json.loads(swath("clean", ".", "--dry-run", "--json", cwd=tmp_path).stdout)["leftovers"]

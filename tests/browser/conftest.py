@@ -1,8 +1,6 @@
 """Debian's chromium, headless, on what `make up` starts: server, page, PostgreSQL, deployments and worker."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,30 +32,27 @@ def page() -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def scenes() -> Iterator[Path]:
-    """A folder as schedules expect it, in SCENES where pictures want a name; in `incoming` a raster, T32UQD.tif.
+def scenes(data: Path) -> Iterator[Path]:
+    """The folder of the schedules; in `incoming` a raster, T32UQD.tif, for the time of these tests.
 
     Three bands of uint16, waves and noise, nodata 0.
     """
-    with tempfile.TemporaryDirectory(prefix="scenes-") as made:
-        folder = os.environ.get("SCENES", made)
-        for name in ("incoming", "published"):
-            Path(folder, name).mkdir()
-        along = np.linspace(0, 12, _EDGE)
-        waves = 3000 + 2000 * np.sin(along)[:, None] * np.cos(along)
-        pixels = np.clip(waves + np.random.default_rng(7).normal(0, 300, (3, _EDGE, _EDGE)), 1, 10000).astype("uint16")
-        with rasterio.open(
-            Path(folder, "incoming", "T32UQD.tif"), "w", driver="GTiff", width=_EDGE, height=_EDGE, count=3, dtype="uint16",
-            nodata=0, tiled=True, blockxsize=512, blockysize=512, crs="EPSG:32632",
-            transform=from_origin(600000, 5500000, 20, 20),
-        ) as dataset:  # fmt: skip
-            dataset.write(pixels)
-        yield Path(folder)
+    along = np.linspace(0, 12, _EDGE)
+    waves = 3000 + 2000 * np.sin(along)[:, None] * np.cos(along)
+    pixels = np.clip(waves + np.random.default_rng(7).normal(0, 300, (3, _EDGE, _EDGE)), 1, 10000).astype("uint16")
+    with rasterio.open(
+        data / "incoming" / "T32UQD.tif", "w", driver="GTiff", width=_EDGE, height=_EDGE, count=3, dtype="uint16",
+        nodata=0, tiled=True, blockxsize=512, blockysize=512, crs="EPSG:32632",
+        transform=from_origin(600000, 5500000, 20, 20),
+    ) as dataset:  # fmt: skip
+        dataset.write(pixels)
+    yield data
+    for name in ("incoming", "published"):
+        for path in (data / name).iterdir():
+            path.unlink()
 
 
 @pytest.fixture(scope="module")
-def browser(page: Page, scenes: Path) -> Iterator[Browser]:
+def browser(page: Page, scenes: Path, up: Up) -> Browser:
     """The page, on what `make up` starts: its PostgreSQL takes a click at once, where SQLite may answer that it is locked."""
-    up = Up(SWATH_DATA=str(scenes), SWATH_TIMEZONE="Europe/Vienna", PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT="false")
-    yield Browser(page, up.url.removesuffix("/api"), up.client)
-    up.stop()
+    return Browser(page, up.url.removesuffix("/api"), up.client)

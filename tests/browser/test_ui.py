@@ -15,8 +15,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from tests.browser.pages import Browser
 from tests.servers import until
 
-# One worker of pytest-xdist for the whole module: one server and one browser.
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("browser")]
+# One worker of pytest-xdist for the whole module, and for the other that stands on `make up`: one server and one browser.
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("up")]
 
 _RASTER = "transform-raster/ad-hoc"
 _ENDS = ("Completed", "Failed", "Crashed", "Cancelled", r"\w+Error", r"Memory\w+")

@@ -52,7 +52,8 @@ def _done(source: tuple[sources.Made, str], folder: Path, operation: str) -> tup
     return check, ProfileJob(source=work.source, resources=work.resources)
 
 
-@pytest.mark.parametrize("source", ["tiled", pytest.param("png", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["tiled", "png"])
 def test_verify_and_profile_a_raster(source: str, tmp_path: Path) -> None:
     """Both hold the contract at their smallest limits, below which they are refused, and with ample memory; and are near."""
     for job in _done(sources.RASTERS[source], tmp_path, "copy"):
@@ -89,7 +90,8 @@ def test_verify_of_anothers_output(tmp_path: Path) -> None:
     holds(run_job(at(job, limit_mb)), limit_mb)
 
 
-@pytest.mark.parametrize("kind", ["raster", "vector", pytest.param("both", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["raster", "vector", "both"])
 def test_drivers(kind: str, tmp_path: Path) -> None:
     """Trying drivers holds the contract; of one kind with a source, as flows ask, and of all."""
     asked: dict[str, dict[str, typing.Any]] = {

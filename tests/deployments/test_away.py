@@ -19,27 +19,27 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Scheduled
 
 from lib.publish import find_leftovers
-from tests.deployments.conftest import Listener, write_raster
-from tests.servers import Prefect, until
+from tests.deployments.conftest import write_raster
+from tests.servers import Listener, Prefect, until
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("away")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("server")]
 
 # Twenty were measured (the guide has the times); fewer are enough to see that none is lost.
 _AT_ONCE = 8
 _SECONDS = 2
 
 
-@pytest.fixture(scope="module")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    """Server and worker on SQLite, as patient with the API as `make up` and the units have them."""
-    home = tmp_path_factory.mktemp("prefect")
-    running = Prefect(home, PREFECT_CLIENT_MAX_RETRIES="8", SWATH_DATA=str(home))
-    running.client.update_work_pool("default", _limit(2))
-    yield running
-    running.stop()
+@pytest.fixture(scope="module", autouse=True)
+def _as_it_was(prefect: Prefect) -> Iterator[None]:
+    """A pool of two; the automations that are made here, which are impatient, go before other modules have runs."""
+    prefect.client.update_work_pool("default", _limit(2))
+    yield
+    prefect.client.update_work_pool("default", _limit(None))
+    for each in prefect.client.read_automations():
+        prefect.client.delete_automation(each.id)
 
 
-def _limit(count: int) -> Any:
+def _limit(count: int | None) -> Any:
     from prefect.client.schemas.actions import WorkPoolUpdate
 
     return WorkPoolUpdate(concurrency_limit=count)

@@ -98,8 +98,9 @@ def test_a_server_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch)
     check_server("http://127.0.0.1:1/api")
 
 
-def test_a_port_that_another_program_has_is_said() -> None:
-    """The process that listens there, and a port that is free."""
+def test_a_port_that_another_program_has_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that listens there and does not answer, and a port that is free."""
+    monkeypatch.setattr("deployments.server._ASK_SECONDS", 0.2)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import UUID
@@ -29,8 +28,8 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Scheduled
 
 from lib.publish import find_leftovers
-from tests.deployments.conftest import Listener, write_raster
-from tests.servers import Up, free_port, until
+from tests.deployments.conftest import write_raster
+from tests.servers import Listener, Up, free_port, until
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("up")]
 
@@ -42,26 +41,6 @@ _SCHEDULED = {
 }
 _AT_ONCE = 200
 _CLIENTS = 8
-
-
-@pytest.fixture(scope="module")
-def up(listener: Listener, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """It, with data that arrived, and somebody to tell."""
-    data = tmp_path_factory.mktemp("data")
-    for name in ("incoming", "published"):
-        (data / name).mkdir()
-    write_raster(data / "incoming" / "scene.tif")
-    running = Up(
-        SWATH_DATA=str(data), SWATH_TIMEZONE="Europe/Vienna", SWATH_ALERT_WEBHOOK=listener.url, SWATH_POOL_LIMIT="3"
-    )
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def data(up: Up) -> Path:
-    """The folder that SWATH_DATA names."""
-    return Path(up.environment["SWATH_DATA"])
 
 
 def _scheduled(up: Up, name: str) -> list[FlowRun]:
@@ -153,6 +132,7 @@ def test_runs_are_scheduled_for_the_next_day_and_a_second_deploy_doubles_none(up
 
 def test_a_nightly_run_made_due_completes_over_last_nights_output(up: Up, data: Path) -> None:
     """A run that the schedule made replaces what is published, and completes."""
+    write_raster(data / "incoming" / "scene.tif")
     destination = data / "published" / "scene_scaled.tif"
     destination.write_bytes(b"last night's")
     run = _make_due(up, "transform-raster/nightly")

@@ -41,16 +41,14 @@ def _nothing_left(folder: Path) -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        "python_over",
         "numpy_over",
-        "numpy_at_once",
-        "mmap_at_once",
-        "gdal_at_once",
         "wordless_over",
         "native_over",
-        "gdal_over",
-        "arrow_over",
         "child_over",
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("python_over", "numpy_at_once", "mmap_at_once", "gdal_at_once", "gdal_over", "arrow_over")
+        ),
     ],
 )
 def test_memory_over_the_limit_is_exceeded(fault: str, job: Job, tmp_path: Path) -> None:
@@ -65,9 +63,8 @@ def test_memory_over_the_limit_is_exceeded(fault: str, job: Job, tmp_path: Path)
     _nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "fault", ["numpy_over", *(pytest.param(each, marks=pytest.mark.slow) for each in ("gdal_at_once", "child_over"))]
-)
+@pytest.mark.slow  # the quick ones are in tests/memory/test_process.py
+@pytest.mark.parametrize("fault", ["numpy_over", "gdal_at_once", "child_over"])
 def test_memory_over_the_limit_in_the_first_chunks_is_refused(fault: str, job: Job, tmp_path: Path) -> None:
     """What passes the limit while it is measured is refused, 137, with what was reached: at least so much is needed."""
     report = run_published(job(fault))
@@ -82,7 +79,11 @@ def test_memory_over_the_limit_in_the_first_chunks_is_refused(fault: str, job: J
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("segfault", "SIGSEGV"), ("abort", "SIGABRT"), ("exit_127", "exit code 127"), ("killed", "SIGKILL")],
+    [
+        ("segfault", "SIGSEGV"),
+        ("exit_127", "exit code 127"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("abort", "SIGABRT"), ("killed", "SIGKILL"))),
+    ],
 )
 def test_a_crash_is_a_failure_named_by_its_signal_and_not_retried(
     fault: str, words: str, job: Job, tmp_path: Path
@@ -275,6 +276,7 @@ def test_jobs_under_a_shared_budget_wait_for_each_other(
     assert list(folder.glob("*.ticket")) == []
 
 
+@pytest.mark.slow
 def test_the_ladder_ends_at_the_shared_budget(job: Job, tmp_path: Path) -> None:
     """A maximum above the budget is cut to it; the report has every attempt."""
     report = run_published(
@@ -302,10 +304,15 @@ def test_a_timeout_ends_the_job(job: Job, tmp_path: Path) -> None:
     ("fault", "words"),
     [
         ("raises", "no such class"),
-        ("speaks_and_raises", "out of memory of men"),
-        ("exits", "SystemExit: 3"),
         ("interrupts", "KeyboardInterrupt"),
-        ("raises_weird", "Weird"),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (
+                ("speaks_and_raises", "out of memory of men"),
+                ("exits", "SystemExit: 3"),
+                ("raises_weird", "Weird"),
+            )
+        ),
     ],
 )
 def test_a_function_that_raises_is_named(fault: str, words: str, job: Job, tmp_path: Path) -> None:
@@ -350,6 +357,7 @@ def test_too_small_a_limit_is_refused_with_one_that_works(job: Job, tmp_path: Pa
     assert (again.memory.peak_bytes or 0) <= report.error.smallest_limit_mb * MIB
 
 
+@pytest.mark.slow
 def test_a_death_of_memory_climbs_the_ladder(job: Job, tmp_path: Path) -> None:
     """Smaller plan under the same cap first, then higher limits up to the maximum; the report lists each attempt."""
     report = run_published(job("numpy_over", limit_mb=200, limit_max_bytes=400 * MIB))
@@ -360,7 +368,8 @@ def test_a_death_of_memory_climbs_the_ladder(job: Job, tmp_path: Path) -> None:
     _nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("limit_mb", [*(pytest.param(each, marks=pytest.mark.slow) for each in (200, 250)), 400])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_mb", [200, 250, 400])
 def test_a_plan_that_died_is_not_made_again(limit_mb: int, tmp_path: Path) -> None:
     """A function that takes a multiple of its window heals with a smaller one, however far the limit is above the plan."""
     path = tmp_path / "in.tif"
@@ -468,18 +477,18 @@ def test_two_jobs_to_one_destination(raster: Path, tmp_path: Path, job: Job) -> 
 
 @pytest.mark.slow
 def test_a_child_takes_many_jobs_in_turn(job: Job, tmp_path: Path) -> None:
-    """Two hundred jobs in turn: one child takes them all, and the last leaves it no larger than the tenth."""
+    """120 jobs in turn: one child takes them all, and the last leaves it no larger than the tenth."""
     sizes: list[int] = []
     children: set[psutil.Process] = set()
     with Runner() as runner:
-        for number in range(200):
+        for number in range(120):
             report = runner.run(job(limit_mb=200), staged=tmp_path / f"{number}.tif")
             assert report.status == "completed", report.error
             sizes.append(report.memory.final_bytes or 0)
             children.update(_children())
             (tmp_path / f"{number}.tif").unlink()
     assert len(children) == 1
-    assert max(sizes[150:]) - min(sizes[5:15]) < 4 * MIB
+    assert max(sizes[100:]) - min(sizes[5:15]) < 4 * MIB
 
 
 def test_a_child_is_gone_when_its_runner_is(job: Job, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lib.publish import find_leftovers, remove_leftover
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, MASK = b"what was there before", b"and its mask"
-MOMENTS = 20
+MOMENTS = 12
 
 
 def _is_new(path: Path, raster: Path) -> bool:
@@ -47,7 +47,7 @@ def _started(raster: Path, out: Path) -> subprocess.Popen[bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["parent", "child"])
 def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new(victim: str, raster: Path, tmp_path: Path) -> None:
-    """One job to its end, for its time; then twenty, each killed a little later in that time than the one before."""
+    """One job to its end, for its time; then twelve, each killed a little later in that time than the one before."""
     out, mask = tmp_path / "out.tif", tmp_path / "out.tif.msk"
     began = time.monotonic()
     assert _started(raster, out).wait() == 0

@@ -15,12 +15,20 @@ from lib.units import KIB, MIB
 
 
 @pytest.fixture
-def raster(tmp_path: Path) -> Path:
+def edge() -> int:
+    """Pixels of the raster's edge; where a function makes each chunk slow, 2048 are a thousand chunks, too."""
+    return 4096
+
+
+@pytest.fixture
+def raster(edge: int, tmp_path: Path) -> Path:
     """4096 x 4096 uint8 in tiles of 64: more than a thousand windows where a chunk may hold one tile, or six."""
     path = tmp_path / "tile.tif"
-    pixels = np.random.default_rng(7).integers(1, 200, (1, 64, 64), dtype="uint8").repeat(64, axis=1).repeat(64, axis=2)
+    tiles = edge // 64
+    pixels = np.random.default_rng(7).integers(1, 200, (1, tiles, tiles), dtype="uint8")
+    pixels = pixels.repeat(64, axis=1).repeat(64, axis=2)
     with rasterio.open(
-        path, "w", driver="GTiff", width=4096, height=4096, count=1, dtype="uint8", tiled=True, blockxsize=64,
+        path, "w", driver="GTiff", width=edge, height=edge, count=1, dtype="uint8", tiled=True, blockxsize=64,
         blockysize=64, crs="EPSG:32633", transform=from_origin(500000, 5000000, 10, 10),
     ) as dataset:  # fmt: skip
         dataset.write(pixels)
@@ -42,7 +50,9 @@ def run(job: Callable[..., RasterJob], tmp_path: Path) -> Callable[..., Report]:
     return call
 
 
-@pytest.mark.parametrize("fault", ["leak_python", "leak_numpy", "leak_ones"])
+@pytest.mark.parametrize(
+    "fault", ["leak_numpy", *(pytest.param(each, marks=pytest.mark.slow) for each in ("leak_python", "leak_ones"))]
+)
 def test_a_leak_in_python_or_numpy_is_named_by_its_line(fault: str, run: Callable[..., Report]) -> None:
     """256 KiB kept a chunk is measured within a tenth, and the line that keeps it is the first one named."""
     report = run(fault)
@@ -70,6 +80,7 @@ def test_no_leak_kills_unnamed(fault: str, run: Callable[..., Report]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("edge", [2048])
 @pytest.mark.parametrize("fault", ["long_sawtooth", "cache_that_fills"])
 def test_what_stays_below_the_threshold_is_no_leak(fault: str, run: Callable[..., Report]) -> None:
     """Teeth of 25 MiB and a cache of 24, below a threshold of 32: not named, and the job completes."""
@@ -117,6 +128,7 @@ def test_a_native_leak_is_found_and_said_to_be_native(run: Callable[..., Report]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("edge", [2048])
 def test_a_sawtooth_is_not_a_leak(run: Callable[..., Report]) -> None:
     """Memory that is given back every eight chunks is not named, and the job completes."""
     report = run("sawtooth")
@@ -125,8 +137,9 @@ def test_a_sawtooth_is_not_a_leak(run: Callable[..., Report]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("edge", [2048])
 def test_temporaries_are_no_leak(run: Callable[..., Report]) -> None:
-    """8 MiB for a moment in each of four thousand chunks: not named, and the job completes."""
+    """8 MiB for a moment in each of a thousand chunks: not named, and the job completes."""
     report = run("temporaries")
     assert report.status == "completed", report.error
     assert report.memory.leak is None
@@ -151,6 +164,7 @@ def test_a_thousand_chunks_are_flat(run: Callable[..., Report]) -> None:
     assert abs(bytes_a_second) * (late[-1, 0] - late[0, 0]) < 2 * MIB
 
 
+@pytest.mark.slow
 def test_attribution_is_of_near_the_peak_and_of_the_end(run: Callable[..., Report]) -> None:
     """What memory is made of is told at a size close to the peak, and apart from it after release; both sum up exactly."""
     report = run(None)

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,8 +21,6 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import State
 from rasterio.transform import from_origin
-
-from tests.servers import Prefect
 
 _PATIENCE_SECONDS = 30
 
@@ -49,14 +47,6 @@ def parcels(tmp_path: Path) -> Path:
     squares = shapely.box(east, 5000000.0, east + edges, 5000000.0 + edges)
     geopandas.GeoDataFrame({"edge": edges}, geometry=squares, crs="EPSG:32633").to_file(path, layer="parcels")
     return path
-
-
-@pytest.fixture(scope="session")
-def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
-    """A server and a worker, once for all modules of the group "server"."""
-    running = Prefect(tmp_path_factory.mktemp("prefect"))
-    yield running
-    running.stop()
 
 
 @pytest.fixture

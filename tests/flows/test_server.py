@@ -14,7 +14,7 @@ from prefect.states import Cancelling
 from lib.publish import find_leftovers
 from tests.servers import Prefect, until
 
-# One worker of pytest-xdist for the whole module: one server, and a count of processes that nobody else disturbs.
+# One worker of pytest-xdist for this module and two more: one server, and a count of processes that nobody else disturbs.
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("server")]
 
 

@@ -12,7 +12,7 @@ from lib.memory.meter import Meter
 from lib.units import MIB
 
 
-@pytest.mark.parametrize("chunks", [400, 4000])
+@pytest.mark.parametrize("chunks", [400, pytest.param(4000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("known", [True, False])
 def test_releases_stay_few_where_memory_swings(chunks: int, known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory that comes and goes by 24 MiB at every chunk is released some dozens of times, not at every chunk."""

@@ -23,7 +23,7 @@ CASES: list[dict[str, Any]] = [
     {"name": "rescale", "unscale": True},
     {"name": "expression", "expr": "b1 - 2 * b2; b2"},
     {"name": "reclassify", "table": "0:2000=1,2000:6000=2"},
-    {"name": "focal", "statistic": "median", "size": 3},
+    {"name": "focal", "statistic": "mean", "size": 3},
     {"name": "terrain", "attribute": "roughness"},
     {"name": "clip", "bbox": (500_100, 4_999_000, 501_000, 4_999_900)},
     {"name": "warp", "resolution": (15.0,), "resampling": "bilinear"},

@@ -66,6 +66,7 @@ def test_the_predictor_is_the_one_that_makes_tiles_smallest(shop: Workshop, writ
         assert _structure(shop.folder / "out.tif").get("PREDICTOR", "1") == str(wanted)
 
 
+@pytest.mark.slow
 def test_a_level_makes_a_file_smaller(shop: Workshop, write: Write) -> None:
     """Zstandard's nineteenth takes less room than its first."""
     source, sizes = write(_surface("int16")), []

@@ -31,7 +31,7 @@ def _many_levels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def halved(pixels: np.ndarray, valid: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:
-    """One level, `(height, width)`, in the plainest way: the four corners of each 2 x 2 with the invalid masked."""
+    """One level, `(height, width)`: the four corners of each 2 x 2, the invalid masked; means are rounded half away from 0."""
     edge = [(0, length % 2) for length in pixels.shape]
     pixels, valid = np.pad(pixels, edge), np.pad(valid, edge)
     four = np.ma.stack([np.ma.array(pixels[r::2, c::2], mask=~valid[r::2, c::2]) for r in (0, 1) for c in (0, 1)])
@@ -40,27 +40,20 @@ def halved(pixels: np.ndarray, valid: np.ndarray, how: str) -> tuple[np.ndarray,
     if how == "average":
         values = four.filled(0)
         if pixels.dtype.kind in "iu":
-            exact = [[int(v) for v in corner.ravel()] for corner in values]
-            counts = four.count(axis=0).ravel()
-            means = [_rounded(sum(each), int(n)) if n else 0 for *each, n in zip(*exact, counts, strict=True)]
-            found = np.array(means, dtype=pixels.dtype).reshape(four.shape[1:])
+            # Whole numbers of any size, of Python's own where four of 64 bits do not fit into as many.
+            total = values.astype(object if pixels.dtype.itemsize == 8 else "int64").sum(axis=0)
+            count = np.maximum(four.count(axis=0), 1)
+            found = ((2 * abs(total) + count) // (2 * count) * np.where(total >= 0, 1, -1)).astype(pixels.dtype)
         else:
             wide = values.astype("float64")
             with np.errstate(all="ignore"):
                 total = (wide[0] + wide[2]) + (wide[1] + wide[3])
                 found = (total / np.maximum(four.count(axis=0), 1)).astype(pixels.dtype)
         return found, four.count(axis=0) > 0
-    found = np.zeros(four.shape[1:], pixels.dtype)
-    for place in np.ndindex(found.shape):
-        those = [v for v, m in zip(four.data[:, *place], np.ma.getmaskarray(four)[:, *place], strict=True) if not m]
-        if those:
-            found[place] = max(those, key=those.count)  # the first of several
-    return found, four.count(axis=0) > 0
-
-
-def _rounded(total: int, count: int) -> int:
-    """Half away from zero, in whole numbers."""
-    return (2 * abs(total) + count) // (2 * count) * (1 if total >= 0 else -1)
+    valid = ~np.ma.getmaskarray(four)
+    counts = np.where(valid, [(valid & (four.data == corner)).sum(axis=0) for corner in four.data], 0)
+    often = counts.argmax(axis=0)  # the first of several
+    return np.take_along_axis(four.data, often[None], axis=0)[0], valid.any(axis=0)
 
 
 def check(output: Path, how: str = "average") -> list[int]:

@@ -319,8 +319,10 @@ def test_a_remote_vrt(shop: Workshop, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("operation", ["copy", "focal", "warp"])
-@pytest.mark.parametrize("made", [sources.tiled, sources.striped])
+@pytest.mark.parametrize(
+    ("made", "operation"),
+    [(sources.tiled, "copy"), (sources.tiled, "focal"), (sources.striped, "focal"), (sources.striped, "warp")],
+)
 def test_the_memory_contract(made: Callable[[Path, str], Path], operation: str, folder: Path, tmp_path: Path) -> None:
     """At the smallest limit that its plan names, and with ample memory: measured <= projected <= limit."""
     with serving(folder) as served:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +95,11 @@ def parcels(count: int, *, crs: str = "EPSG:4326", seed: int = 7) -> geopandas.G
 
     `n` counts them; every 11th is null, every 13th empty, every 5th has a hole, every 7th is a pair.
     """
+    return _parcels(count, seed).copy().to_crs(crs)
+
+
+@cache
+def _parcels(count: int, seed: int) -> geopandas.GeoDataFrame:
     generator = np.random.default_rng(seed)
     shapes: list[Any] = []
     for n in range(count):
@@ -112,7 +118,7 @@ def parcels(count: int, *, crs: str = "EPSG:4326", seed: int = 7) -> geopandas.G
             shapes.append(shapely.MultiPolygon([shapely.Polygon(ring), shapely.Polygon(other[::-1])]))
         else:
             shapes.append(shapely.Polygon(ring if n % 2 else ring[::-1]))
-    frame = geopandas.GeoDataFrame(
+    return geopandas.GeoDataFrame(
         {
             "n": np.arange(count),
             "name": [f"parcel {n} ä" for n in range(count)],
@@ -121,7 +127,6 @@ def parcels(count: int, *, crs: str = "EPSG:4326", seed: int = 7) -> geopandas.G
         geometry=shapes,
         crs="EPSG:4326",
     )
-    return frame.to_crs(crs)
 
 
 def solid(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:

@@ -14,7 +14,8 @@ from conftest_vector import geod_areas, make_job, verified_again
 from lib import samples
 from lib.errors import SourceError
 
-pytestmark = pytest.mark.slow
+# One worker of pytest-xdist: what is read and measured once takes half a minute.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("land_cover")]
 
 _MANY_VERTICES = 1_000_000  # Eurasia's coast has more
 _STEP_DEGREES = 0.003
