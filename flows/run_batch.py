@@ -21,7 +21,7 @@ from lib.batch.inputs import KINDS
 from lib.batch.order import Order, order_of
 from lib.batch.planning import Foreseen, check_disk
 from lib.batch.request import Batch, batch_of
-from lib.batch.run import at_once, budget_in, sampled
+from lib.batch.run import at_once, budget_in, longest_first, sampled
 from lib.batch.summary import Reports, Summary, reports_in, row_of
 from lib.errors import BatchFailed, JobFailed, SwathError, UsageError
 from lib.knobs import Knob
@@ -64,8 +64,7 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
                 end(each.at, each.report)
             else:
                 todo.append(each)
-        if fail_fast and summary.failed:
-            todo = []
+        todo = [] if fail_fast and summary.failed else longest_first(todo)
         summary.planning_seconds = time.monotonic() - began
         check_disk(batch, todo)
         if todo:  # a rerun of what is done starts no cluster

@@ -43,6 +43,11 @@ def at_once(batch: Batch, todo: Sequence[Foreseen], *, apart: bool = False) -> i
     return max(1, min(workers_of(batch, apart=apart), room))
 
 
+def longest_first(todo: Sequence[Foreseen]) -> list[Foreseen]:
+    """Those files with the largest outputs first: no core has nothing to do at the end while another begins a long one."""
+    return sorted(todo, key=lambda each: -each.disk_bytes)
+
+
 def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None = None) -> Summary:
     """Plan all, then do what is missing; one file's failure does not stop the others.
 
@@ -78,7 +83,7 @@ def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None
                 if stops := fail_fast and each.report is not None:
                     break
         summary.planning_seconds = time.monotonic() - began
-        todo = [] if stops else todo
+        todo = [] if stops else longest_first(todo)
         check_disk(batch, todo)
         with contextlib.closing(pool.run(todo, workers=at_once(batch, todo))) as ends, sampled(summary, batch, began):
             for ended in ends:
