@@ -8,15 +8,12 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
 from lib.batch.order import Order, stop
@@ -41,6 +38,7 @@ def dask_engine(address: str | None, *, run: str, workers: int, limit_bytes: int
         UsageError: prefect-dask is not installed, nothing answers at the address, or there are no workers.
     """
     try:
+        import dask
         import distributed
         from prefect_dask.task_runners import DaskTaskRunner
     except ImportError as error:
@@ -51,14 +49,20 @@ def dask_engine(address: str | None, *, run: str, workers: int, limit_bytes: int
     for name in ("distributed", "distributed.worker", "distributed.scheduler", "distributed.nanny", "distributed.core"):
         logging.getLogger(name).setLevel(logging.WARNING)  # two dozen lines of comings and goings
     if address is None:
-        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # in its workers' processes, too
-        declared = {"n_workers": workers, "threads_per_worker": 1, "resources": {_MEMORY: limit_bytes}}
+        # Workers are threads: what may take memory is each file's child, and a process for it would import Prefect once more.
+        declared = {
+            "n_workers": workers,
+            "threads_per_worker": 1,
+            "processes": False,
+            "resources": {_MEMORY: limit_bytes},
+        }
         quiet = {"dashboard_address": "127.0.0.1:0", "memory_limit": None, "silence_logs": 40}
         runner = DaskTaskRunner(cluster_kwargs=declared | quiet)
     else:
         _check_answers(distributed, address)
         runner = DaskTaskRunner(address=address)
-    with _one_api() if address is None else contextlib.nullcontext(), runner:
+    # Its profiler looks at all threads a hundred times a second.
+    with dask.config.set({"distributed.worker.profile.enabled": False}), runner:
         engine = Dask(runner, run)
         if address is not None and not engine.has_workers:
             raise UsageError(f"the Dask scheduler at {address} has no workers", hint="start some: dask worker")
@@ -66,13 +70,6 @@ def dask_engine(address: str | None, *, run: str, workers: int, limit_bytes: int
             yield engine
         finally:
             engine.stop()
-
-
-@contextlib.contextmanager
-def _one_api() -> Iterator[None]:
-    """Workers of a cluster of our own use this run's server, where that is an embedded one; else each would start its own."""
-    with get_client(sync_client=True) as client, temporary_settings({PREFECT_API_URL: str(client.api_url)}):
-        yield
 
 
 def _check_answers(distributed: Any, address: str) -> None:

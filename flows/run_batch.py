@@ -69,7 +69,7 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
         check_disk(batch, todo)
         if todo:  # a rerun of what is done starts no cluster
             run, limit = uuid4().hex, batch.base.resources.limit_bytes
-            workers = at_once(batch, todo, apart=engine == "dask")
+            workers = at_once(batch, todo)
             with (
                 engine_of(engine, dask_address, run=run, workers=workers, limit_bytes=limit) as at_work,
                 sampled(summary, batch, began),

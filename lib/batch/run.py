@@ -22,25 +22,24 @@ _SAMPLE_SECONDS = 0.25
 _MOST_SAMPLES = 480
 
 
-def workers_of(batch: Batch, *, apart: bool = False) -> int:
+def workers_of(batch: Batch) -> int:
     """How many files are worked on at once at most: as many as the cores have room for threads of theirs.
 
-    By the file with the fewest threads; those with more wait for cores (cores.py). Where workers are processes `apart`, which
-    see nothing of each other, by the one with the most.
+    By the file with the fewest threads; those with more wait for cores (cores.py).
     """
     common = batch.base.resources.threads or 1
     threads = {parse_threads(str(each.options.get("threads", common)), cores()) for each in batch.items}
-    return max(1, cores() // (max(threads) if apart else min(threads)))
+    return max(1, cores() // min(threads))
 
 
-def at_once(batch: Batch, todo: Sequence[Foreseen], *, apart: bool = False) -> int:
+def at_once(batch: Batch, todo: Sequence[Foreseen]) -> int:
     """How many of those files are worth to be worked on at once: not more than the budget has room for, by the one in the middle.
 
-    One more would only wait, and end its child for that. Of `apart` see `workers_of`.
+    One more would only wait, and end its child for that.
     """
     limits = sorted(each.limit_bytes for each in todo)
     room = (budget_in(batch) or 0) // (limits[len(limits) // 2] or 1) if limits else 1
-    return max(1, min(workers_of(batch, apart=apart), room))
+    return max(1, min(workers_of(batch), room))
 
 
 def longest_first(todo: Sequence[Foreseen]) -> list[Foreseen]:

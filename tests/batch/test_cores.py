@@ -76,7 +76,7 @@ def test_rows_threads_are_counted(
     made = batch(tmp_path / "list.csv")
     assert [made.job(at).resources.threads for at in range(6)] == [2, 1, 1, 2, 1, 1]
     monkeypatch.setattr(run, "cores", lambda: 2)
-    assert (run.workers_of(made), run.workers_of(made, apart=True)) == (2, 1)
+    assert run.workers_of(made) == 2
     monkeypatch.setattr(module, "_cores", Cores(2))
     at_work, seen, closed, lock = list[int](), list[int](), threading.Event(), threading.Lock()
     together = threading.Barrier(2, timeout=10)  # the last two: one beside the other

@@ -78,6 +78,7 @@ def _no_process_of(process: subprocess.Popen[str]) -> None:
     _until(lambda: not started_with("SWATH_PARENT_PID", str(process.pid)), 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_batch_and_a_rerun_completes_it(
     number: int, code: int, sources: list[Path], start: Callable[..., Any], tmp_path: Path

@@ -260,9 +260,14 @@ def _workers() -> list[int]:
 @pytest.mark.parametrize("seed", range(2))
 def test_a_worker_of_dask_that_is_killed(seed: int, scenes: Path, tmp_path: Path, killing: Callable[..., None]) -> None:
     """Whatever became of the run, after a rerun the outputs are complete and right, and no finished file was done twice."""
+    import distributed
+
     into = tmp_path / "out"
-    killing(_workers, random.Random(seed))
-    _run(scenes, into, engine="dask")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=None
+    ) as cluster:
+        killing(_workers, random.Random(seed))
+        _run(scenes, into, engine="dask", dask_address=cluster.scheduler_address)
     finished = {path: path.stat().st_mtime_ns for path in into.glob("*.tif")}
     for path in finished:
         _is_right(path, int(path.stem[1:]))
