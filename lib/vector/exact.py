@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lib.vector.method import AreaMethod
+from lib.vector.method import AreaMethod, degrees_of
 from lib.vector.runs import parts
 from lib.vector.wkb import SURFACES, Column, Rings, column_of, find_rings, ring_coordinates
 
@@ -73,20 +73,11 @@ def exact_areas(column: Column, rings: Rings, rows: NDArray[np.bool_], method: A
         some = mine[part]
         counts = rings.counts[some]
         xy = ring_coordinates(column.data, rings.starts[some], counts, 8 * column.dimensions[rings.rows[some]])
-        x, y = _degrees(xy, method)
+        x, y = degrees_of(xy, method)
         edges = pairwise([0, *np.cumsum(counts).tolist()])
         found[part] = [abs(method.geod.polygon_area_perimeter(x[at:end], y[at:end])[0]) for at, end in edges]
     found[rings.holes[mine]] *= -1
     return np.bincount(rings.rows[mine], found, len(rows)).astype(np.float64)  # of none it gives integers
-
-
-def _degrees(xy: NDArray[np.float64], method: AreaMethod) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Longitudes and latitudes of vertices, both (vertices,)."""
-    x, y = xy[:, 0], xy[:, 1]
-    if method.to_degrees is not None:
-        x, y = method.to_degrees.transform(x, y)
-    degrees = math.degrees(method.unit)
-    return x * degrees, y * degrees
 
 
 def _one_ring(column: Column, rings: Rings, ring: Any) -> NDArray[np.float64]:
@@ -115,7 +106,7 @@ def _exact_ring(xy: NDArray[np.float64], method: AreaMethod) -> float:
         cross = near[:-1, 0] * near[1:, 1] - near[1:, 0] * near[:-1, 1]
         return abs(float(cross.sum())) * 0.5 * method.unit**2
     assert method.geod is not None  # noqa: S101 - for mypy
-    return abs(float(method.geod.polygon_area_perimeter(*_degrees(xy, method))[0]))
+    return abs(float(method.geod.polygon_area_perimeter(*degrees_of(xy, method))[0]))
 
 
 def _polygons_of(column: Column, row: int) -> tuple[Column, Rings, NDArray[np.int64]] | None:

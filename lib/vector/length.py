@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lib.vector import runs
 from lib.vector.area import within
 from lib.vector.exact import NotReadError, is_unread
-from lib.vector.method import AreaMethod, Bounds
+from lib.vector.method import AreaMethod, Bounds, degrees_of
 from lib.vector.runs import LINEAR, Runs
 from lib.vector.wkb import Column, is_any_of
 
@@ -104,7 +104,7 @@ def _geodesic(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     assert method.geod is not None  # noqa: S101 - for mypy: geodesic methods have one
     squared = method.geod.es
-    x, y = _degrees(xy, method)
+    x, y = degrees_of(xy, method)
     with np.errstate(invalid="ignore"):
         longitude, latitude = np.radians(x), np.radians(y)
         wide, tall = np.diff(longitude), np.diff(latitude)
@@ -120,14 +120,6 @@ def _geodesic(
         length[at] = _inverse(x[at], y[at], x[at + 1], y[at + 1], method)
         error[at] = length[at] * 1e-12 + _NOISE_M
     return length, error
-
-
-def _degrees(xy: NDArray[np.float64], method: AreaMethod) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    x, y = xy[:, 0], xy[:, 1]
-    if method.to_degrees is not None:
-        x, y = method.to_degrees.transform(x, y)
-    degrees = math.degrees(method.unit)
-    return x * degrees, y * degrees
 
 
 def _inverse(x0: Any, y0: Any, x1: Any, y1: Any, method: AreaMethod) -> NDArray[np.float64]:
@@ -153,7 +145,7 @@ def _exact(column: Column, lines: Runs, row: int, method: AreaMethod, *, is_othe
 def _exact_run(xy: NDArray[np.float64], method: AreaMethod) -> float:
     if method.geod is None:
         return float((np.hypot(*np.diff(xy, axis=0).T) * method.unit).sum())
-    x, y = _degrees(xy, method)
+    x, y = degrees_of(xy, method)
     return float(_inverse(x[:-1], y[:-1], x[1:], y[1:], method).sum())
 
 

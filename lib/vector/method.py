@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pyproj import CRS, Geod, Transformer
 
 from lib.errors import SourceError
@@ -103,3 +105,12 @@ def _horizontal(crs: CRS) -> CRS:
             crs = crs.sub_crs_list[0]
         else:
             return crs
+
+
+def degrees_of(xy: NDArray[np.float64], method: AreaMethod) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Longitudes and latitudes of vertices, both (vertices,)."""
+    x, y = xy[:, 0], xy[:, 1]
+    if method.to_degrees is not None:
+        x, y = method.to_degrees.transform(x, y)
+    degrees = math.degrees(method.unit)
+    return x * degrees, y * degrees

@@ -29,7 +29,7 @@ def land_cover() -> Path:
     try:
         return samples._fetched(samples.LAND_COVER, folder)
     except SourceError as error:
-        pytest.skip(f"no sample data: {error}")
+        pytest.skip(f"NOT RUN: no sample data: {error}")
 
 
 @pytest.fixture(scope="module")
