@@ -70,16 +70,16 @@ def test_rows_threads_are_counted(
     tmp_path: Path, tiles: Callable[..., Any], batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two cores: files of one thread side by side, one of two threads alone; who waits for cores has no child and no place."""
-    tiles(6)
-    rows = "".join(f"in/t{n:02}.tif,{2 if n % 3 == 0 else ''}\n" for n in range(6))
+    tiles(4)
+    rows = "".join(f"in/t{n:02}.tif,{2 if n % 3 == 0 else ''}\n" for n in range(4))
     (tmp_path / "list.csv").write_text(f"source,threads\n{rows}", encoding="utf-8")
     made = batch(tmp_path / "list.csv")
-    assert [made.job(at).resources.threads for at in range(6)] == [2, 1, 1, 2, 1, 1]
+    assert [made.job(at).resources.threads for at in range(4)] == [2, 1, 1, 2]
     monkeypatch.setattr(run, "cores", lambda: 2)
     assert run.workers_of(made) == 2
     monkeypatch.setattr(module, "_cores", Cores(2))
-    at_work, seen, closed, lock = list[int](), list[int](), threading.Event(), threading.Lock()
-    together = threading.Barrier(2, timeout=10)  # the last two: one beside the other
+    at_work, seen, closed, lock = list[int](), list[int](), threading.Semaphore(0), threading.Lock()
+    together = threading.Barrier(2, timeout=30)  # the two in the middle: one beside the other
 
     def work(job: Any, *_: Any, **__: Any) -> Report:
         threads = job.resources.threads
@@ -87,16 +87,17 @@ def test_rows_threads_are_counted(
             at_work.append(threads)
             seen.append(sum(at_work))
         if Path(job.source).stem == "t00":
-            assert closed.wait(10), "the next one waits for cores, and has let go of its memory"
-        if Path(job.source).stem in {"t04", "t05"}:
+            for _ in range(2):
+                assert closed.acquire(timeout=30), "the next two wait for cores, and have let go of their memory"
+        if threads == 1:
             together.wait()
         with lock:
             at_work.remove(threads)
         return Report(status="failed", exit_code=1)
 
     monkeypatch.setattr(module, "run_published", work)
-    runner: Runner = SimpleNamespace(close=closed.set, patience=None)  # type: ignore[assignment]
-    orders = [Order(at, made.job(at), None, tmp_path / "out") for at in range(6)]
+    runner: Runner = SimpleNamespace(close=closed.release, patience=None)  # type: ignore[assignment]
+    orders = [Order(at, made.job(at), None, tmp_path / "out") for at in range(4)]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda each: fulfil(each, runner), orders))
     assert max(seen) == 2
