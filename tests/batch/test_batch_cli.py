@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows import cli
-from lib.batch.summary import REPORTS
+from lib.batch.naming import REPORTS
 from lib.errors import BatchFailed
 from tests.batch.conftest import is_normalised, write_tile
 from tests.test_log import read_log, swath
