@@ -191,9 +191,9 @@ def main(signals: Sequence[int] = (), came: Sequence[int] = ()) -> None:
             signal.raise_signal(number)
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except _Termination:
-        code = _failed(Terminated("stopped by a signal; nothing was published"), tokens)
+        code = _failed(Terminated(f"stopped by a signal; {_published(tokens)}"), tokens)
     except KeyboardInterrupt:
-        code = _failed(Interrupted("interrupted; nothing was published"), tokens)
+        code = _failed(Interrupted(f"interrupted; {_published(tokens)}"), tokens)
     except SwathError as error:
         code = _failed(error, tokens)
     except CycloptsError as error:
@@ -206,6 +206,11 @@ def main(signals: Sequence[int] = (), came: Sequence[int] = ()) -> None:
         words = f"unexpected {type(error).__name__}: {error}"
         code = _failed(SwathError(words, traceback="".join(traceback.format_exception(error))), tokens)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _published(tokens: Sequence[str]) -> str:
+    is_batch = tokens[:1] == ["batch"]
+    return "files that were done are published, nothing of the others" if is_batch else "nothing was published"
 
 
 class _Termination(KeyboardInterrupt):

@@ -115,8 +115,7 @@ class _Ends:
 
     def __call__(self, at: int, report: Report | None) -> None:
         row = row_of(self._batch, at, report)
-        self._reports.add(row, report)
-        self._summary.add(row)
+        self._summary.add(row, is_reported=self._reports.add(row, report))
 
 
 def _orders(batch: Batch, todo: Sequence[Foreseen], engine: Engine, run: str, end: _Ends) -> Iterator[list[Order]]:

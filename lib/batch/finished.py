@@ -25,8 +25,9 @@ from lib.publish import sidecars
 
 NOTES = ".swath-finished.jsonl"
 _PIECE = 1 << 20
-# What drivers read beside a source, further to what an output may have: world files, headers, projections; a database's log.
-_BESIDE = (".tfw", ".tifw", ".wld", ".hdr", ".prj")
+# What drivers read beside a source, further to what an output may have: world files, headers, projections, the parts of MapInfo's
+# and of Imagine's files, of which the one that is named may stay as it is; a database's log.
+_BESIDE = (".tfw", ".tifw", ".wld", ".hdr", ".prj", ".dat", ".map", ".id", ".ind", ".mid", ".ige", ".rrd")
 _LIVE = ("-wal", "-journal")
 
 
@@ -67,7 +68,7 @@ def _state(path: Path) -> list[Any] | None:
         if path.is_dir():
             files = sorted(each for each in path.rglob("*") if each.is_file())
         else:
-            beside = (path.with_name(path.stem + suffix) for suffix in _BESIDE)
+            beside = (path.with_name(path.stem + suffix) for name in _BESIDE for suffix in (name, name.upper()))
             live = (path.with_name(path.name + suffix) for suffix in _LIVE)
             files = [path, *sidecars(path), *(each for each in (*beside, *live) if each.is_file())]
         return [str(path), *([each.name, *_marks(each)] for each in files)]

@@ -2,13 +2,15 @@
 
 import os
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from lib.batch.inputs import Inputs, Item, is_taken
 from lib.errors import DestinationError, UsageError
 from lib.units import file_label
 
+# What a batch writes there further to its outputs.
+REPORTS, TABLE = "swath-reports.jsonl", "swath-reports.csv"
 TEMPLATES = {"raster": "{stem}.tif", "vector": "{stem}.gpkg"}
 # What a template may name: the source's name without and with its suffix, that suffix, its folder's name, its number from 1.
 FIELDS = ("stem", "name", "suffix", "folder", "number")
@@ -41,6 +43,7 @@ def destinations(inputs: Inputs, into: Path, template: str) -> list[Path]:
                 hint="tell them apart by --template, such as {folder}_{stem}.tif, or by a manifest's column destination",
             )
     sources = {os.path.abspath(item.source) for item in inputs.items}  # noqa: PTH100 - no links resolved
+    _check_own(into, inputs.patterns, found)
     for path, item in found.items():
         pattern = is_taken(path, inputs.patterns)
         if pattern or str(path) in sources:
@@ -49,6 +52,21 @@ def destinations(inputs: Inputs, into: Path, template: str) -> list[Path]:
                 hint="let --into be a folder that no input is looked for in, or give outputs another suffix or place",
             )
     return list(found)
+
+
+def _check_own(into: Path, patterns: Sequence[str], found: Mapping[Path, Item]) -> None:
+    """No folder that is made, nor a file of reports, would be found the next time, nor has a report's name an output."""
+    reports = (into / REPORTS, into / TABLE)
+    for path in (*reports, *dict.fromkeys(folder for output in found for folder in output.parents)):
+        if path in found:
+            raise DestinationError(
+                f"output {path} of {_of(found[path])} is the batch's own file", hint="name it otherwise"
+            )
+        if pattern := is_taken(path, patterns):
+            raise DestinationError(
+                f"{path}, {'reports' if path in reports else 'a folder of outputs'}, would be found by {pattern} the next time",
+                hint="let --into be a folder that no input is looked for in, or name inputs by suffix, such as *.tif",
+            )
 
 
 def _of(item: Item) -> str:

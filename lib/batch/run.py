@@ -66,8 +66,7 @@ def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None
 
         def end(at: int, report: Report | None) -> None:
             row = row_of(batch, at, report)
-            reports.add(row, report)
-            summary.add(row)
+            summary.add(row, is_reported=reports.add(row, report))
             hear({"event": "file", **row})
 
         todo: list[Foreseen] = []

@@ -2,21 +2,23 @@
 
 import csv
 import fcntl
+import io
 import json
+import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from heapq import nlargest
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from lib.batch.naming import REPORTS, TABLE
 from lib.batch.request import Batch
 from lib.errors import BatchFailed, DestinationBusy, DestinationError
 from lib.redact import redacted
 from lib.reports import Report
 
-REPORTS, TABLE = "swath-reports.jsonl", "swath-reports.csv"
 _LISTED = 5
 _FAILED_LISTED = 20
 _COLUMNS = (
@@ -36,6 +38,7 @@ class Summary:
         rows: of those that were done or tried, what is told of each.
         samples: `[seconds, bytes admitted, bytes resident]` over time.
         budget_bytes: what all could hold together.
+        unreported: how many have no line in the files of all reports, as the disk is full.
         seconds: in all.
     """
 
@@ -47,6 +50,7 @@ class Summary:
     failed: list[dict[str, Any]] = field(default_factory=list)
     samples: list[tuple[float, int, int]] = field(default_factory=list)
     budget_bytes: int | None = None
+    unreported: int = 0
     planning_seconds: float = 0.0
     seconds: float = 0.0
 
@@ -58,11 +62,12 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 where all are done or were; else 1."""
-        return 0 if self.counts["completed"] + self.counts["reused"] == self.files else 1
+        """0 where all are done or were, and reported; else 1."""
+        return 1 if self.error else 0
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: dict[str, Any], *, is_reported: bool = True) -> None:
         """Take a file's row in."""
+        self.unreported += not is_reported
         status = row["status"]
         self.counts[status] += 1
         if status == "completed":
@@ -76,11 +81,21 @@ class Summary:
         """What is wrong, where not all are done."""
         not_done = self.files - self.counts["completed"] - self.counts["reused"]
         if not not_done:
-            return None
+            return self._unreported
+        lost = f" but {self.unreported}" if self.unreported else ""
         first = f": {self.failed[0]['source']}: {self.failed[0]['message']}" if self.failed else ""
         return BatchFailed(
             f"{not_done} of {self.files} files are not done{first}",
-            hint=f"{self.folder / REPORTS} has all reports; a rerun does only what is missing",
+            hint=f"{self.folder / REPORTS} has all reports{lost}; a rerun does only what is missing",
+        )
+
+    @property
+    def _unreported(self) -> BatchFailed | None:
+        if not self.unreported:
+            return None
+        return BatchFailed(
+            f"all files are done, and reports of {self.unreported} could not be written to {self.folder}",
+            hint="free space there; outputs are whole, and a rerun takes them as they are",
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -129,22 +144,41 @@ def row_of(batch: Batch, at: int, report: Report | None) -> dict[str, Any]:
 
 
 class Reports:
-    """The two files, written as ends come."""
+    """The two files, written as ends come, line by line: a kill, or a full disk, leaves whole lines."""
 
-    def __init__(self, lines: Any, table: Any) -> None:
-        self._lines, self._table = lines, csv.DictWriter(table, _COLUMNS)
-        self._table.writeheader()
+    def __init__(self, lines: IO[bytes], table: IO[bytes]) -> None:
+        self._lines, self._table = lines, table
+        _append(table, _csv_line(_COLUMNS))
 
-    def add(self, row: dict[str, Any], report: Report | None) -> None:
-        """One file's row and report."""
-        self._table.writerow(row)
+    def add(self, row: dict[str, Any], report: Report | None) -> bool:
+        """One file's row and report; whether both could be written: a full disk stops no other file."""
         record = {"number": row["number"], "source": row["source"], "output_path": row["output"]}
         if report is None:
             record |= {"status": "reused", "exit_code": 0, "error": None}
         else:
             record |= report.to_record()
-        self._lines.write(json.dumps(record, default=str) + "\n")
-        self._lines.flush()
+        line = json.dumps(record, default=str) + "\n"
+        return all([_append(self._table, _csv_line([row[name] for name in _COLUMNS])), _append(self._lines, line)])
+
+
+def _csv_line(values: Sequence[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line).writerow(values)
+    return line.getvalue()
+
+
+def _append(file: IO[bytes], line: str) -> bool:
+    """All of a line, or nothing."""
+    rest = line.encode("utf-8", "surrogateescape")
+    size = os.fstat(file.fileno()).st_size
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        with suppress(OSError):
+            file.truncate(size)
+        return False
+    return True
 
 
 @contextmanager
@@ -156,8 +190,8 @@ def reports_in(folder: Path) -> Iterator[Reports]:
         DestinationError: they cannot be made.
     """
     try:
-        lines = (folder / REPORTS).open("a", encoding="utf-8", errors="surrogateescape")
-        table = (folder / TABLE).open("a", encoding="utf-8", newline="", errors="surrogateescape")
+        lines = (folder / REPORTS).open("ab", buffering=0)
+        table = (folder / TABLE).open("ab", buffering=0)
     except OSError as error:
         raise DestinationError(f"folder {folder} cannot be written: {error.strerror}", hint="choose another") from error
     with lines, table:

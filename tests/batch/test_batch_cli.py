@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows import cli
-from lib.batch.summary import REPORTS
+from lib.batch.naming import REPORTS
 from lib.errors import BatchFailed
 from tests.batch.conftest import is_normalised, write_tile
 from tests.test_log import read_log, swath
@@ -201,3 +201,18 @@ def test_layers_in_a_process_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "out" / "sub" / "b.dbf").unlink()
     again = json.loads(swath(*words, cwd=tmp_path, **there).stdout)["reports"]
     assert (again["reused"], again["completed"]) == (1, 1)
+
+
+def test_an_interrupt_does_not_say_that_nothing_was_published(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a batch, files that were done are there."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    write_tile(tmp_path / "in" / "t.tif")
+    monkeypatch.setattr("lib.batch.run.run_batch", interrupted)
+    code, _, err = run("batch", "raster", "in", "--into", "out", *NORMALISE)
+    assert code == 130
+    assert "interrupted; files that were done are published, nothing of the others" in err

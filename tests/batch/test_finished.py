@@ -256,6 +256,8 @@ def test_a_key_is_of_what_an_output_is_made_of(source: Path) -> None:
         lambda path: os.utime(path, ns=(1, 1)),
         lambda path: path.with_name("in.tif.msk").write_bytes(b"mask"),
         lambda path: path.with_suffix(".tfw").write_bytes(b"10"),
+        lambda path: path.with_suffix(".dat").write_bytes(b"a part"),
+        lambda path: path.with_suffix(".IGE").write_bytes(b"a part"),
     ],
 )
 def test_a_source_that_has_changed_is_another(source: Path, change: Callable[[Path], Any]) -> None:

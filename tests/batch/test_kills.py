@@ -16,7 +16,7 @@ from typing import Any, Self
 import psutil
 import pytest
 
-from lib.batch.summary import REPORTS
+from lib.batch.naming import REPORTS
 from lib.memory.ledger import entries
 from lib.memory.proc import process_memory, started_with
 from lib.publish import find_leftovers

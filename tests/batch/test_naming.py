@@ -101,6 +101,28 @@ def test_outputs_are_not_found_as_inputs_the_next_time(pattern: str, is_found: b
         _named("{stem}.tif", "/d/a.tif", patterns=(pattern,), into=Path("/d/out"))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "into", "found"),
+    [
+        ("/d/*", "/d/out", "/d/out, a folder of outputs,"),
+        ("/d/*", "/d/made/out", "/d/made, a folder of outputs,"),
+        ("/d/*.csv", "/d", "/d/swath-reports.csv, reports,"),
+        ("/d/*.jsonl", "/d", "/d/swath-reports.jsonl, reports,"),
+    ],
+)
+def test_what_a_batch_makes_is_not_found_the_next_time(pattern: str, into: str, found: str) -> None:
+    """Neither a folder of outputs, which would be taken for a mosaic of its rasters, nor the reports, for a layer."""
+    with pytest.raises(DestinationError) as raised:
+        _named("{stem}.tif", "/d/a.csv", patterns=(pattern,), into=Path(into))
+    assert raised.value.message.startswith(f"{found} would be found by {pattern}")
+
+
+def test_no_output_has_the_name_of_the_reports() -> None:
+    """They would be written over each other."""
+    with pytest.raises(DestinationError, match=r"swath-reports\.csv of /d/a\.gpkg is the batch's own file"):
+        _named("swath-reports.csv", "/d/a.gpkg")
+
+
 def test_a_pattern_agrees_with_glob(tmp_path: Path) -> None:
     """Whatever `glob` finds is taken, for each kind of pattern."""
     import glob

@@ -6,15 +6,16 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from lib.batch import planning
 from lib.batch.finished import Finished
+from lib.batch.naming import REPORTS, TABLE
 from lib.batch.request import Batch
 from lib.batch.run import run_batch
-from lib.batch.summary import REPORTS, TABLE, Summary, reports_in
+from lib.batch.summary import Reports, Summary, reports_in, row_of
 from lib.errors import DestinationBusy, DestinationError, DiskRefused, HostLimitError, SettingsError, UsageError
 from lib.jobs import RasterJob
 from lib.memory.ledger import entries
@@ -251,6 +252,42 @@ def test_a_file_that_cannot_be_written_fails_alone(
     assert summary.counts == {"completed": 1, "failed": 1}
     assert "No space left" in summary.failed[0]["message"]
     assert not (tmp_path / "out" / "t00.tif").exists()
+
+
+class _Full:
+    """A file on a disk that has room for so many bytes more."""
+
+    def __init__(self, file: IO[bytes], room: int) -> None:
+        self.room, self._file = room, file
+        self.fileno, self.truncate = file.fileno, file.truncate
+
+    def write(self, data: bytes) -> int:
+        taken = data[: self.room]
+        if not taken:
+            raise OSError(28, "No space left on device")
+        self.room -= len(taken)
+        return self._file.write(taken)
+
+
+def test_a_disk_too_full_for_the_reports_stops_no_batch(batch: Made, tiles: Tiles, tmp_path: Path) -> None:
+    """A line is there whole or not at all, at once and in both files; what has none is counted, and makes the batch an error."""
+    made, summary = batch(*tiles(3)), Summary(tmp_path, 3)
+    rows = [row_of(made, at, None) for at in range(3)]
+    paths = tmp_path / REPORTS, tmp_path / TABLE
+    with paths[0].open("ab", buffering=0) as lines, paths[1].open("ab", buffering=0) as table:
+        disk: Any = _Full(lines, 10**6)
+        reports = Reports(disk, table)
+        for row, room in zip(rows, (10**6, 30, 10**6), strict=True):
+            disk.room = room
+            summary.add(row, is_reported=reports.add(row, None))
+        assert [json.loads(line)["number"] for line in paths[0].read_text().splitlines()] == [1, 3]
+        assert [row["number"] for row in csv.DictReader(paths[1].read_text().splitlines())] == ["1", "2", "3"]
+    summary.conclude(1.0)
+    assert (summary.exit_code, summary.counts) == (1, {"reused": 3})
+    assert summary.error is not None
+    assert summary.error.message == f"all files are done, and reports of 1 could not be written to {tmp_path}"
+    summary.files = 4
+    assert summary.error.hint.startswith(f"{tmp_path / REPORTS} has all reports but 1; ")
 
 
 def test_two_batches_into_one_folder_are_one_too_many(batch: Made, tiles: Tiles, tmp_path: Path) -> None:

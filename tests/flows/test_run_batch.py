@@ -19,9 +19,9 @@ from rasterio.transform import from_origin
 
 from flows import run_batch as module
 from flows.run_batch import run_batch
+from lib.batch.naming import REPORTS, TABLE
 from lib.batch.request import batch_of
 from lib.batch.run import run_batch as run_direct
-from lib.batch.summary import REPORTS, TABLE
 from lib.errors import BatchFailed, UsageError
 from lib.memory.ledger import admitted, entries
 from lib.publish import find_leftovers
