@@ -90,7 +90,7 @@ def _flow(wing: str, given: Mapping[str, Any], display: Display) -> int:
 def _planned(wing: Any, given: dict[str, Any], display: Display) -> int:
     from lib.batch.planning import check_disk, foresee_all
     from lib.batch.request import batch_of
-    from lib.batch.run import at_once
+    from lib.batch.run import phases
 
     for name in ("fail_fast", "engine", "dask_address", "flow"):
         given.pop(name)
@@ -119,7 +119,7 @@ def _planned(wing: Any, given: dict[str, Any], display: Display) -> int:
         "status": "planned" if exit_code == 0 else "failed",
         "exit_code": exit_code,
         "error": None,
-        "at_once": at_once(batch, todo),
+        "at_once": max((count for count, _ in phases(batch, todo)), default=1),
         "memory": {"limit_bytes": batch.base.resources.limit_bytes, "largest_bytes": max(limits, default=0)},
         "disk_bytes": sum(row["disk_bytes"] or 0 for row in rows),
         "reports": counts | {"files": len(rows)},
@@ -164,7 +164,7 @@ def _show_plans(record: Mapping[str, Any]) -> None:
     counts, memory = record["reports"], record["memory"]
     terminal.show(
         f"{counts['planned']} to do, {counts['reused']} done before, {counts['refused']} refused, {counts['failed']} unusable; "
-        f"{record['at_once']} at once, as memory allows; at most {format_bytes(record['disk_bytes'])} on disk; "
+        f"at most {record['at_once']} at once, as memory allows; at most {format_bytes(record['disk_bytes'])} on disk; "
         f"each may climb to {format_bytes(memory['limit_bytes'])}"
     )
     if record["error"]:

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, TypeVar, cast
 from uuid import uuid4
@@ -21,7 +21,7 @@ from lib.batch.inputs import KINDS
 from lib.batch.order import Order, order_of
 from lib.batch.planning import Foreseen, check_disk
 from lib.batch.request import Batch, batch_of
-from lib.batch.run import at_once, budget_in, longest_first, sampled
+from lib.batch.run import budget_in, phases, sampled
 from lib.batch.summary import Reports, Summary, reports_in, row_of
 from lib.errors import BatchFailed, JobFailed, SwathError, UsageError
 from lib.knobs import Knob
@@ -64,21 +64,18 @@ def run_batch(*, engine: str, dask_address: str | None, fail_fast: bool, **given
                 end(each.at, each.report)
             else:
                 todo.append(each)
-        todo = [] if fail_fast and summary.failed else longest_first(todo)
+        todo = [] if fail_fast and summary.failed else todo
         summary.planning_seconds = time.monotonic() - began
         check_disk(batch, todo)
-        if todo:  # a rerun of what is done starts no cluster
-            run, limit = uuid4().hex, batch.base.resources.limit_bytes
-            workers = at_once(batch, todo)
-            with (
-                engine_of(engine, dask_address, run=run, workers=workers, limit_bytes=limit) as at_work,
-                sampled(summary, batch, began),
-            ):
-                for ends in _done(at_work, _orders(batch, todo, at_work, run, end)):
-                    for at, report in ends:
-                        end(at, report)
-                    if fail_fast and summary.failed:
-                        break
+        with (
+            contextlib.closing(_ended(engine, dask_address, batch, todo, end)) as ended,
+            sampled(summary, batch, began),
+        ):
+            for ends in ended:
+                for at, report in ends:
+                    end(at, report)
+                if fail_fast and summary.failed:
+                    break
     summary.conclude(time.monotonic() - began)
     show_batch(summary, batch)
     record = summary.to_record()
@@ -118,6 +115,19 @@ class _Ends:
         self._summary.add(row, is_reported=self._reports.add(row, report))
 
 
+def _ended(
+    engine: str, address: str | None, batch: Batch, todo: Sequence[Foreseen], end: _Ends
+) -> Generator[list[tuple[int, Report]]]:
+    """The files' ends, as they come, a phase after the other; Dask's workers are there for all of them."""
+    run, limit, parts = uuid4().hex, batch.base.resources.limit_bytes, phases(batch, todo)
+    if engine == "dask" and parts:  # a rerun of what is done starts no cluster
+        parts = [(parts[-1][0], [each for _, files in parts for each in files])]
+    for workers, files in parts:
+        with engine_of(engine, address, run=run, workers=workers, limit_bytes=limit) as at_work:
+            yield from _done(at_work, _orders(batch, files, at_work, run, end))
+        run = uuid4().hex  # that one has been stopped
+
+
 def _orders(batch: Batch, todo: Sequence[Foreseen], engine: Engine, run: str, end: _Ends) -> Iterator[list[Order]]:
     """What each task is given; files that nobody could take are at their end."""
     size = min(max(1, -(-len(todo) // _MOST_TASKS)), _LARGEST_GROUP)
@@ -138,7 +148,7 @@ def _orders(batch: Batch, todo: Sequence[Foreseen], engine: Engine, run: str, en
         yield group
 
 
-def _done(engine: Engine, groups: Iterator[list[Order]]) -> Iterator[list[tuple[int, Report]]]:
+def _done(engine: Engine, groups: Iterator[list[Order]]) -> Generator[list[tuple[int, Report]]]:
     """The files' ends, as they come; no more groups are made and handed on than keep the workers busy."""
     ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
     under_way: dict[PrefectFuture[Any], list[Order]] = {}

@@ -1,7 +1,7 @@
 """Workers that take files in turn: each has a child, its place in the host's ledger, and one file at a time."""
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -68,20 +68,21 @@ class Pool:
 
     def run(
         self,
-        todo: list[Foreseen],
+        phases: Sequence[tuple[int, Sequence[Foreseen]]],
         on_event: Callable[[int, dict[str, Any]], None] | None = None,
-        *,
-        workers: int | None = None,
     ) -> Generator[Ended]:
-        """Do them in their order; each one's end as it comes. What is under way when nobody listens any more is stopped.
+        """Do the files of each phase in their order, so many at once; each one's end as it comes.
 
-        Of the workers no more than `workers` are at work, where that is given.
+        What is under way when nobody listens any more is stopped.
         """
+        for workers, files in phases:
+            yield from self._phase(files, on_event, min(workers, self.workers, len(files)))
+
+    def _phase(self, files: Sequence[Foreseen], on_event: Any, busy: int) -> Generator[Ended]:
         waiting: SimpleQueue[Foreseen] = SimpleQueue()
-        for each in todo:
+        for each in files:
             waiting.put(each)
         ended: SimpleQueue[Ended | BaseException | None] = SimpleQueue()
-        busy = min(workers or self.workers, len(todo))
         for idle in self.runners[busy:]:
             idle.close()
         tasks = [self.threads.submit(self._work, each, waiting, ended, on_event) for each in self.runners[:busy]]
@@ -96,7 +97,8 @@ class Pool:
                 else:
                     yield found
         finally:
-            self._stop.set()
+            if left:
+                self._stop.set()
             while not all(each.done() for each in tasks):
                 if left:
                     self._kill()

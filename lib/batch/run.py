@@ -1,6 +1,7 @@
 """A batch from its plans to its summary, in threads; the terminal's way. Flows do the same file by file as tasks."""
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,19 +33,19 @@ def workers_of(batch: Batch) -> int:
     return max(1, cores() // min(threads))
 
 
-def at_once(batch: Batch, todo: Sequence[Foreseen]) -> int:
-    """How many of those files are worth to be worked on at once: not more than the budget has room for, by the one in the middle.
+def phases(batch: Batch, todo: Sequence[Foreseen]) -> list[tuple[int, list[Foreseen]]]:
+    """Those files in the order in which they are done, with how many are worked on at once: the largest first, fewer at once.
 
-    One more would only wait, and end its child for that.
+    So many that each one's limit fits as often into the budget: one more would wait, and end its child for that. Within a phase
+    those with the largest outputs come first, so that no core has nothing to do at its end while another begins a long one.
     """
-    limits = sorted(each.limit_bytes for each in todo)
-    room = (budget_in(batch) or 0) // (limits[len(limits) // 2] or 1) if limits else 1
-    return max(1, min(workers_of(batch), room))
+    most, budget = workers_of(batch), budget_in(batch) or 0
 
+    def count(each: Foreseen) -> int:
+        return max(1, min(most, budget // (each.limit_bytes or 1)))
 
-def longest_first(todo: Sequence[Foreseen]) -> list[Foreseen]:
-    """Those files with the largest outputs first: no core has nothing to do at the end while another begins a long one."""
-    return sorted(todo, key=lambda each: -each.disk_bytes)
+    ordered = sorted(todo, key=lambda each: (count(each), -each.disk_bytes))
+    return [(at_once, list(files)) for at_once, files in itertools.groupby(ordered, count)]
 
 
 def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None = None) -> Summary:
@@ -81,9 +82,9 @@ def run_batch(batch: Batch, *, fail_fast: bool = False, on_event: OnEvent | None
                 if stops := fail_fast and each.report is not None:
                     break
         summary.planning_seconds = time.monotonic() - began
-        todo = [] if stops else longest_first(todo)
+        todo = [] if stops else todo
         check_disk(batch, todo)
-        with contextlib.closing(pool.run(todo, workers=at_once(batch, todo))) as ends, sampled(summary, batch, began):
+        with contextlib.closing(pool.run(phases(batch, todo))) as ends, sampled(summary, batch, began):
             for ended in ends:
                 end(ended.at, ended.report)
                 if fail_fast and not ended.report.ok:

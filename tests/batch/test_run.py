@@ -13,8 +13,9 @@ import pytest
 from lib.batch import planning
 from lib.batch.finished import Finished
 from lib.batch.naming import REPORTS, TABLE
+from lib.batch.planning import Foreseen
 from lib.batch.request import Batch
-from lib.batch.run import run_batch
+from lib.batch.run import phases, run_batch
 from lib.batch.summary import Reports, Summary, reports_in, row_of
 from lib.errors import DestinationBusy, DestinationError, DiskRefused, HostLimitError, SettingsError, UsageError
 from lib.jobs import RasterJob
@@ -377,3 +378,17 @@ def test_a_file_that_needs_more_than_foreseen_climbs(
     assert max(held) <= 360 * MIB
     assert max(resident for _, _, resident in summary.samples) <= 360 * MIB
     assert entries(ledger) == []
+
+
+def test_as_many_files_at_once_as_fit(
+    batch: Made, tiles: Tiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of which one fits alone, then those of which several do, never more than there are cores; large outputs first."""
+    tiles(6)
+    monkeypatch.setattr("lib.batch.run.cores", lambda: 4)
+    made = batch(tmp_path / "in", host_budget_mb=400)
+    sizes = [(257, 1), (121, 2), (250, 3), (60, 4), (100, 5), (130, 6)]
+    todo = [Foreseen(at, limit * MIB, disk * MIB) for at, (limit, disk) in enumerate(sizes)]
+    found = [(count, [each.at for each in files]) for count, files in phases(made, todo)]
+    assert found == [(1, [2, 0]), (3, [5, 1]), (4, [4, 3])]
+    assert phases(made, []) == []
