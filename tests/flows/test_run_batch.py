@@ -210,7 +210,11 @@ def test_a_scheduler_of_somebody_s_own(scenes: Path, tmp_path: Path) -> None:
 
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, dashboard_address=None, resources={"MEMORY": 64 * MIB}, memory_limit=None
+            n_workers=1,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            resources={"MEMORY": 64 * MIB},
+            memory_limit=None,
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
@@ -264,7 +268,7 @@ def test_a_worker_of_dask_that_is_killed(seed: int, scenes: Path, tmp_path: Path
 
     into = tmp_path / "out"
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=None
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=None
     ) as cluster:
         killing(_workers, random.Random(seed))
         _run(scenes, into, engine="dask", dask_address=cluster.scheduler_address)

@@ -153,6 +153,9 @@ def _gets(folder: Path, name: str, run_job: Callable[..., Any]) -> int:
 @pytest.mark.parametrize(
     "name", [pytest.param(f"a.{each}", marks=() if each in _QUICK else pytest.mark.slow) for each in (*_KINDS, "zip")]
 )
+@pytest.mark.filterwarnings(
+    "ignore:HTTP response code:RuntimeWarning"
+)  # what GDAL says of it, which no caller hears as an error
 def test_a_server_that_fails_under_way(name: str, folder: Path, run_job: Callable[..., Any], tmp_path: Path) -> None:
     """Bodies that end early and bad answers, from any request on: the job fails, or has all rows."""
     gets = _gets(folder, name, run_job)
