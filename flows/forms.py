@@ -107,7 +107,7 @@ def run_name(verb: str, given: Mapping[str, Any]) -> str:
 
     source, destination, output = map(label, ("source", "destination", "output"))
     way = f"{output} against {source}" if output else " → ".join(filter(None, [source, destination]))
-    return shown(f"{given.get(verb) or verb} {way or label('folder')}".strip())[:_NAME_LONG]
+    return shown(f"{given.get(verb) or verb} {way or label('folder') or label('into')}".strip())[:_NAME_LONG]
 
 
 def _taking(work: Callable[..., Any], given: Mapping[str, Any]) -> Callable[..., Any]:

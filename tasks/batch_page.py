@@ -94,7 +94,7 @@ def budget_svg(summary: Summary) -> str:
         if summary.budget_bytes and summary.budget_bytes < 3 * most:
             axes.axhline(summary.budget_bytes / MIB, color=LIMIT, linewidth=1.6, label="budget")
         axes.set(xlabel="time since the batch began, seconds", ylabel="memory, MiB")
-        axes.set_ylim(0, 1.25 * max(each[1] for each in summary.samples) or 1)
+        axes.set_ylim(0, 1.25 * most / MIB)
         axes.legend(loc="upper right", frameon=False, labelcolor="linecolor", ncols=3)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from prefect.context import FlowRunContext, TaskRunContext
@@ -131,7 +132,8 @@ def page_of_refusal(kind: str, given: Mapping[str, Any]) -> Iterator[None]:
         if error.report is None:
             named = {name: str(given[name]) for name in ("source", "destination", "output") if given.get(name)}
             operation = {"name": given.get("operation"), "function": given.get("function")}
-            job = {"kind": kind, "source": given.get("folder"), "operation": operation, **named}
+            folder = str(Path(given["into"]).absolute()) if given.get("into") else given.get("folder")
+            job = {"kind": kind, "source": folder, "operation": operation, **named}
             error.report = Report.of_error(error, job)
             show(error.report, run_logger())
         raise

@@ -88,13 +88,13 @@ def jobs_below(pid: int) -> list[int]:
 
 def _is_marked(pid: int) -> bool:
     """Whether a process was started as a job's child; between vfork and exec it still has its parent's environment, and size."""
-    if not _HAS_PROC:
-        return True
+    import psutil
+
     try:
-        return f"\0{MARK}=".encode() in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
-    except PermissionError:  # somebody else's
+        return MARK in psutil.Process(pid).environ()
+    except psutil.AccessDenied:  # somebody else's
         return True
-    except OSError:
+    except (psutil.Error, OSError):
         return False
 
 

@@ -179,14 +179,17 @@ def test_an_interrupt_ends_what_waits(scenes: Path, tmp_path: Path, monkeypatch:
         ({"dask_address": "tcp://127.0.0.1:1"}, "dask_address is of engine dask"),
     ],
 )
-def test_bad_parameters_are_said(more: dict[str, Any], words: str, scenes: Path, tmp_path: Path) -> None:
-    """The run ends as UsageError before anything is done."""
+def test_bad_parameters_are_said(
+    more: dict[str, Any], words: str, scenes: Path, tmp_path: Path, artifacts: Callable[..., dict[str, str]]
+) -> None:
+    """The run ends as UsageError before anything is done; its page names the batch by its folder."""
     given = {"inputs": [str(scenes)], "into": str(tmp_path / "out"), "options": _OPTIONS} | more
     state = run_batch(**given, return_state=True)
     assert state.name == "UsageError"
     with pytest.raises(UsageError, match=words.partition(".*")[0]) as caught:
         state.result()
     assert words.rpartition(".*")[2] in f"{caught.value.message} {caught.value.hint}"
+    assert next(iter(artifacts(state).values())).startswith("# Failed: out is not done (UsageError")
 
 
 @pytest.mark.slow
