@@ -90,8 +90,9 @@ def budget_svg(summary: Summary) -> str:
             sizes = [each[at] / MIB for each in summary.samples]
             axes.step(seconds, sizes, where="post", color=colour, linewidth=2, label=name)
             axes.fill_between(seconds, sizes, step="post", color=colour, alpha=0.15, linewidth=0)
-        most = max(each[1] for each in summary.samples) or MIB
+        most = max(max(each[1:]) for each in summary.samples) or MIB
         if summary.budget_bytes and summary.budget_bytes < 3 * most:
+            most = max(most, summary.budget_bytes)
             axes.axhline(summary.budget_bytes / MIB, color=LIMIT, linewidth=1.6, label="budget")
         axes.set(xlabel="time since the batch began, seconds", ylabel="memory, MiB")
         axes.set_ylim(0, 1.25 * most / MIB)
